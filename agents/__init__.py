@@ -1,0 +1,20 @@
+"""Agents, one a file. Names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_NAMES = {
+    "ActionAdapter": ".adapter",
+    "BehaviorCloning": ".behavior_cloning",
+    "ImaginationConfig": ".imagination",
+    "train_in_imagination": ".imagination",
+}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_NAMES[name], __name__), name)

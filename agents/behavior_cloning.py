@@ -1,0 +1,116 @@
+"""Behaviour cloning: of labelled actions from pixels, and of latent actions inferred from expert video.
+
+The second is FLAM's protocol (arXiv 2602.16229, policy learning): pseudo-label unlabelled expert video
+with latent actions, clone those, decode them with an adapter fitted on few labels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..models.layers import mlp
+from ..models.tokenizer import scale
+from ..models.world import World
+from ..types import LabelledTransitions, Video
+
+
+class BehaviorCloning:
+    """A cloned policy with Stable-Baselines3's `predict`.
+
+    Args:
+        net: observations float to logits.
+        choices: what each logit stands for, an action each.
+        pixels: whether observations are uint8 frames.
+    """
+
+    def __init__(self, net: nn.Module, choices: np.ndarray, pixels: bool, seed: int) -> None:
+        self.net, self.choices, self.pixels = net.eval().requires_grad_(False), choices, pixels
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @classmethod
+    def from_labels(cls, labelled: LabelledTransitions, actions: int, seed: int = 0) -> BehaviorCloning:
+        """Frame to action, on the label budget alone: no world, no other video."""
+        frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
+        target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
+        torch.manual_seed(seed)
+        net = _frame_net(frames.shape[1:3], actions)
+        _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=600)
+        return cls(net, np.arange(actions), True, seed)
+
+    @classmethod
+    def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
+        """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
+
+        Raises:
+            ValueError: the world has no labels that tell which factor is the agent's.
+        """
+        if world.labels is None:
+            raise ValueError("this world has no labels: which factor is the expert's is not known")
+        codebook = world.flam.latent_action_prior.codebook
+        seen, target = [], []
+        with torch.inference_mode():
+            for episode in video.episodes:
+                factors = world.factorize(
+                    world.encode(torch.as_tensor(episode, device=codebook.device))[None]
+                )
+                latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
+                seen.append(factors[0, :-1].flatten(1))
+                target.append(torch.cdist(latent, codebook).argmin(-1))
+        torch.manual_seed(seed)
+        net = mlp(world.factors * world.factor_dim, 128, len(codebook), layers=3)
+        _fit(net, torch.cat(seen).cpu().clone(), torch.cat(target).cpu().clone(), seed, steps=1500)
+        return cls(net, codebook.cpu().numpy(), False, seed)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Action for one observation or a batch: drawn from the cloned distribution, or its mode."""
+        batched = torch.as_tensor(observation)
+        single = batched.ndim == (3 if self.pixels else 1)
+        if single:
+            batched = batched[None]
+        if self.pixels:
+            batched = scale(batched).permute(0, 3, 1, 2)
+        logits = self.net(batched.float())
+        if deterministic:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = torch.multinomial(logits.softmax(-1), 1, generator=self.generator)[:, 0]
+        actions = self.choices[chosen.numpy()]
+        return (actions[0] if single else actions), state
+
+
+def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
+    # The encoder of Mnih et al. 2015, narrower.
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 16, 8, 4),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, 2),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    width = encoder(torch.zeros(1, 3, *size)).shape[1]
+    return nn.Sequential(encoder, nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, actions))
+
+
+def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rows = torch.randint(len(target), (128,), generator=generator)
+        loss = nn.functional.cross_entropy(net(inputs[rows]), target[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()

@@ -1,0 +1,179 @@
+"""PPO (Schulman et al. 2017, arXiv 1707.06347; Stable-Baselines3's) trained only inside FLAM-v0.
+
+A policy that trains long enough in a learned world finds what the world gets wrong. Three things hold it
+back: latent actions outside of the prior's mass cost reward, checkpoints are judged by a pessimistic
+reward (all heads of the ensemble must agree), and the best checkpoint is kept. The real task is not used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from tqdm import tqdm
+
+from ..envs.flam_vector_env import FLAMVectorEnv
+from ..envs.sb3 import SB3FLAMVecEnv, make_sb3_vec_env
+from ..models.world import PLAUSIBLE, World
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    steps: int = 600_000
+    """Imagined steps, of all worlds together."""
+    num_envs: int = 128
+    """Worlds imagined at once."""
+    rollout: int = 32
+    """Steps of each world between two updates."""
+    batch: int = 1024
+    epochs: int = 4
+    learning_rate: float = 1e-3
+    gamma: float = 0.95
+    """Discount of a step."""
+    entropy: float = 1e-3
+    """Weight of the policy's entropy."""
+    prior_weight: float = 0.02
+    """Reward lost for each nat by which a latent action is less likely than plausible."""
+    checks: int = 12
+    """How often the policy is judged on the way, the best being kept."""
+    patience: int = 4
+    """Stop after so many checks without a better one."""
+
+
+class PriorPenalty(VecEnvWrapper):
+    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step."""
+
+    def __init__(self, venv: SB3FLAMVecEnv, weight: float) -> None:
+        super().__init__(venv)
+        self.weight = weight
+
+    def reset(self) -> np.ndarray:
+        return self.venv.reset()
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        log_prior = self.venv.core.log_prior_BC.sum(-1).cpu().numpy()
+        short = np.clip(math.log(PLAUSIBLE) - log_prior, 0.0, 5.0)
+        return observations, rewards - self.weight * short.astype(np.float32), dones, infos
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a policy does in imagination.
+
+    Attributes:
+        score: mean discounted reward that every head of the ensemble grants.
+        success: share of episodes that end in such a reward.
+        plausible: share of the latent actions that the prior finds plausible.
+    """
+
+    score: float
+    success: float
+    plausible: float
+
+
+@torch.inference_mode()
+def judge(model: PPO, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
+    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
+    assert world.labels is not None
+    env = FLAMVectorEnv(episodes, world, "agent", autoreset_mode="NextStep")
+    observations, _ = env.reset(seed=seed)
+    alive = np.ones(episodes, bool)
+    score = np.zeros(episodes)
+    plausible = []
+    for step in range(env.horizon):
+        actions, _ = model.predict(observations, deterministic=True)
+        observations, _, terminated, truncated, _ = env.step(actions)
+        agree = (world.labels.reward.logits(env.factors_BKS) > 0).all(0).cpu().numpy()
+        score += alive * agree * (gamma**step) * float(world.labels.reward.value)
+        plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
+        alive &= ~(terminated | truncated | agree)
+        if not alive.any():
+            break
+    return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))
+
+
+class KeepBest(BaseCallback):
+    """Judges the policy every so often, keeps the best weights, stops without progress, draws the bar."""
+
+    def __init__(self, world: World, config: ImaginationConfig, seed: int) -> None:
+        super().__init__()
+        self.world, self.config, self.seed = world, config, seed
+        self.best: tuple[float, dict[str, torch.Tensor]] | None = None
+        self.history: list[Judgement] = []
+        self.stale = 0
+
+    def _on_training_start(self) -> None:
+        self.bar = tqdm(total=self.config.steps, desc="imagination", unit="step", disable=None)
+        self.next_check = self.config.steps / self.config.checks
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.training_env.num_envs)
+        return self.stale < self.config.patience
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self.next_check:
+            self.next_check += self.config.steps / self.config.checks
+            self.check()
+
+    def check(self) -> None:
+        """Judge now."""
+        found = judge(self.model, self.world, self.config.gamma, self.seed)
+        self.history.append(found)
+        score = found.score * found.plausible
+        if self.best is None or score > self.best[0] + 1e-3:
+            weights = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
+            self.best, self.stale = (score, weights), 0
+        else:
+            self.stale += 1
+        self.logger.record("imagination/score", found.score)
+        self.logger.record("imagination/success", found.success)
+        self.logger.record("imagination/plausible", found.plausible)
+        self.bar.set_postfix(success=f"{found.success:.2f}", plausible=f"{found.plausible:.2f}")
+
+    def _on_training_end(self) -> None:
+        if self.stale < self.config.patience:
+            self.check()
+        self.bar.close()
+
+
+def train_in_imagination(
+    world: World, config: ImaginationConfig = ImaginationConfig(), seed: int = 0, log_dir: Path | None = None
+) -> tuple[PPO, list[Judgement]]:
+    """PPO for the agent's factor, with the best weights by imagination's own judgement.
+
+    Returns:
+        the model, its observation and action space those of FLAM-v0 with `control="agent"`, and every
+        judgement on the way.
+
+    Raises:
+        ValueError: the world has no labels.
+    """
+    env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    env.seed(seed)
+    model = PPO(
+        "MlpPolicy",
+        PriorPenalty(env, config.prior_weight),
+        n_steps=config.rollout,
+        batch_size=config.batch,
+        n_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        gamma=config.gamma,
+        ent_coef=config.entropy,
+        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        tensorboard_log=str(log_dir) if log_dir else None,
+        seed=seed,
+        device="cpu",
+    )
+    callback = KeepBest(world, config, seed + 1)
+    model.learn(config.steps, callback=callback, tb_log_name="imagination")
+    assert callback.best is not None
+    model.policy.load_state_dict(callback.best[1])
+    return model, callback.history

@@ -1,0 +1,21 @@
+"""Envs: imagined (FLAM-v0) and real (tasks). Names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_NAMES = {
+    "DecodedEnv": ".decoded_env",
+    "FLAMEnv": ".flam_env",
+    "FLAMVectorEnv": ".flam_vector_env",
+    "SB3FLAMVecEnv": ".sb3",
+    "make_sb3_vec_env": ".sb3",
+}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_NAMES[name], __name__), name)

@@ -1,0 +1,257 @@
+"""The batched core of FLAM-v0: B imagined worlds in one tensor step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from ..checkpoint import load_world
+from ..models.world import World
+
+logger = logging.getLogger(__name__)
+
+Control = Literal["agent", "all"] | Sequence[int]
+Observation = Literal["factors", "pixels", "features"]
+OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
+ACTION_BOUND = 3.0
+"""Latent actions are kept near a standard normal: three standard deviations."""
+
+
+def controlled_factors(world: World, control: Control | None) -> list[int]:
+    """Indices of the factors that the caller acts for; None is `agent` where labels told which that is.
+
+    Raises:
+        ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
+            `agent` in a world without labels.
+    """
+    allowed = f"allowed are 'agent', 'all' and lists of different indices 0 to {world.factors - 1}"
+    if control is None:
+        if world.labels is None:
+            logger.warning("this world has no labels: control is 'all', reward is 0 and nothing terminates")
+            return list(range(world.factors))
+        control = "agent"
+    if isinstance(control, str):
+        if control == "all":
+            return list(range(world.factors))
+        if control != "agent":
+            raise ValueError(f"control is {control!r}; {allowed}")
+        if world.labels is None:
+            raise ValueError(
+                f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
+            )
+        return [world.labels.agent_factor]
+    chosen = [int(index) for index in control]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(world.factors)):
+        raise ValueError(f"control is {control!r}; {allowed}")
+    return chosen
+
+
+def make_spaces(
+    world: World, controlled: list[int], observation: Observation
+) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """Observation and action space of one world.
+
+    Raises:
+        ValueError: `observation` is not one of `OBSERVATIONS`.
+    """
+    if observation not in OBSERVATIONS:
+        raise ValueError(f"observation is {observation!r}; allowed are {', '.join(map(repr, OBSERVATIONS))}")
+    action_space = gym.spaces.Box(
+        -ACTION_BOUND, ACTION_BOUND, (len(controlled) * world.latent_action_dim,), np.float32
+    )
+    if observation == "pixels":
+        return gym.spaces.Box(0, 255, (*world.tokenizer.frame_size, 3), np.uint8), action_space
+    if observation == "factors":
+        bound = world.factor_dim**0.5  # of unit RMS, so no entry can be larger
+        return gym.spaces.Box(-bound, bound, (world.factors * world.factor_dim,), np.float32), action_space
+    rows, columns = world.tokenizer.grid
+    shape = (rows * columns, world.tokenizer.config.code_dim)
+    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32), action_space
+
+
+def observe(world: World, factors_BKS: torch.Tensor, observation: Observation) -> np.ndarray:
+    """Factors `(B, K, S)` as a batch of observations."""
+    if observation == "factors":
+        bound = world.factor_dim**0.5
+        return factors_BKS.flatten(1).clamp(-bound, bound).cpu().numpy()
+    if observation == "pixels":
+        return to_uint8(world.draw(factors_BKS))
+    codes = world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)
+    return world.tokenizer.codebook[codes].cpu().numpy()
+
+
+def to_uint8(frames: torch.Tensor) -> np.ndarray:
+    """Frames float in 0..1 to uint8."""
+    return (frames * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Latent actions as float32, clipped to the bounds.
+
+    Raises:
+        ValueError: another shape, or an entry that is not a finite number.
+    """
+    actions = np.asarray(actions, np.float32)
+    if actions.shape != shape:
+        raise ValueError(f"latent actions have shape {actions.shape}; allowed is {shape}")
+    if not np.isfinite(actions).all():
+        raise ValueError(
+            f"latent actions must be finite numbers in -3..3; given {actions[~np.isfinite(actions)][:3]}"
+        )
+    return actions.clip(-ACTION_BOUND, ACTION_BOUND)
+
+
+class FLAMVectorEnv(VectorEnv):
+    """`gym.make_vec("FLAM-v0", num_envs=...)`; the page of the spaces and the reward is `FLAMEnv`'s.
+
+    Args:
+        num_envs: imagined worlds, B.
+        world: name of a shipped world, a folder, or a `World`.
+        control, observation, horizon, masks, device: as `FLAMEnv`.
+        autoreset_mode: when an ended world starts anew: on the next step, in the same step, or by the
+            caller with `reset(options={"reset_mask": ...})`.
+    """
+
+    metadata: dict[str, Any] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 8,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: str | os.PathLike[str] | World = "multigrid",
+        control: Control | None = None,
+        observation: Observation = "factors",
+        horizon: int | None = None,
+        masks: bool = False,
+        device: str = "cpu",
+        render_mode: str | None = "rgb_array",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; allowed is 1 or more")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
+        self.world = world if isinstance(world, World) else load_world(world, device)
+        self.device = self.world.flam.weight_V.device
+        self.controlled = controlled_factors(self.world, control)
+        self.observation, self.masks, self.render_mode = observation, masks, render_mode
+        self.horizon = self.world.info.horizon if horizon is None else horizon
+        if self.horizon < 1:
+            raise ValueError(f"horizon is {horizon}; allowed is 1 or more")
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
+        self.single_observation_space, self.single_action_space = make_spaces(
+            self.world, self.controlled, observation
+        )
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generator = torch.Generator(self.device)
+        self._generator.seed()
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._ended = np.ones(num_envs, bool)
+        self._factors: torch.Tensor | None = None
+
+    @property
+    def factors_BKS(self) -> torch.Tensor:
+        """The state of the imagined worlds.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self._factors is None:
+            raise gym.error.ResetNeeded("call reset() first")
+        return self._factors
+
+    @torch.inference_mode()
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start from held-out video; `options={"reset_mask": bool (B,)}` restarts only some worlds.
+
+        A list of seeds is folded into one, since one generator draws for the whole batch.
+        """
+        if seed is not None:
+            folded = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+            self._generator.manual_seed(int(folded >> 1))
+            self._np_random = np.random.default_rng(seed)
+        mask = (options or {}).get("reset_mask")
+        self._restart(
+            np.ones(self.num_envs, bool) if mask is None or self._factors is None else np.asarray(mask, bool)
+        )
+        return observe(self.world, self.factors_BKS, self.observation), self._infos()
+
+    @torch.inference_mode()
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
+        factors = self.factors_BKS
+        actions = check_actions(actions, self.action_space.shape)
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
+            raise gym.error.ResetNeeded(
+                f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"
+            )
+        restart = self._ended.copy()
+        wanted = torch.as_tensor(actions, device=self.device).view(self.num_envs, len(self.controlled), -1)
+        self._factors, _, self.log_prior_BC = self.world.imagine_step(
+            factors, self.controlled, wanted, self._generator
+        )
+        self._elapsed += 1
+        rewards, terminated = self._judge()
+        truncated = (self._elapsed >= self.horizon) & ~terminated
+        infos: dict[str, Any] = {}
+        if restart.any():  # next-step mode: this step only starts the ended worlds anew
+            self._restart(restart)
+            rewards[restart], terminated[restart], truncated[restart] = 0.0, False, False
+        self._ended = terminated | truncated
+        observations = observe(self.world, self._factors, self.observation)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+            final = np.full(self.num_envs, None, object)
+            for index in np.flatnonzero(self._ended):
+                final[index] = observations[index].copy()
+            infos |= {
+                "final_obs": final,
+                "_final_obs": self._ended.copy(),
+                "final_info": self._infos(),
+                "_final_info": self._ended.copy(),
+            }
+            self._restart(self._ended.copy())
+            observations = observe(self.world, self._factors, self.observation)
+        return observations, rewards, terminated, truncated, infos | self._infos()
+
+    def _judge(self) -> tuple[np.ndarray, np.ndarray]:
+        labels = self.world.labels
+        if labels is None:
+            return np.zeros(self.num_envs, np.float64), np.zeros(self.num_envs, bool)
+        rewards = (labels.reward(self.factors_BKS) > 0.5) * labels.reward.value
+        return rewards.double().cpu().numpy(), (labels.termination(self.factors_BKS) > 0.5).cpu().numpy()
+
+    def _restart(self, mask: np.ndarray) -> None:
+        fresh = self.world.start(self.num_envs, self._generator)
+        chosen = torch.as_tensor(mask, device=self.device)[:, None, None]
+        self._factors = fresh if self._factors is None else torch.where(chosen, fresh, self._factors)
+        self._elapsed[mask] = 0
+        self._ended[mask] = False
+
+    def _infos(self) -> dict[str, Any]:
+        if not self.masks:
+            return {}
+        masks = self.world.aggregate(self.factors_BKS).masks_BKN
+        return {"masks": masks.unflatten(-1, self.world.tokenizer.grid).cpu().numpy()}
+
+    @torch.inference_mode()
+    def render(self) -> tuple[np.ndarray, ...]:
+        """The decoded frames, uint8 `(H, W, 3)` each."""
+        return tuple(to_uint8(self.world.draw(self.factors_BKS)))

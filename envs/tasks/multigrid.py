@@ -1,0 +1,214 @@
+"""`flam_rl/MultiGrid-v0`: reach the goal of a room in which other agents move at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from .behaviors import BEHAVIORS, STAY, Behavior, BehaviorName, shortest_path_action
+
+try:
+    from multigrid.core.actions import Action
+    from multigrid.core.grid import Grid
+    from multigrid.core.world_object import Goal, Wall
+    from multigrid.envs.empty import EmptyEnv
+    from multigrid.utils.random import RandomMixin
+except ImportError as error:
+    raise ImportError(
+        "flam_rl/MultiGrid-v0 needs the package multigrid: pip install 'flam_rl[tasks]'"
+    ) from error
+
+FRAME_SIZE = 64
+ACTIONS = (Action.left, Action.right, Action.forward, Action.done)
+"""What the task's actions 0..3 are in MultiGrid's own enumeration."""
+COLORS = ("red", "blue", "purple", "yellow", "grey", "green")
+"""Agents' colours in order; green, the goal's own, comes last, so that up to 5 agents stay visible on it."""
+
+
+class _Room(EmptyEnv):
+    """MultiGrid's empty room where only agent 0 ends the episode; the others walk over the goal."""
+
+    def on_success(self, agent, rewards, terminations) -> None:
+        if agent.index == 0:
+            super().on_success(agent, rewards, terminations)
+
+
+class MultiGridTask(gym.Env):
+    """Walk to the green goal of a MultiGrid room, among other agents that move at the same time.
+
+    ## Description
+    The third-party `multigrid` package's empty room with a fixed goal in the corner. The caller moves
+    agent 0 (red). The other agents act in the same step, each by a behaviour drawn at reset. Agents
+    start in random cells with random headings and block each other.
+
+    ## Action space
+    `Discrete(4)`
+
+    | action | meaning |
+    | --- | --- |
+    | 0 | turn left |
+    | 1 | turn right |
+    | 2 | walk forward (nothing happens if a wall or an agent is there) |
+    | 3 | stay |
+
+    ## Observation space
+    `Box(0, 255, (64, 64, 3), uint8)`: the whole room from above.
+
+    ## Reward
+    `1 - 0.9 * step / max_steps` on the step that reaches the goal, else 0.
+
+    ## Episode end
+    Terminates when agent 0 stands on the goal; truncates after `max_steps`.
+
+    ## Info
+    `info["success"]`: bool. `info["entities"]`, for evaluation only: `action` int `(agents,)`, what each
+    agent did to come here (-1 at reset); `position` int `(agents, 2)`, cells `(x, y)`; `direction` int
+    `(agents,)`, 0 east, 1 south, 2 west, 3 north.
+
+    ## Arguments
+    agents: how many, 1 or more, the caller's included.
+    size: cells along a side, walls included: 8, 16 or 32 (the frame's 64 pixels must divide evenly).
+    max_steps: steps before truncation.
+    behaviors: what the other agents' behaviours are drawn from, out of `random`, `goal`, `patrol`.
+
+    Raises:
+        ValueError: an argument outside of what is listed above.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
+
+    def __init__(
+        self,
+        agents: int = 4,
+        size: int = 8,
+        max_steps: int = 64,
+        behaviors: Sequence[BehaviorName] = BEHAVIORS,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        if size not in (8, 16, 32):
+            raise ValueError(f"size is {size!r}; allowed are 8, 16 and 32")
+        cells = (size - 2) ** 2 - 1
+        if not 1 <= agents <= cells:
+            raise ValueError(f"agents is {agents!r}; allowed is 1 to {cells} in a room of size {size}")
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps!r}; allowed is 1 or more")
+        if not behaviors or not set(behaviors) <= set(BEHAVIORS):
+            raise ValueError(f"behaviors is {behaviors!r}; allowed are some of {BEHAVIORS}")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
+        self.render_mode = render_mode
+        self.behaviors = tuple(behaviors)
+        self.observation_space = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(len(ACTIONS))
+        self._room = _Room(
+            size=size,
+            agents=agents,
+            agent_start_pos=None,
+            agent_start_dir=None,
+            max_steps=max_steps,
+            allow_agent_overlap=False,
+            highlight=False,
+            tile_size=FRAME_SIZE // size,
+        )
+        for agent in self._room.agents:
+            agent.state.color = COLORS[agent.index % len(COLORS)]
+        inside = np.arange(1, size - 1)
+        self._free = np.stack(np.meshgrid(inside, inside, indexing="ij"), -1).reshape(-1, 2)
+        self._walls = np.ones((size, size), bool)
+        self._walls[1:-1, 1:-1] = False
+        self.goal = np.array([size - 2, size - 2])
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        # multigrid draws placements from a generator that its own reset(seed=) does not touch.
+        self._room.np_random = self.np_random
+        RandomMixin.__init__(self._room, self.np_random)
+        self._room.reset()
+        self._others = [
+            Behavior(
+                self.behaviors[self.np_random.integers(len(self.behaviors))],
+                self.goal,
+                self._free,
+                self.np_random,
+            )
+            for _ in self._room.agents[1:]
+        ]
+        return self.render(), self._info(np.full(len(self._room.agents), -1))
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(action):
+            raise ValueError(f"action is {action!r}; allowed are the integers 0 to 3")
+        actions = [int(action)] + [
+            other.act(agent.state.pos, int(agent.state.dir), self._blocked(agent.index))
+            for other, agent in zip(self._others, self._room.agents[1:], strict=True)
+        ]
+        _, rewards, terminated, truncated, _ = self._room.step(
+            {index: ACTIONS[chosen] for index, chosen in enumerate(actions)}
+        )
+        info = self._info(np.array(actions))
+        return self.render(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def expert_action(self) -> int:
+        """First action of the shortest path of agent 0 to the goal, around the agents as they stand."""
+        me = self._room.agents[0].state
+        action = shortest_path_action(me.pos, int(me.dir), self.goal, self._blocked(0))
+        return shortest_path_action(me.pos, int(me.dir), self.goal, self._walls) if action == STAY else action
+
+    def make_behavior(self, name: BehaviorName, rng: np.random.Generator) -> Callable[[], int]:
+        """Agent 0 acting as the others do, for recording video: call it for its next action."""
+        behavior = Behavior(name, self.goal, self._free, rng)
+        me = self._room.agents[0].state
+        return lambda: behavior.act(me.pos, int(me.dir), self._blocked(0))
+
+    def render(self) -> np.ndarray:
+        """The room as uint8 `(64, 64, 3)`; agents are drawn where they stand, also at the end."""
+        agents = self._room.agents
+        ended = self._room.agent_states.terminated.copy()
+        self._room.agent_states.terminated = False  # multigrid hides agents whose episode is over
+        frame = self._room.grid.render(self._room.tile_size, agents)
+        self._room.agent_states.terminated = ended
+        return frame
+
+    def tiles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every tile that the renderer can draw, for checking imagined frames.
+
+        Returns:
+            tiles uint8 `(tiles, h, w, 3)` and owner int `(tiles,)`: the agent that a tile shows, or -1.
+        """
+        pairs: list[tuple[np.ndarray, int]] = []
+        size = self._room.tile_size
+        for thing in (None, Wall(), Goal()):
+            pairs.append((Grid.render_tile(thing, tile_size=size), -1))
+        shown = _Room(size=8, agents=len(self._room.agents), tile_size=size)
+        for agent in shown.agents:
+            agent.state.color = COLORS[agent.index % len(COLORS)]
+            for heading in range(4):
+                agent.state.dir = heading
+                for thing in (None, Goal()):
+                    pairs.append((Grid.render_tile(thing, agent=agent, tile_size=size), agent.index))
+        return np.stack([tile for tile, _ in pairs]).astype(np.uint8), np.array([owner for _, owner in pairs])
+
+    def _blocked(self, index: int) -> np.ndarray:
+        blocked = self._walls.copy()
+        positions = np.delete(self._room.agent_states.pos, index, axis=0)
+        blocked[positions[:, 0], positions[:, 1]] = True
+        return blocked
+
+    def _info(self, actions: np.ndarray) -> dict[str, Any]:
+        states = self._room.agent_states
+        return {
+            "success": bool(states.terminated[0]),
+            "entities": {
+                "action": actions,
+                "position": np.array(states.pos),
+                "direction": np.array(states.dir),
+            },
+        }

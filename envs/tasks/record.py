@@ -1,0 +1,80 @@
+"""Record episodes of a task: what `flam-rl collect` stores and what evaluation looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+
+from ...types import Episode
+from .behaviors import BEHAVIORS
+
+PolicyName = Literal["mixed", "random", "expert"]
+
+
+def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "mixed") -> Iterator[Episode]:
+    """Whole episodes of `task` until `steps` transitions are recorded.
+
+    Args:
+        policy: of the caller's agent. `mixed` draws one of the behaviours for each episode, `random`
+            is uniform over actions, `expert` the shortest path.
+
+    Raises:
+        ValueError: `policy` is none of these.
+    """
+    rng = np.random.default_rng(seed)
+    recorded = 0
+    while recorded < steps:
+        episode = record_episode(task, int(rng.integers(2**31)), _make_policy(task, policy, rng))
+        recorded += len(episode.actions)
+        yield episode
+
+
+def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], int]) -> Episode:
+    """One episode of `task` from `reset(seed=seed)`, acted by `act(frame) -> action`."""
+    frame, info = task.reset(seed=seed)
+    if hasattr(act, "begin"):
+        act.begin()
+    frames, infos = [frame], [info]
+    actions: list[int] = []
+    rewards: list[float] = []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        actions.append(int(act(frame)))
+        frame, reward, terminated, truncated, info = task.step(actions[-1])
+        frames.append(frame)
+        infos.append(info)
+        rewards.append(float(reward))
+    terminations = np.zeros(len(actions), bool)
+    terminations[-1] = terminated
+    entities = {
+        key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})
+    }
+    return Episode(
+        np.stack(frames), np.array(actions), np.array(rewards, np.float32), terminations, entities, seed
+    )
+
+
+class _Behave:
+    """The caller's agent acting by a behaviour drawn at the start of each episode."""
+
+    def __init__(self, task: gym.Env, rng: np.random.Generator) -> None:
+        self.task, self.rng = task.unwrapped, rng
+
+    def begin(self) -> None:
+        self.behavior = self.task.make_behavior(BEHAVIORS[self.rng.integers(len(BEHAVIORS))], self.rng)
+
+    def __call__(self, frame: np.ndarray) -> int:
+        return self.behavior()
+
+
+def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], int]:
+    if policy == "mixed":
+        return _Behave(task, rng)
+    if policy == "random":
+        return lambda frame: int(rng.integers(task.action_space.n))
+    if policy == "expert":
+        return lambda frame: task.unwrapped.expert_action()
+    raise ValueError(f"policy is {policy!r}; allowed are 'mixed', 'random' and 'expert'")

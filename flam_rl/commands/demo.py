@@ -1,0 +1,184 @@
+"""`flam-rl demo`: the whole road on the shipped world, from a label budget to success on the real task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+
+from ..agents.adapter import fit_labels
+from ..agents.behavior_cloning import BehaviorCloning
+from ..agents.imagination import ImaginationConfig, Judgement, train_in_imagination
+from ..checkpoint import load_world
+from ..envs.decoded_env import DecodedEnv
+from ..envs.tasks.record import record_episodes
+from ..evaluation.pictures import enlarge, figure_to_image, mask_picture, write_gif
+from ..evaluation.policies import PolicyScore, score_policy
+from ..models.world import World
+from ..types import LabelledTransitions, Video
+from .collect import with_bar
+from .results import write_results
+
+NAMES = {
+    "random": "random",
+    "bc": "BC on the labels",
+    "latent_bc": "latent BC on expert video",
+    "imagination": "PPO in imagination",
+    "expert": "scripted expert",
+}
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Learn an agent inside the shipped world from 1,000 labelled steps and evaluate it on the real task.
+
+    Example: flam-rl demo --seed 1 --out runs/demo-1
+    """
+
+    out: Path = Path("runs/demo")
+    """Folder for results.json, plot.png, demo.gif, policy.zip and TensorBoard logs."""
+    world: str = "multigrid"
+    """Name of a shipped world, or a folder; it must have a task."""
+    labels: int = 1000
+    """Label budget, transitions."""
+    expert_episodes: int = 100
+    """Unlabelled expert video for latent BC."""
+    episodes: int = 100
+    """Fresh episodes on the real task for each policy."""
+    seed: int = 0
+    """Changes every draw."""
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+
+
+def demo(config: DemoConfig) -> None:
+    """Run the command."""
+    began = time.perf_counter()
+    world = load_world(config.world)
+    if not world.info.task:
+        raise ValueError(f"the world {config.world} has no task to evaluate on")
+    task = gym.make(world.info.task, **world.info.task_kwargs)
+    seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(4)]
+
+    print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
+    recorded = list(with_bar(record_episodes(task, config.labels, seeds[0]), config.labels))
+    labelled = LabelledTransitions.of(recorded, config.labels)
+    actions = int(task.action_space.n)
+    world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
+    print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
+
+    print("2/4 training PPO in imagination")
+    model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
+    model.save(config.out / "policy.zip")
+
+    print("3/4 cloning: the labels, and unlabelled expert video")
+    bc = BehaviorCloning.from_labels(labelled, actions, config.seed)
+    expert = with_bar(record_episodes(task, 10**9, seeds[1], "expert"), 0, "expert video")
+    video = Video(
+        tuple(episode.frames for episode, _ in zip(expert, range(config.expert_episodes), strict=False))
+    )
+    latent_bc = BehaviorCloning.from_expert_video(world, video, config.seed)
+
+    print(f"4/4 {config.episodes} fresh episodes on the real task for each policy")
+    decoded = DecodedEnv(task, world)
+    rng = np.random.default_rng(seeds[2])
+    policies: dict[str, tuple[gym.Env, Callable[[Any], Any]]] = {
+        "random": (task, lambda seen: int(rng.integers(actions))),
+        "bc": (task, lambda seen: bc.predict(seen)[0]),
+        "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
+        "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
+        "expert": (task, lambda seen: task.unwrapped.expert_action()),
+    }
+    scores = {
+        name: score_policy(env, act, config.episodes, seeds[3], NAMES[name])
+        for name, (env, act) in policies.items()
+    }
+    write_gif(config.out / "demo.gif", rollout_frames(world, decoded, model, seeds[3]))
+    results = {
+        "wall_s": time.perf_counter() - began,
+        "label_budget": config.labels,
+        "seed": config.seed,
+        "episodes": config.episodes,
+        "policies": {name: asdict(score) for name, score in scores.items()},
+        "adapter_accuracy": adapter.accuracy,
+        "imagination": [asdict(found) for found in history],
+    }
+    path = write_results(config.out, results)
+    _plot(scores, history, config.out / "plot.png")
+    print(table(scores))
+    print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
+
+
+def table(scores: dict[str, PolicyScore]) -> str:
+    """The scores as text."""
+    lines = [f"{'policy':<28}{'success':>8}  {'95% interval':<14}{'return':>7}"]
+    for name, score in scores.items():
+        interval = f"{score.ci95[0]:.2f} - {score.ci95[1]:.2f}"
+        lines.append(f"{NAMES[name]:<28}{score.success_rate:>8.2f}  {interval:<14}{score.mean_return:>7.2f}")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def rollout_frames(
+    world: World, decoded: DecodedEnv, model: PPO, seed: int, episodes: int = 4
+) -> list[np.ndarray]:
+    """Frames of a GIF: the agent on the real task | in imagination from the same frame | the factors' masks."""
+    frames = []
+    for index in range(episodes):
+        observation, _ = decoded.reset(seed=seed + index)
+        factors = decoded.factors_BKS
+        generator = torch.Generator().manual_seed(seed + index)
+        done = finished = False
+        real = decoded.env.render()
+        while not (done and finished):
+            imagined = (world.draw(factors)[0] * 255).round().to(torch.uint8).numpy()
+            frames.append(_side_by_side([real, imagined, mask_picture(world, factors)[0]]))
+            if not done:
+                action = model.predict(observation, deterministic=True)[0]
+                observation, _, terminated, truncated, _ = decoded.step(action)
+                real = decoded.env.render()
+                done = terminated or truncated
+            if not finished:
+                wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])
+                factors = world.imagine_step(factors, [decoded.agent_factor], wanted[:, None], generator)[0]
+                finished = bool(world.labels.termination(factors) > 0.5) or len(frames) > 60 * (index + 1)
+        frames += frames[-1:] * 4
+    return frames
+
+
+def _side_by_side(images: list[np.ndarray], gap: int = 8) -> np.ndarray:
+    large = [enlarge(image, 3) for image in images]
+    between = np.full((large[0].shape[0], gap, 3), 255, np.uint8)
+    return np.concatenate([large[0], between, large[1], between, large[2]], 1)
+
+
+def _plot(scores: dict[str, PolicyScore], history: list[Judgement], path: Path) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    for index, (name, score) in enumerate(scores.items()):
+        error = [[score.success_rate - score.ci95[0]], [score.ci95[1] - score.success_rate]]
+        left.barh(
+            index,
+            score.success_rate,
+            xerr=np.maximum(error, 0),
+            color="tab:blue" if name == "imagination" else "silver",
+            capsize=3,
+        )
+    left.set_yticks(range(len(scores)), [NAMES[name] for name in scores])
+    left.invert_yaxis()
+    left.set_xlim(0, 1.05)
+    left.set_xlabel("success on the real task, 95% interval")
+    checks = np.arange(1, len(history) + 1)
+    right.plot(checks, [found.success for found in history], label="imagined success, pessimistic")
+    right.plot(checks, [found.plausible for found in history], label="plausible latent actions")
+    right.set_ylim(0, 1.05)
+    right.set_xlabel("check during training in imagination")
+    right.legend()
+    imageio.imwrite(path, figure_to_image(figure))

@@ -1,0 +1,131 @@
+"""`flam-rl evaluate`: how well a world predicts, factors and imagines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import numpy as np
+
+from ..checkpoint import load_world
+from ..data.minari import read_entities, read_video
+from ..envs.decoded_env import DecodedEnv
+from ..envs.flam_vector_env import FLAMVectorEnv
+from ..envs.tasks.record import record_episodes
+from ..evaluation.correspondence import evaluate_correspondence
+from ..evaluation.imagination import imagination_validity, random_reward_rate, random_reward_rate_batched
+from ..evaluation.pictures import matrix_picture, prediction_picture
+from ..evaluation.prediction import evaluate_prediction
+from ..models.world import World
+from ..training.run import DeviceName, pick_device
+from ..types import Json, Video
+from .collect import with_bar
+from .results import write_results
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a world on held-out or fresh video and write OUT/results.json.
+
+    Example: flam-rl evaluate --world multigrid --seed 1 --out runs/evaluate
+    """
+
+    out: Path
+    """Folder for results.json and pictures."""
+    world: str = "multigrid"
+    """Name of a shipped world, or a folder."""
+    data: Path | None = None
+    """Minari dataset to measure on; without it, video is made fresh on the world's own task."""
+    seed: int = 1
+    """Of the fresh video and of imagination."""
+    steps: int = 12_000
+    """Transitions of fresh video."""
+    device: DeviceName = "auto"
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Run the command."""
+    world = load_world(config.world, pick_device(config.device))
+    task = gym.make(world.info.task, **world.info.task_kwargs) if world.info.task else None
+    if config.data is not None:
+        video, entities = read_video(config.data), read_entities(config.data)
+    elif task is None:
+        raise ValueError(f"the world {config.world} has no task to make fresh video with; give --data")
+    else:
+        recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
+        video = Video(tuple(episode.frames for episode in recorded))
+        entities = [episode.entities for episode in recorded]
+    results = evaluate_world(world, video, entities, task, config.seed)
+    path = write_results(config.out, results)
+    write_pictures(world, video, results, config.out)
+    print(summary(results))
+    print(f"wrote {path}")
+
+
+def evaluate_world(
+    world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, task: gym.Env | None, seed: int
+) -> Json:
+    """Everything that can be measured with what is given; what cannot is None."""
+    results: Json = {"seed": seed, "frames": video.frames, **evaluate_prediction(world, video)}
+    results |= dict.fromkeys(
+        ("dci", "correspondence", "dci_factor_alone", "imagination_validity", "reward_rate")
+    )
+    if entities:
+        found = evaluate_correspondence(world, video, entities)
+        control = evaluate_correspondence(world, video, entities, latent=False)
+        results |= {
+            "dci": found.scores(),
+            "correspondence": found.matrix.tolist(),
+            "dci_factor_alone": control.scores() | {"correspondence": control.matrix.tolist()},
+        }
+    if task is not None and hasattr(task.unwrapped, "tiles"):
+        results["imagination_validity"] = imagination_validity(world, task.unwrapped, seed)
+    if task is not None and world.labels is not None:
+        results["reward_rate"] = evaluate_reward_rate(world, task, seed)
+    return results
+
+
+def evaluate_reward_rate(
+    world: World, task: gym.Env, seed: int, imagined: int = 1024, real: int = 300
+) -> dict[str, float]:
+    """A uniformly random agent of the latent action space, in imagination and on the real task."""
+    return {
+        "imagined": random_reward_rate_batched(FLAMVectorEnv(imagined, world, "agent"), seed),
+        "real": random_reward_rate(DecodedEnv(task, world), seed, real),
+    }
+
+
+def write_pictures(world: World, video: Video, results: Json, out: Path) -> None:
+    """prediction.png, and correspondence.png when it was measured."""
+    longest = max(video.episodes[:200], key=len)
+    imageio.imwrite(out / "prediction.png", prediction_picture(world, longest))
+    if results["correspondence"]:
+        title = f"disentanglement {results['dci']['disentanglement']:.2f}"
+        imageio.imwrite(
+            out / "correspondence.png", matrix_picture(np.array(results["correspondence"]), title)
+        )
+
+
+def summary(results: Json) -> str:
+    """A few lines for people."""
+    lines = [
+        f"PSNR (dB)          {_by_horizon(results['psnr'])}",
+        f"changed tokens     {_by_horizon(results['token_accuracy_changed'])}",
+    ]
+    lines.append("KL per factor      " + "  ".join(f"{kl:.2f}" for kl in results["kl_per_factor"]))
+    if results["dci"]:
+        lines.append("DCI                " + "  ".join(f"{k} {v:.3f}" for k, v in results["dci"].items()))
+    if results["imagination_validity"]:
+        lines.append(f"valid imagination  {_by_horizon(results['imagination_validity'])}")
+    if results["reward_rate"]:
+        lines.append(
+            "random reward rate " + "  ".join(f"{k} {v:.3f}" for k, v in results["reward_rate"].items())
+        )
+    return "\n".join(lines)
+
+
+def _by_horizon(values: dict[str, Any]) -> str:
+    return "  ".join(f"{horizon}: {value:.3f}" for horizon, value in values.items())

@@ -1,0 +1,213 @@
+"""`flam-rl train`: from video to a world."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ..agents.adapter import fit_labels
+from ..checkpoint import save_world
+from ..data.clips import Clips, tokenize
+from ..data.minari import is_dataset, read_entities, read_labelled, read_video
+from ..data.video import VideoFilesConfig, read_video_folder
+from ..evaluation.correspondence import evaluate_correspondence
+from ..evaluation.pictures import mask_picture, matrix_picture, prediction_picture
+from ..models.flam import FLAMConfig
+from ..models.tokenizer import TokenizerConfig
+from ..models.world import World, WorldInfo
+from ..training.run import DeviceName, Log, pick_device, seed_everything
+from ..training.tokenizer import TokenizerTrainingConfig, train_tokenizer
+from ..training.world import WorldTrainingConfig, make_flam, train_world
+from ..types import Json, Video
+from .evaluate import evaluate_world, summary, write_pictures
+from .results import write_results
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train tokenizer, world and, where there are labels, heads; ends with an evaluation.
+
+    Examples:
+      flam-rl train --data data/multigrid --out runs/multigrid
+      flam-rl train --data my-videos --out runs/mine --flam.factorizer.factors 3
+
+    An interrupted run goes on where it was when the same command is given again.
+    """
+
+    data: Path
+    """Minari dataset, or a folder of video files (mp4, webm, gif, or folders of png)."""
+    out: Path
+    """Run folder: OUT/world, OUT/results.json, TensorBoard logs in OUT/logs."""
+    labels: int = 1000
+    """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
+    held_out: float = 0.1
+    """Share of episodes that are only evaluated on and started from."""
+    seed: int = 0
+    device: DeviceName = "auto"
+    files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
+    flam: FLAMConfig = field(default_factory=FLAMConfig)
+    world: WorldTrainingConfig = field(default_factory=WorldTrainingConfig)
+
+
+def train(config: TrainConfig) -> None:
+    """Run the command."""
+    began = time.perf_counter()
+    device = pick_device(config.device)
+    dataset = is_dataset(config.data)
+    video = read_video(config.data) if dataset else read_video_folder(config.data, config.files)
+    entities = _entities(config.data) if dataset else None
+    order = np.random.default_rng(config.seed).permutation(len(video.episodes))
+    training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
+    _save_config(config)
+    seed_everything(config.seed)
+    with Log(config.out / "logs") as log:
+        tokenizer = train_tokenizer(
+            training, config.tokenizer, config.tokenizer_training, config.seed, device, log
+        )
+        codes = tokenize(tokenizer, training)
+        flam = make_flam(tokenizer, codes, config.flam, config.seed).to(device)
+        starts = _starts(tokenize(tokenizer, held_out), config.flam.factorizer.window)
+        task_id, task_kwargs = _task(config.data) if dataset else ("", {})
+        task = gym.make(task_id, **task_kwargs) if task_id else None
+        info = WorldInfo(
+            task_id, task_kwargs, training=json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        )
+        world = World(tokenizer, flam, starts.to(device), info)
+
+        def pictures(step: int) -> None:
+            if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
+                _log_pictures(world, held_out, held_out_entities, log, step)
+
+        world.flam.requires_grad_(True)
+        train_world(
+            flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
+        )
+        world.eval()
+    if dataset and config.labels:
+        world.labels, adapter = fit_labels(
+            world, read_labelled(config.data, config.labels, config.seed), config.labels, seed=config.seed
+        )
+        print(
+            f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
+        )
+    results = evaluate_world(world, held_out, held_out_entities, task, config.seed)
+    results |= {
+        "wall_s": time.perf_counter() - began,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "training_frames": training.frames,
+        "parameters": sum(p.numel() for p in world.parameters()),
+    }
+    world.info = dataclasses.replace(
+        info, metrics={k: results[k] for k in ("psnr", "dci", "imagination_validity")}
+    )
+    save_world(world, config.out / "world", model_card(world, results, config))
+    write_results(config.out, results)
+    write_pictures(world, held_out, results, config.out)
+    (config.out / "checkpoint.pt").unlink(missing_ok=True)
+    print(summary(results))
+    print(
+        f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
+    )
+
+
+def _entities(data: Path) -> list[dict[str, np.ndarray]] | None:
+    try:
+        return read_entities(data)
+    except ValueError:
+        return None
+
+
+def _split(
+    video: Video, entities: list[dict[str, np.ndarray]] | None, order: np.ndarray, share: float
+) -> tuple[Video, Video, list[dict[str, np.ndarray]] | None]:
+    if len(order) < 2:
+        raise ValueError("training needs 2 episodes or more: one is held out")
+    cut = max(1, round(share * len(order)))
+    training = Video(tuple(video.episodes[i] for i in order[cut:]))
+    held_out = Video(tuple(video.episodes[i] for i in order[:cut]))
+    return training, held_out, entities and [entities[i] for i in order[:cut]]
+
+
+def _starts(episodes: list[torch.Tensor], window: int, most: int = 1024) -> torch.Tensor:
+    """The first frames of held-out episodes and, spread over them, later ones: uint8 or int16 `(S, window, N)`."""
+    clips = []
+    for codes in episodes:
+        padded = torch.cat([codes[:1].expand(window - 1, -1), codes])
+        clips += [padded[start : start + window] for start in range(0, len(codes) - 1, 4)]
+    keep = np.linspace(0, len(clips) - 1, min(most, len(clips))).astype(int)
+    starts = torch.stack([clips[i] for i in keep])
+    return starts.to(torch.uint8 if int(starts.max()) < 256 else torch.int16)
+
+
+def _task(data: Path) -> tuple[str, Json]:
+    spec = json.loads(json.loads((data / "metadata.json").read_text()).get("env_spec") or "{}")
+    kwargs = {k: v for k, v in spec.get("kwargs", {}).items() if k != "render_mode"}
+    return spec.get("id", ""), kwargs
+
+
+def _save_config(config: TrainConfig) -> None:
+    resolved = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    path = config.out / "config.json"
+    if path.exists() and json.loads(path.read_text()) != resolved and (config.out / "checkpoint.pt").exists():
+        raise ValueError(
+            f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
+        )
+    write_results(config.out, resolved, "config.json")
+
+
+def _log_pictures(
+    world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, log: Log, step: int
+) -> None:
+    world.flam.eval()
+    episode = max(video.episodes, key=len)
+    log.picture("world/prediction", prediction_picture(world, episode), step)
+    with torch.no_grad():
+        factors = world.factorize(
+            world.encode(torch.as_tensor(episode[:8], device=world.flam.weight_V.device))[None]
+        )[0]
+    log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
+    if entities and len(video.episodes) >= 4:
+        found = evaluate_correspondence(world, video, entities, iterations=10)
+        log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
+        for name, value in found.scores().items():
+            log.scalar(f"world/{name}", value, step)
+    world.flam.train()
+
+
+def model_card(world: World, results: Json, config: TrainConfig) -> str:
+    """The README.md of a world folder."""
+    budget = world.labels.budget if world.labels else 0
+    return f"""# A FLAM world
+
+| | |
+| --- | --- |
+| task | {world.info.task or "none: video files"} {world.info.task_kwargs or ""} |
+| video | {results["training_frames"]} action-free frames of {world.tokenizer.frame_size[0]}x{world.tokenizer.frame_size[1]} |
+| label budget | {budget} transitions, for labels.safetensors only |
+| factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
+| parameters | {results["parameters"]} |
+| seed | {config.seed} |
+| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, {torch.get_num_threads()} threads, evaluation included |
+
+Measured on held-out episodes at the end of training:
+
+```
+{summary(results)}
+```
+
+`model.safetensors` came from video alone, `labels.safetensors` from the label budget, `starts.safetensors` holds
+the codes of held-out clips that imagination starts from. `config.json` holds the settings to rebuild it with.
+"""

@@ -1,0 +1,1 @@
+"""Action-free video and labels: Minari datasets and folders of video files."""

@@ -1,0 +1,1 @@
+"""Evaluation: rollouts, image metrics, factor-entity correspondence, policies, pictures."""

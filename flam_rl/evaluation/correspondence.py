@@ -1,0 +1,112 @@
+"""Which factor is which entity: probes from factors and latent actions to entities' effective actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from ..models.world import World
+from ..types import Video
+
+NOTHING, LEFT, RIGHT, WALKED = range(4)
+
+
+def effective_actions(position: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """What entities' actions did: 0 nothing, 1 turned left, 2 turned right, 3 walked.
+
+    Args:
+        position: int `(T + 1, entities, 2)`. direction: int `(T + 1, entities)` in 0..3, clockwise.
+
+    Returns:
+        int `(T, entities)`; an action that changed nothing, as walking into a wall, counts as nothing.
+    """
+    walked = (position[1:] != position[:-1]).any(-1)
+    turned = (direction[1:] - direction[:-1]) % 4
+    return np.select([walked, turned == 3, turned == 1], [WALKED, LEFT, RIGHT], NOTHING)
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """How much each factor tells of each entity.
+
+    Attributes:
+        matrix: float `(K, entities)`, `max(0, (accuracy - majority) / (1 - majority))`.
+        disentanglement, completeness, informativeness: of `dci`.
+    """
+
+    matrix: np.ndarray
+    disentanglement: float
+    completeness: float
+    informativeness: float
+
+    def scores(self) -> dict[str, Any]:
+        """The three numbers."""
+        names = ("disentanglement", "completeness", "informativeness")
+        return {name: getattr(self, name) for name in names}
+
+
+def dci(matrix: np.ndarray) -> Correspondence:
+    """Disentanglement, completeness and informativeness (Eastwood and Williams 2018) of a gain matrix.
+
+    Disentanglement is 1 - the entropy of a row, normalised by the log of its length, weighted by the row's
+    mass; completeness the same of columns; informativeness the mean over entities of the best factor.
+    """
+    return Correspondence(matrix, _one_to_one(matrix), _one_to_one(matrix.T), float(matrix.max(0).mean()))
+
+
+def _one_to_one(matrix: np.ndarray) -> float:
+    mass = matrix.sum(1)
+    if mass.sum() <= 0 or matrix.shape[1] < 2:
+        return 0.0
+    share = matrix / np.maximum(mass, 1e-12)[:, None]
+    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(1) / np.log(matrix.shape[1])
+    return float(((1 - entropy) * mass).sum() / mass.sum())
+
+
+def evaluate_correspondence(
+    world: World,
+    video: Video,
+    entities: list[dict[str, np.ndarray]],
+    latent: bool = True,
+    iterations: int = 40,
+    seed: int = 0,
+) -> Correspondence:
+    """Gradient-boosted probes, trained on three quarters of the episodes and tested on the others.
+
+    Args:
+        entities: of each episode, `position` and `direction` as `effective_actions` takes them.
+        latent: probe from factor and latent action; else from the factor alone, the control.
+        iterations: boosting rounds.
+
+    Raises:
+        ValueError: fewer than 4 episodes.
+    """
+    if len(video.episodes) < 4:
+        raise ValueError(f"probes need 4 episodes or more; given {len(video.episodes)}")
+    inputs, targets, episode = [], [], []
+    with torch.inference_mode():
+        for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
+            frames = torch.as_tensor(frames, device=world.flam.weight_V.device)
+            factors = world.factorize(world.encode(frames)[None])
+            seen = factors[:, :-1]
+            if latent:
+                seen = torch.cat([seen, world.infer_actions(factors).mean], -1)
+            inputs.append(seen[0].cpu().numpy())
+            targets.append(effective_actions(truth["position"], truth["direction"]))
+            episode.append(np.full(len(frames) - 1, index))
+    x, y, of = np.concatenate(inputs), np.concatenate(targets), np.concatenate(episode)
+    train = np.isin(of, np.random.default_rng(seed).permutation(len(inputs))[: round(0.75 * len(inputs))])
+    matrix = np.zeros((x.shape[1], y.shape[1]))
+    for j in range(y.shape[1]):
+        majority = float((y[~train, j] == np.bincount(y[train, j]).argmax()).mean())
+        for i in range(x.shape[1]):
+            probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(
+                x[train, i], y[train, j]
+            )
+            accuracy = probe.score(x[~train, i], y[~train, j])
+            matrix[i, j] = max(0.0, (accuracy - majority) / max(1 - majority, 1e-9))
+    return dci(matrix)

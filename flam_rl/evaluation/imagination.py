@@ -1,0 +1,92 @@
+"""Does an imagined world hold: validity of its frames, and how often a random agent is rewarded."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ..models.world import World
+
+CHECKED = (1, 10, 40)
+TOLERANCE = 2.0
+"""Mean absolute difference, in grey levels of 255, up to which a decoded cell is the renderer's tile."""
+
+
+class DrawsTiles(Protocol):
+    """A task that can list every tile that its renderer draws."""
+
+    def tiles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tiles uint8 `(tiles, h, w, 3)` and whose agent each shows `(tiles,)`, -1 for none."""
+        ...
+
+
+def valid_frames(frames: np.ndarray, tiles: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Which frames show in every cell a tile of the renderer, and every agent exactly once.
+
+    Args:
+        frames: uint8 `(B, H, W, 3)`.
+
+    Returns:
+        bool `(B,)`.
+    """
+    height, width = tiles.shape[1:3]
+    batch, rows, columns = len(frames), frames.shape[1] // height, frames.shape[2] // width
+    cells = (
+        frames.reshape(batch, rows, height, columns, width, 3)
+        .swapaxes(2, 3)
+        .reshape(batch, rows * columns, -1)
+    )
+    flat = tiles.reshape(len(tiles), -1).astype(np.float32)
+    difference = (
+        torch.cdist(torch.as_tensor(cells, dtype=torch.float32), torch.as_tensor(flat), p=1) / flat.shape[1]
+    )
+    nearest, tile = difference.min(-1)
+    shown = owner[tile.numpy()]
+    once = np.stack([(shown == agent).sum(1) == 1 for agent in range(owner.max() + 1)])
+    return (nearest.numpy() <= TOLERANCE).all(1) & once.all(0)
+
+
+@torch.inference_mode()
+def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
+    """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
+    tiles, owner = task.tiles()
+    generator = torch.Generator(world.flam.weight_V.device).manual_seed(seed)
+    factors = world.start(count, generator)
+    result = {}
+    for step in range(1, CHECKED[-1] + 1):
+        factors = world.imagine_step(factors, generator=generator)[0]
+        if step in CHECKED:
+            frames = (world.draw(factors) * 255).round().to(torch.uint8).cpu().numpy()
+            result[str(step)] = float(valid_frames(frames, tiles, owner).mean())
+    return result
+
+
+def random_reward_rate(env: gym.Env, seed: int, episodes: int) -> float:
+    """Share of episodes in which a uniformly random agent of `env`'s own action space gets a reward."""
+    env.action_space.seed(seed)
+    rng = np.random.default_rng(seed)
+    rewarded = 0
+    for _ in range(episodes):
+        env.reset(seed=int(rng.integers(2**31)))
+        done = found = False
+        while not done:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            found |= float(reward) > 0
+            done = terminated or truncated
+        rewarded += found
+    return rewarded / episodes
+
+
+def random_reward_rate_batched(env: Any, seed: int) -> float:
+    """The same of a next-step vector env, one episode each world."""
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    found, ended = np.zeros(env.num_envs, bool), np.zeros(env.num_envs, bool)
+    while not ended.all():
+        _, rewards, terminated, truncated, _ = env.step(env.action_space.sample())
+        found |= (rewards > 0) & ~ended
+        ended |= terminated | truncated
+    return float(found.mean())

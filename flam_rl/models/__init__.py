@@ -1,0 +1,1 @@
+"""The world model, one module a part."""

@@ -1,0 +1,101 @@
+"""Aggregator: factors to the codes of a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from .layers import mlp, sincos_positions
+
+
+@dataclass(frozen=True)
+class AggregatorConfig:
+    kind: Literal["competitive", "transformer"] = "competitive"
+    """`competitive`: each factor draws parts, parts compete for tokens. `transformer`: the paper's."""
+    parts: int = 4
+    """Parts that a factor draws, each one look at any set of tokens (competitive only)."""
+    hidden: int = 128
+    layers: int = 2
+    """Of the transformer."""
+
+
+class Aggregated(NamedTuple):
+    """A frame as factors see it.
+
+    Attributes:
+        log_probs_BNV: float `(..., N, V)`, log-probability of each code at each token.
+        masks_BKN: float `(..., K, N)` in 0..1, the share of a token that each factor draws.
+    """
+
+    log_probs_BNV: torch.Tensor
+    masks_BKN: torch.Tensor
+
+
+class CompetitiveAggregator(nn.Module):
+    """Each factor proposes parts, a look and where it is; parts and a static background compete for tokens.
+
+    `p_n(v) = sum_c alpha_cn p_c(v)` with `alpha` a softmax over all parts of all factors and the
+    background. Own choice: with the paper's transformer a factor can draw what another one holds.
+    """
+
+    def __init__(
+        self, config: AggregatorConfig, factor_dim: int, grid: tuple[int, int], background_NV: torch.Tensor
+    ) -> None:
+        super().__init__()
+        self.parts, self.codes = config.parts, background_NV.shape[1]
+        self.draw = mlp(factor_dim, config.hidden, config.parts * (self.codes + config.hidden + 1))
+        self.places_ND = nn.Parameter(sincos_positions(*grid, config.hidden))
+        self.background_NV = nn.Parameter((background_NV + 1e-4).log())
+        self.background_N = nn.Parameter(torch.zeros(grid[0] * grid[1]))
+
+    def forward(self, factors_BKS: torch.Tensor) -> Aggregated:
+        """Factors `(..., K, S)` to an `Aggregated` frame."""
+        drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
+        look, query, height = drawn.split([self.codes, drawn.shape[-1] - self.codes - 1, 1], -1)
+        where = query @ self.places_ND.T / self.places_ND.shape[1] ** 0.5 + height
+        where = where.flatten(-3, -2)
+        background = self.background_N.expand(*where.shape[:-2], 1, -1)
+        share = torch.cat([where, background], -2).softmax(-2)
+        looks = look.flatten(-3, -2).softmax(-1)
+        probs = share[..., :-1, :].transpose(-1, -2) @ looks
+        probs = probs + share[..., -1, :, None] * self.background_NV.softmax(-1)
+        masks = share[..., :-1, :].unflatten(-2, (-1, self.parts)).sum(-2)
+        return Aggregated((probs + 1e-7).log(), masks)
+
+
+class TransformerAggregator(nn.Module):
+    """The paper's: token queries read the factors through a transformer; masks are its last attention."""
+
+    def __init__(
+        self, config: AggregatorConfig, factor_dim: int, grid: tuple[int, int], background_NV: torch.Tensor
+    ) -> None:
+        super().__init__()
+        self.read = nn.Linear(factor_dim, config.hidden)
+        self.places_ND = nn.Parameter(sincos_positions(*grid, config.hidden))
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(config.hidden, 4, 2 * config.hidden, 0.0, "gelu", batch_first=True)
+            for _ in range(config.layers)
+        )
+        self.out = nn.Linear(config.hidden, background_NV.shape[1])
+
+    def forward(self, factors_BKS: torch.Tensor) -> Aggregated:
+        """Factors `(..., K, S)` to an `Aggregated` frame."""
+        lead = factors_BKS.shape[:-2]
+        memory = self.read(factors_BKS.flatten(0, -3))
+        tokens = self.places_ND.expand(len(memory), -1, -1)
+        for layer in self.layers:
+            tokens = layer(tokens, memory)
+        masks = (tokens @ memory.transpose(-1, -2) / memory.shape[-1] ** 0.5).softmax(-1).transpose(-1, -2)
+        log_probs = self.out(tokens).log_softmax(-1)
+        return Aggregated(log_probs.unflatten(0, lead), masks.unflatten(0, lead))
+
+
+def make_aggregator(
+    config: AggregatorConfig, factor_dim: int, grid: tuple[int, int], background_NV: torch.Tensor
+) -> CompetitiveAggregator | TransformerAggregator:
+    """The aggregator that `config.kind` names."""
+    kinds = {"competitive": CompetitiveAggregator, "transformer": TransformerAggregator}
+    return kinds[config.kind](config, factor_dim, grid, background_NV)

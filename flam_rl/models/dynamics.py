@@ -1,0 +1,119 @@
+"""Inverse dynamics, forward dynamics and the prior of latent actions, each shared by all factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributions import Normal
+from vector_quantize_pytorch import VectorQuantize
+
+from .layers import AttentionOverFactors, mlp, unit_rms
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    latent_action_dim: int = 4
+    """A."""
+    hidden: int = 128
+    """Width of the three networks."""
+    action_codes: int = 16
+    """M: latent actions that the prior chooses from."""
+
+
+class InverseDynamics(nn.Module):
+    """`q(a_t^i | s_t^i, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3)."""
+
+    def __init__(self, config: DynamicsConfig, factor_dim: int) -> None:
+        super().__init__()
+        self.net = mlp(3 * factor_dim, config.hidden, 2 * config.latent_action_dim)
+
+    def forward(self, now_BKS: torch.Tensor, next_BKS: torch.Tensor) -> Normal:
+        """Factors float `(..., S)` of two successive frames to a Normal of shape `(..., A)`."""
+        mean, raw = self.net(torch.cat([now_BKS, next_BKS, next_BKS - now_BKS], -1)).chunk(2, -1)
+        return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
+
+
+class ForwardDynamics(nn.Module):
+    """`s_t^i, a_t^i -> s_{t+1}^i`: factors see each other before the latent action enters, never after."""
+
+    def __init__(self, config: DynamicsConfig, factor_dim: int) -> None:
+        super().__init__()
+        self.interaction = AttentionOverFactors(factor_dim)
+        self.net = mlp(2 * factor_dim + config.latent_action_dim, config.hidden, factor_dim, layers=3)
+
+    def look(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """What each factor sees before it moves: `(..., K, S)` to the same shape."""
+        return self.interaction(factors_BKS)
+
+    def move(
+        self, factor_BS: torch.Tensor, seen_BS: torch.Tensor, latent_action_BA: torch.Tensor
+    ) -> torch.Tensor:
+        """Next factor, of unit RMS, of any factors `(..., S)` under latent actions `(..., A)`."""
+        return unit_rms(factor_BS + self.net(torch.cat([factor_BS, seen_BS, latent_action_BA], -1)))
+
+    def forward(self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor) -> torch.Tensor:
+        """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors, of unit RMS."""
+        return self.move(factors_BKS, self.look(factors_BKS), latent_actions_BKA)
+
+
+class LatentActionPrior(nn.Module):
+    """`p(a^i | s, s'^j of those that moved before)`: weights of action codes, factor after factor.
+
+    Behaviour is left or right, never half of each, so the prior is over codes: a small codebook of latent
+    actions that all factors and states share, fitted to the inferred ones as vector quantisation does
+    (van den Oord et al. 2017). Factors move one after the other, in any order, and see where those before
+    them went: factors that chose at once would walk into each other. Own choice: the paper has no prior.
+    """
+
+    def __init__(self, config: DynamicsConfig, factor_dim: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.codes = VectorQuantize(
+            config.latent_action_dim,
+            config.action_codes,
+            decay=0.98,
+            kmeans_init=True,
+            threshold_ema_dead_code=1,
+            commitment_weight=1.0,
+        )
+        self.query = nn.Linear(factor_dim, factor_dim)
+        self.now = nn.Linear(factor_dim, 2 * factor_dim)
+        self.moved = nn.Linear(2 * factor_dim, 2 * factor_dim)
+        self.net = mlp(2 * factor_dim, 2 * config.hidden, config.action_codes, layers=3)
+        self.register_buffer("spread_A", torch.ones(config.latent_action_dim))
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """Latent actions that the codes stand for: float `(M, A)`."""
+        return self.codes.codebook
+
+    def logits(
+        self,
+        asked_BIS: torch.Tensor,
+        factors_BKS: torch.Tensor,
+        next_BKS: torch.Tensor | None = None,
+        seen_BIK: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits of the action codes of I factors: float `(..., I, M)`.
+
+        Args:
+            asked_BIS: the factors that are asked.
+            factors_BKS: all factors before anything moved.
+            next_BKS: where factors moved to, read only where `seen_BIK`, bool `(..., I, K)`, allows.
+        """
+        keys = self.now(factors_BKS)
+        everyone = torch.ones(
+            *asked_BIS.shape[:-1], factors_BKS.shape[-2], dtype=torch.bool, device=keys.device
+        )
+        mask = everyone
+        if next_BKS is not None and seen_BIK is not None:
+            keys = torch.cat([keys, self.moved(torch.cat([factors_BKS, next_BKS], -1))], -2)
+            mask = torch.cat([everyone, seen_BIK.expand_as(everyone)], -1)
+        key, value = keys.chunk(2, -1)
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for x in (self.query(asked_BIS), key, value)
+        )
+        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.unsqueeze(-3))
+        return self.net(torch.cat([asked_BIS, read.transpose(-2, -3).flatten(-2)], -1))

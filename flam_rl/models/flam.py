@@ -1,0 +1,186 @@
+"""FLAM: the parts of the world model composed, its verbs and its training loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+from ..types import LossAndMetrics, Rollout
+from .aggregator import Aggregated, AggregatorConfig, make_aggregator
+from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics, LatentActionPrior
+from .factorizer import Factorizer, FactorizerConfig
+
+
+@dataclass(frozen=True)
+class FLAMConfig:
+    factorizer: FactorizerConfig = field(default_factory=FactorizerConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    objective: Literal["codes", "features"] = "codes"
+    """`codes`: cross-entropy of code indices. `features`: the paper's squared error of code vectors."""
+    rarity_power: float = 0.7
+    """Codes weigh frequency^-rarity_power in the loss: moving things are few and small."""
+    pull: float = 0.1
+    """Weight of predicted factors staying near what the factorizer makes of the true next frame."""
+    commitment: float = 0.1
+    """Weight of latent actions staying near their action code."""
+
+
+class FLAM(nn.Module):
+    """Factored latent action world model (arXiv 2602.16229) over the codes of a frozen tokenizer.
+
+    Args:
+        looks_VP: float in 0..1, the mean pixels of each code.
+        codebook_VD: the code vectors.
+        keys_VE, queries_KE: where slot attention starts from, of `binding.coherent_keys`.
+        frequency_V, activity_V, background_NV: of `binding.code_statistics`.
+        grid: rows and columns of tokens.
+    """
+
+    def __init__(
+        self,
+        config: FLAMConfig,
+        looks_VP: torch.Tensor,
+        codebook_VD: torch.Tensor,
+        keys_VE: torch.Tensor,
+        queries_KE: torch.Tensor,
+        frequency_V: torch.Tensor,
+        activity_V: torch.Tensor,
+        background_NV: torch.Tensor,
+        grid: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.config, self.grid = config, grid
+        dim = config.factorizer.factor_dim
+        self.factorizer = Factorizer(config.factorizer, looks_VP, keys_VE, queries_KE, activity_V, grid)
+        self.inverse_dynamics = InverseDynamics(config.dynamics, dim)
+        self.forward_dynamics = ForwardDynamics(config.dynamics, dim)
+        self.latent_action_prior = LatentActionPrior(config.dynamics, dim)
+        self.aggregator = make_aggregator(config.aggregator, dim, grid, background_NV)
+        weight_V = frequency_V.clamp_min(1e-6) ** -config.rarity_power
+        self.register_buffer("weight_V", weight_V / (weight_V * frequency_V).sum())
+        self.register_buffer("codebook_VD", codebook_VD)
+
+    @classmethod
+    def empty(cls, config: FLAMConfig, grid: tuple[int, int], codes: int, pixels: int, code_dim: int) -> FLAM:
+        """One of the right shapes, to load weights into."""
+        factors = config.factorizer.factors
+        shapes = [
+            (codes, pixels),
+            (codes, code_dim),
+            (codes, factors),
+            (factors + 1, factors),
+            (codes,),
+            (codes,),
+        ]
+        return cls(
+            config, *(torch.ones(shape) for shape in shapes), torch.ones(grid[0] * grid[1], codes), grid
+        )
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters of the prior, which learns from the rest but does not teach it, and of the rest."""
+        prior = list(self.latent_action_prior.parameters())
+        ids = {id(p) for p in prior}
+        return [prior, [p for p in self.parameters() if id(p) not in ids]]
+
+    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
+        """Codes int64 `(B, T, N)` of successive frames to factors `(B, T, K, S)` of unit RMS."""
+        return self.factorizer(z_BTN)
+
+    def infer_actions(self, factors_BTKS: torch.Tensor) -> Normal:
+        """Latent actions between successive factors: a Normal of shape `(B, T - 1, K, A)`."""
+        return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
+
+    def step(self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor) -> torch.Tensor:
+        """Next factors `(B, K, S)` under latent actions `(B, K, A)`."""
+        return self.forward_dynamics(factors_BKS, latent_actions_BKA)
+
+    def aggregate(self, factors_BKS: torch.Tensor) -> Aggregated:
+        """Code log-probabilities `(..., N, V)` and factor masks `(..., K, N)` of factors `(..., K, S)`."""
+        return self.aggregator(factors_BKS)
+
+    def prior(self, factors_BKS: torch.Tensor) -> MixtureSameFamily:
+        """`p(a^i | s)` before anything moved: a mixture with batch shape `(B, K)` and event shape `(A,)`."""
+        prior = self.latent_action_prior
+        logits = prior.logits(factors_BKS, factors_BKS)
+        components = Normal(
+            prior.codebook.expand(*logits.shape, -1), prior.spread_A.expand(*logits.shape, -1)
+        )
+        return MixtureSameFamily(Categorical(logits=logits), Independent(components, 1))
+
+    def unroll(self, factors_BKS: torch.Tensor, latent_actions_BTKA: torch.Tensor) -> Rollout:
+        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors."""
+        factors = [factors_BKS]
+        for latent_actions_BKA in latent_actions_BTKA.unbind(1):
+            factors.append(self.step(factors[-1], latent_actions_BKA))
+        return Rollout(torch.stack(factors, 1), latent_actions_BTKA)
+
+    def loss(self, z_BTN: torch.Tensor, beta: float) -> LossAndMetrics:
+        """Prediction, reconstruction, KL (FLAM, sec. 3) and what holds an imagined world together.
+
+        Latent actions are sampled from the posterior in one half of the clips and its mean's action code
+        in the other, so that the world can be stepped by either.
+
+        Args:
+            z_BTN: codes int64 of clips, T at least 2.
+            beta: weight of the KL from the standard normal.
+        """
+        factors_BTKS = self.factorize(z_BTN)
+        posterior = self.infer_actions(factors_BTKS)
+        prior = self.latent_action_prior
+        flat, index, commitment = prior.codes(posterior.mean.flatten(0, -2))
+        snapped_B = torch.rand(len(z_BTN), device=z_BTN.device) < 0.5
+        latent_actions_BTKA = torch.where(
+            snapped_B[:, None, None, None], flat.view(posterior.mean.shape), posterior.rsample()
+        )
+        unrolled_BTKS = self.unroll(factors_BTKS[:, 0], latent_actions_BTKA).factors_BTKS
+        predicted_BTKS, target_BTKS = unrolled_BTKS[:, 1:], factors_BTKS[:, 1:]
+        prediction = self._frame_loss(predicted_BTKS, z_BTN[:, 1:])
+        reconstruction = self._frame_loss(factors_BTKS, z_BTN)
+        kl_K = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
+        pull = (predicted_BTKS - target_BTKS.detach()).square().mean()
+        pull = pull + 0.1 * (predicted_BTKS.detach() - target_BTKS).square().mean()
+        prior_loss = self._prior_loss(unrolled_BTKS.detach(), index)
+        if self.training:
+            with torch.no_grad():
+                error = posterior.mean.flatten(0, -2) - prior.codebook[index]
+                spread = (error.square().mean(0) + posterior.variance.flatten(0, -2).mean(0)).sqrt()
+                prior.spread_A.lerp_(spread, 0.01)
+        loss = (
+            prediction
+            + reconstruction
+            + beta * kl_K.sum()
+            + self.config.pull * pull
+            + self.config.commitment * commitment.sum()
+            + prior_loss
+        )
+        metrics = {
+            "loss": loss,
+            "prediction": prediction,
+            "reconstruction": reconstruction,
+            "kl": kl_K,
+            "pull": pull,
+            "commitment": commitment.sum(),
+            "prior": prior_loss,
+        }
+        return loss, {key: value.detach() for key, value in metrics.items()}
+
+    def _prior_loss(self, unrolled_BTKS: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the action codes taken, each factor seeing those before it in a random order."""
+        now, then = unrolled_BTKS[:, :-1], unrolled_BTKS[:, 1:]
+        turn_BTK = torch.rand(now.shape[:-1], device=now.device)
+        seen_BTKK = turn_BTK.unsqueeze(-1) > turn_BTK.unsqueeze(-2)
+        logits = self.latent_action_prior.logits(now, now, then, seen_BTKK)
+        return nn.functional.cross_entropy(logits.flatten(0, -2), index)
+
+    def _frame_loss(self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor) -> torch.Tensor:
+        log_probs = self.aggregate(factors_BTKS).log_probs_BNV
+        weight = self.weight_V[z_BTN]
+        if self.config.objective == "features":
+            error = (log_probs.exp() @ self.codebook_VD - self.codebook_VD[z_BTN]).square().mean(-1)
+            return (weight * error).mean()
+        return -(weight * log_probs.gather(-1, z_BTN.unsqueeze(-1)).squeeze(-1)).mean()

@@ -1,0 +1,82 @@
+"""What labels add to a world: which factor is the agent's, its adapter, reward and termination."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MEMBERS = 5
+"""Networks in an ensemble: their disagreement tells where labels do not reach."""
+
+
+class EnsembleMLP(nn.Module):
+    """`members` independent two-layer networks in one batched product."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int = 64, members: int = MEMBERS) -> None:
+        super().__init__()
+        self.weight_0 = nn.Parameter(torch.randn(members, inputs, hidden) * (1.5 / inputs**0.5))
+        self.bias_0 = nn.Parameter(torch.zeros(members, 1, hidden))
+        self.weight_1 = nn.Parameter(torch.randn(members, hidden, outputs) * (1.0 / hidden**0.5))
+        self.bias_1 = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
+        """float `(B, inputs)` to `(members, B, outputs)`."""
+        hidden = nn.functional.gelu(x_BI @ self.weight_0 + self.bias_0)
+        return hidden @ self.weight_1 + self.bias_1
+
+
+class Adapter(nn.Module):
+    """Latent action of the agent's factor to real action and back, with that factor as context."""
+
+    def __init__(self, factor_dim: int, latent_action_dim: int, actions: int) -> None:
+        super().__init__()
+        self.to_real = EnsembleMLP(factor_dim + latent_action_dim, actions)
+        self.to_latent = EnsembleMLP(factor_dim + actions, latent_action_dim)
+        self.actions = actions
+
+    def log_probs(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each real action, each member's: float `(members, B, actions)`."""
+        return self.to_real(torch.cat([factor_BS, latent_BA], -1)).log_softmax(-1)
+
+    def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
+        """Most likely real action int64 `(B,)` by the ensemble's mean probability."""
+        return self.log_probs(factor_BS, latent_BA).exp().mean(0).argmax(-1)
+
+    def latent(self, factor_BS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+        """Latent action float `(B, A)` that stands for a real action, the ensemble's mean."""
+        chosen = nn.functional.one_hot(action_B, self.actions).to(factor_BS)
+        return self.to_latent(torch.cat([factor_BS, chosen], -1)).mean(0)
+
+
+class EventHead(nn.Module):
+    """Probability that entering a state is an event: a reward, or the end of the episode.
+
+    Args:
+        sees: indices of the factors that it looks at.
+        value: what the event is worth, the mean over the labelled ones.
+    """
+
+    def __init__(self, factor_dim: int, sees: tuple[int, ...], value: float) -> None:
+        super().__init__()
+        self.register_buffer("sees", torch.tensor(sees))
+        self.register_buffer("value", torch.tensor(float(value)))
+        self.net = EnsembleMLP(factor_dim * len(sees), 1)
+
+    def logits(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Factors `(B, K, S)` to each member's logit `(members, B)`."""
+        return self.net(factors_BKS[:, self.sees].flatten(1)).squeeze(-1)
+
+    def forward(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Probability of the event, the ensemble's mean: float `(B,)`."""
+        return self.logits(factors_BKS).sigmoid().mean(0)
+
+
+class Labels(nn.Module):
+    """Everything in a world that came from labels; `budget` is how many transitions were read."""
+
+    def __init__(
+        self, agent_factor: int, adapter: Adapter, reward: EventHead, termination: EventHead, budget: int
+    ) -> None:
+        super().__init__()
+        self.agent_factor, self.budget = agent_factor, budget
+        self.adapter, self.reward, self.termination = adapter, reward, termination

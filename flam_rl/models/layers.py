@@ -1,0 +1,63 @@
+"""Small layers that several parts of the world model share."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:
+    """`layers` linear maps with a GELU between each two."""
+    widths = [inputs] + [hidden] * (layers - 1) + [outputs]
+    modules: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        modules += [nn.Linear(before, after), nn.GELU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def unit_rms(x: torch.Tensor) -> torch.Tensor:
+    """`x` scaled to root mean square 1 over its last dim: what keeps unrolled factors from growing."""
+    return nn.functional.rms_norm(x, x.shape[-1:])
+
+
+def sincos_positions(rows: int, columns: int, dim: int) -> torch.Tensor:
+    """Fixed 2-d sine-cosine positions (Vaswani et al. 2017, sec. 3.5, one half for each axis).
+
+    Returns:
+        float32 `(rows * columns, dim)`.
+
+    Raises:
+        ValueError: `dim` is not a multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"dim is {dim}; it must be a multiple of 4")
+    axes = []
+    for count in (rows, columns):
+        # Half a period over the whole axis up to a period of 2.5 tokens.
+        frequency = torch.logspace(math.log10(math.pi / count), math.log10(0.8 * math.pi), dim // 4)
+        angle = torch.arange(count)[:, None] * frequency
+        axes.append(torch.cat([angle.sin(), angle.cos()], -1))
+    rows_part = axes[0][:, None].expand(rows, columns, -1)
+    columns_part = axes[1][None].expand(rows, columns, -1)
+    return torch.cat([rows_part, columns_part], -1).reshape(rows * columns, dim)
+
+
+class AttentionOverFactors(nn.Module):
+    """One residual, pre-normalised self-attention in which the factors of one frame see each other."""
+
+    def __init__(self, dim: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """float `(..., K, S)` to the same shape."""
+        *lead, factors, dim = factors_BKS.shape
+        qkv = self.qkv(factors_BKS).view(*lead, factors, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.movedim(-3, 0).transpose(-2, -3)
+        seen = nn.functional.scaled_dot_product_attention(query, key, value)
+        return factors_BKS + self.out(seen.transpose(-2, -3).reshape(*lead, factors, dim))

@@ -1,0 +1,121 @@
+"""Fit what labels add to a world: the adapter's networks, reward and termination heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..models.heads import MEMBERS, EventHead
+from ..models.world import World
+from ..types import LabelledTransitions
+
+STEPS = 400
+
+
+@torch.inference_mode()
+def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, torch.Tensor]:
+    """Labelled episodes as flat transitions of factors.
+
+    Returns:
+        now, next, imagined: float `(n, K, S)`, the last what the world makes of `now` under the inferred
+        latent actions; latent: float `(n, K, A)`; action int64, reward float, termination bool and
+        episode int64 `(n,)`.
+    """
+    device = world.flam.weight_V.device
+    columns: dict[str, list[torch.Tensor]] = {}
+    labels = zip(labelled.episodes, labelled.actions, labelled.rewards, labelled.terminations, strict=True)
+    for index, (frames, actions, rewards, terminations) in enumerate(labels):
+        factors = world.factorize(world.encode(torch.as_tensor(frames, device=device))[None])
+        latent = world.infer_actions(factors).mean[0]
+        now = factors[0, :-1]
+        row = {
+            "now": now,
+            "next": factors[0, 1:],
+            "imagined": world.step(now, latent),
+            "latent": latent,
+            "action": torch.as_tensor(actions, device=device),
+            "reward": torch.as_tensor(rewards, device=device),
+            "termination": torch.as_tensor(terminations, device=device),
+            "episode": torch.full((len(actions),), index, device=device),
+        }
+        for key, value in row.items():
+            columns.setdefault(key, []).append(value)
+    return {key: torch.cat(parts).clone() for key, parts in columns.items()}
+
+
+def held_out_episodes(episode: torch.Tensor, seed: int, share: float = 0.2) -> torch.Tensor:
+    """bool `(n,)`: which transitions are of the held-out episodes, at least one episode."""
+    count = int(episode.max()) + 1
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(episode.device)
+    return torch.isin(episode, order[: max(1, round(share * count))])
+
+
+def fit_ensemble(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, seed: int) -> None:
+    """AdamW on `loss(rows)`, rows int64 `(members, batch)`: each member draws transitions of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
+    with torch.enable_grad():
+        net.requires_grad_(True)
+        for step in range(STEPS):
+            optimizer.param_groups[0]["lr"] = 5e-3 * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+            rows = torch.randint(count, (MEMBERS, min(256, count)), generator=generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss(rows).backward()
+            optimizer.step()
+    net.requires_grad_(False)
+
+
+def fit_event_head(
+    world: World,
+    data: dict[str, torch.Tensor],
+    event: torch.Tensor,
+    value: float,
+    agent_factor: int,
+    seed: int,
+) -> EventHead:
+    """A head that sees either the agent's factor or all of them, whichever tells held-out labels better.
+
+    Args:
+        data: of `labelled_factors`. event: bool `(n,)`.
+    """
+    held_out = held_out_episodes(data["episode"], seed)
+    if not held_out.logical_not().any():
+        held_out = torch.zeros_like(held_out)
+    candidates = []
+    for sees in ((agent_factor,), tuple(range(world.factors))):
+        torch.manual_seed(seed)
+        head = EventHead(world.factor_dim, sees, value).to(event.device)
+        _fit_head(head, data, event, ~held_out, seed)
+        candidates.append((_head_error(head, data, event, held_out), len(sees), head))
+    _, _, chosen = min(candidates, key=lambda c: c[:2])
+    _fit_head(chosen, data, event, torch.ones_like(held_out), seed)
+    return chosen
+
+
+def _fit_head(
+    head: EventHead, data: dict[str, torch.Tensor], event: torch.Tensor, rows: torch.Tensor, seed: int
+) -> None:
+    # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
+    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees].flatten(1)
+    target = event[rows].repeat(2).float()
+    # Events are rare: each weighs by the root of how rare it is.
+    weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
+
+    def loss(drawn: torch.Tensor) -> torch.Tensor:
+        drawn = drawn.to(target.device)
+        logits = head.net(factors[drawn]).squeeze(-1)
+        return nn.functional.binary_cross_entropy_with_logits(logits, target[drawn], weight[drawn])
+
+    fit_ensemble(head.net, loss, len(target), seed)
+
+
+def _head_error(
+    head: EventHead, data: dict[str, torch.Tensor], event: torch.Tensor, rows: torch.Tensor
+) -> float:
+    if not rows.any():
+        return 0.0
+    probability = head(data["next"][rows]).clamp(1e-4, 1 - 1e-4)
+    return float(nn.functional.binary_cross_entropy(probability, event[rows].float()))

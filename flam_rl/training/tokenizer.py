@@ -1,0 +1,71 @@
+"""Train the tokenizer on patches; then it is frozen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..models.tokenizer import Tokenizer, TokenizerConfig
+from ..types import Video
+from .run import Log
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingConfig:
+    steps: int = 1500
+    batch: int = 1024
+    """Patches a step."""
+    learning_rate: float = 2e-3
+    rarity_power: float = 0.7
+    """Patches that occur n times are drawn with weight n^(1 - rarity_power): moving things are few."""
+    max_patches: int = 2_000_000
+    """Patches kept in memory at most, drawn at random."""
+
+
+def train_tokenizer(
+    video: Video,
+    model: TokenizerConfig,
+    training: TokenizerTrainingConfig,
+    seed: int,
+    device: torch.device,
+    log: Log,
+) -> Tokenizer:
+    """A tokenizer fitted to `video`, in eval mode and without gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer = Tokenizer(model, video.episodes[0].shape[1:3]).to(device)
+    patches, counts = _distinct_patches(tokenizer, video, training.max_patches, generator)
+    weight = counts.double() ** (1 - training.rarity_power)
+    optimizer = torch.optim.AdamW(tokenizer.parameters(), training.learning_rate, weight_decay=0.0)
+    tokenizer.train()
+    for step, bar in log.steps("tokenizer", training.steps, training.batch // math.prod(tokenizer.grid) or 1):
+        decay = 0.5 * (1 + math.cos(math.pi * step / training.steps))
+        optimizer.param_groups[0]["lr"] = training.learning_rate * (0.99 * decay + 0.01)
+        drawn = patches[torch.multinomial(weight, training.batch, True, generator=generator)]
+        loss, metrics = tokenizer.loss(drawn.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0 or step == training.steps - 1:
+            log.metrics("tokenizer", metrics, step)
+            bar.set_postfix(mse=f"{metrics['mse']:.1e}")
+    return tokenizer.eval().requires_grad_(False)
+
+
+def _distinct_patches(
+    tokenizer: Tokenizer, video: Video, most: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distinct patches uint8 `(n, pixels)` and how often each occurs `(n,)`."""
+    found: dict[bytes, int] = {}
+    rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+    tokens = video.frames * math.prod(tokenizer.grid)
+    for episode in video.episodes:
+        patches = tokenizer.patches(torch.as_tensor(episode)).flatten(0, -2).numpy()
+        if tokens > most:
+            patches = patches[rng.random(len(patches)) < most / tokens]
+        for patch in map(bytes, np.ascontiguousarray(patches)):
+            found[patch] = found.get(patch, 0) + 1
+    distinct = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
+    return torch.as_tensor(distinct.copy()), torch.as_tensor(list(found.values()))

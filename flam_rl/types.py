@@ -1,0 +1,131 @@
+"""Records that cross the rooms of the project, and the legend of its shape suffixes.
+
+Shape suffixes: B batch, T time, K factors, N tokens, D feature dim, S factor dim, A latent action dim,
+M prior components, C H W image, V codebook size. `z_BTN` are code indices, `factors_BTKS` factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@dataclass(frozen=True)
+class Video:
+    """Action-free video: all that world training ever sees.
+
+    Attributes:
+        episodes: uint8 `(T, H, W, 3)` frames of each episode; T may differ, H and W may not.
+    """
+
+    episodes: tuple[np.ndarray, ...]
+
+    def __post_init__(self) -> None:
+        shapes = {episode.shape[1:] for episode in self.episodes}
+        if len(shapes) != 1 or any(e.ndim != 4 or e.dtype != "uint8" for e in self.episodes):
+            raise ValueError(
+                f"video needs one or more episodes of uint8 frames (T, H, W, 3) of one size; given {sorted(shapes)}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are in all episodes together."""
+        return sum(len(episode) for episode in self.episodes)
+
+    def split(self, held_out: float, seed: int) -> tuple[Video, Video]:
+        """Training and held-out episodes; `held_out` is the share of episodes, at least one."""
+        import numpy as np
+
+        if len(self.episodes) < 2:
+            raise ValueError("video of 1 episode cannot be split; give 2 episodes or more")
+        order = np.random.default_rng(seed).permutation(len(self.episodes))
+        cut = max(1, round(held_out * len(order)))
+        return (
+            Video(tuple(self.episodes[i] for i in order[cut:])),
+            Video(tuple(self.episodes[i] for i in order[:cut])),
+        )
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of a task, with all that training must not see.
+
+    Attributes:
+        frames: uint8 `(T + 1, H, W, 3)`.
+        actions: int64 `(T,)`; rewards: float32 `(T,)`; terminations: bool `(T,)`.
+        entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`.
+        seed: what the task was reset with.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    entities: dict[str, np.ndarray]
+    seed: int
+
+
+@dataclass(frozen=True)
+class LabelledTransitions:
+    """The label budget: episodes whose actions, rewards and ends were read.
+
+    Attributes:
+        episodes: uint8 `(T + 1, H, W, 3)` frames of each episode.
+        actions: int64 `(T,)`; rewards float32 `(T,)`; terminations bool `(T,)`; one of each an episode.
+    """
+
+    episodes: tuple[np.ndarray, ...]
+    actions: tuple[np.ndarray, ...]
+    rewards: tuple[np.ndarray, ...]
+    terminations: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, episodes: Iterable[Episode], budget: int) -> LabelledTransitions:
+        """The first `budget` transitions of `episodes`; the last episode may be cut.
+
+        Raises:
+            ValueError: there are fewer transitions than `budget`.
+        """
+        kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        left = budget
+        for e in episodes:
+            n = min(left, len(e.actions))
+            if n > 0:
+                kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n]))
+            left -= n
+        if left > 0 or not kept:
+            raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
+        frames, actions, rewards, terminations = zip(*kept, strict=True)
+        return cls(frames, actions, rewards, terminations)
+
+    @property
+    def video(self) -> Video:
+        """The same episodes without their labels."""
+        return Video(self.episodes)
+
+    def __len__(self) -> int:
+        """How many labelled transitions there are."""
+        return sum(len(actions) for actions in self.actions)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a world did from a batch of starts.
+
+    Attributes:
+        factors_BTKS: factors, start included.
+        latent_actions_BTKA: what led from each to the next, T - 1 of them.
+    """
+
+    factors_BTKS: torch.Tensor
+    latent_actions_BTKA: torch.Tensor
+
+
+Json = dict[str, Any]
+LossAndMetrics: TypeAlias = "tuple[torch.Tensor, dict[str, torch.Tensor]]"
+"""A scalar loss to minimise and what to log, detached."""
