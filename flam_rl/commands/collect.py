@@ -18,7 +18,7 @@ from ..types import Episode
 class CollectConfig:
     """Record episodes of a real task, frames lossless, as a Minari dataset.
 
-    Example: flam-rl collect --out data/multigrid --steps 13000
+    Example: flam-rl collect --out data/multigrid --steps 60000
     """
 
     out: Path
@@ -27,7 +27,7 @@ class CollectConfig:
     """Gymnasium id."""
     agents: int = 4
     """Entities in the task, the caller's included."""
-    steps: int = 13_000
+    steps: int = 60_000
     """Transitions to record, in whole episodes."""
     policy: PolicyName = "mixed"
     """Of the caller's agent: mixed draws a behaviour an episode, random is uniform, expert is the shortest path."""

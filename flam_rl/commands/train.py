@@ -26,7 +26,7 @@ from ..models.tokenizer import TokenizerConfig
 from ..models.world import World, WorldInfo
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from ..training.world import WorldTrainingConfig, make_flam, train_world
+from ..training.world import WorldTrainingConfig, make_flam, train_prior, train_world
 from ..types import Json, Video
 from .evaluate import evaluate_world, summary, write_pictures
 from .results import write_results
@@ -95,7 +95,7 @@ def train(config: TrainConfig) -> None:
         train_world(
             flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
         )
-        world.eval()
+        train_prior(flam, codes, config.world, config.seed, log)
     if dataset and config.labels:
         world.labels, adapter = fit_labels(
             world, read_labelled(config.data, config.labels, config.seed), config.labels, seed=config.seed

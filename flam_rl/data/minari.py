@@ -16,6 +16,9 @@ from minari.dataset.minari_storage import MinariStorage
 
 from ..types import Episode, LabelledTransitions, Video
 
+_ENTITIES = "entities_"
+"""Prefix of infos: Minari 0.5.4 does not read nested ones back."""
+
 
 def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> MinariDataset:
     """Write `episodes` as they come to a Minari dataset in `folder`: parquet, no JPEG, moved in place whole.
@@ -59,7 +62,7 @@ def _buffer(index: int, episode: Episode) -> EpisodeBuffer:
         rewards=episode.rewards,
         terminations=episode.terminations,
         truncations=truncations,
-        infos={"entities": episode.entities} if episode.entities else None,
+        infos={_ENTITIES + key: value for key, value in episode.entities.items()} or None,
     )
 
 
@@ -101,10 +104,12 @@ def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
     """For evaluation only: the true actions, positions and directions of every entity, an episode each.
 
     Raises:
-        ValueError: the dataset has none.
+        ValueError: an episode has none.
     """
-    dataset = MinariDataset(folder)
-    entities = [episode.infos.get("entities") for episode in dataset.iterate_episodes()]
-    if any(found is None for found in entities):
-        raise ValueError(f"{folder} has no info['entities']; the correspondence matrix needs them")
-    return entities
+    found = []
+    for episode in MinariDataset(folder).iterate_episodes():
+        infos = {k.removeprefix(_ENTITIES): v for k, v in episode.infos.items() if k.startswith(_ENTITIES)}
+        if not infos:
+            raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
+        found.append(infos)
+    return found

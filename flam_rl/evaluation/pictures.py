@@ -45,6 +45,7 @@ def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
     return frames.repeat(factor, -3).repeat(factor, -2)
 
 
+@torch.inference_mode()
 def mask_picture(world: World, factors_BKS: torch.Tensor) -> np.ndarray:
     """Each factor's mask in its colour: uint8 `(B, H, W, 3)`."""
     masks = world.aggregate(factors_BKS).masks_BKN.unflatten(-1, world.tokenizer.grid).cpu().numpy()

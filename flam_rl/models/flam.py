@@ -24,7 +24,7 @@ class FLAMConfig:
     """`codes`: cross-entropy of code indices. `features`: the paper's squared error of code vectors."""
     rarity_power: float = 0.7
     """Codes weigh frequency^-rarity_power in the loss: moving things are few and small."""
-    pull: float = 0.1
+    pull: float = 1.0
     """Weight of predicted factors staying near what the factorizer makes of the true next frame."""
     commitment: float = 0.1
     """Weight of latent actions staying near their action code."""
@@ -80,12 +80,6 @@ class FLAM(nn.Module):
         return cls(
             config, *(torch.ones(shape) for shape in shapes), torch.ones(grid[0] * grid[1], codes), grid
         )
-
-    def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters of the prior, which learns from the rest but does not teach it, and of the rest."""
-        prior = list(self.latent_action_prior.parameters())
-        ids = {id(p) for p in prior}
-        return [prior, [p for p in self.parameters() if id(p) not in ids]]
 
     def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
         """Codes int64 `(B, T, N)` of successive frames to factors `(B, T, K, S)` of unit RMS."""
@@ -144,7 +138,6 @@ class FLAM(nn.Module):
         kl_K = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
         pull = (predicted_BTKS - target_BTKS.detach()).square().mean()
         pull = pull + 0.1 * (predicted_BTKS.detach() - target_BTKS).square().mean()
-        prior_loss = self._prior_loss(unrolled_BTKS.detach(), index)
         if self.training:
             with torch.no_grad():
                 error = posterior.mean.flatten(0, -2) - prior.codebook[index]
@@ -156,7 +149,6 @@ class FLAM(nn.Module):
             + beta * kl_K.sum()
             + self.config.pull * pull
             + self.config.commitment * commitment.sum()
-            + prior_loss
         )
         metrics = {
             "loss": loss,
@@ -165,17 +157,17 @@ class FLAM(nn.Module):
             "kl": kl_K,
             "pull": pull,
             "commitment": commitment.sum(),
-            "prior": prior_loss,
         }
         return loss, {key: value.detach() for key, value in metrics.items()}
 
-    def _prior_loss(self, unrolled_BTKS: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def prior_loss(
+        self, now_BKS: torch.Tensor, next_BKS: torch.Tensor, index_BK: torch.Tensor
+    ) -> torch.Tensor:
         """Cross-entropy of the action codes taken, each factor seeing those before it in a random order."""
-        now, then = unrolled_BTKS[:, :-1], unrolled_BTKS[:, 1:]
-        turn_BTK = torch.rand(now.shape[:-1], device=now.device)
-        seen_BTKK = turn_BTK.unsqueeze(-1) > turn_BTK.unsqueeze(-2)
-        logits = self.latent_action_prior.logits(now, now, then, seen_BTKK)
-        return nn.functional.cross_entropy(logits.flatten(0, -2), index)
+        turn_BK = torch.rand(now_BKS.shape[:-1], device=now_BKS.device)
+        seen_BKK = turn_BK.unsqueeze(-1) > turn_BK.unsqueeze(-2)
+        logits = self.latent_action_prior.logits(now_BKS, now_BKS, next_BKS, seen_BKK)
+        return nn.functional.cross_entropy(logits.flatten(0, -2), index_BK.flatten())
 
     def _frame_loss(self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor) -> torch.Tensor:
         log_probs = self.aggregate(factors_BTKS).log_probs_BNV

@@ -15,7 +15,7 @@ from .flam import FLAM
 from .heads import Labels
 from .tokenizer import Tokenizer
 
-PLAUSIBLE = 0.01
+PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination."""
 
 

@@ -36,9 +36,9 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
             "next": factors[0, 1:],
             "imagined": world.step(now, latent),
             "latent": latent,
-            "action": torch.as_tensor(actions, device=device),
-            "reward": torch.as_tensor(rewards, device=device),
-            "termination": torch.as_tensor(terminations, device=device),
+            "action": torch.tensor(actions, device=device),
+            "reward": torch.tensor(rewards, device=device),
+            "termination": torch.tensor(terminations, device=device),
             "episode": torch.full((len(actions),), index, device=device),
         }
         for key, value in row.items():

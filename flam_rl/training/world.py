@@ -19,18 +19,25 @@ from .run import Log
 
 @dataclass(frozen=True)
 class WorldTrainingConfig:
-    steps: int = 4000
+    steps: int = 4500
     frames: int = 256
     """Frames a step; clips times frames of a clip."""
     clip_lengths: tuple[int, ...] = (2, 4, 8, 16)
     """Frames of a clip, and so of the open-loop unroll, growing as training goes on."""
     learning_rate: float = 2e-3
-    beta: float = 1e-2
-    """Weight of the KL of latent actions from the standard normal, reached half-way."""
+    beta: float = 3e-3
+    """Highest weight of the KL of latent actions from the standard normal, at 60% of the steps."""
     beta_start: float = 3e-4
-    """... and at the start, until a fifth of the steps is done."""
+    """The same until a fifth of the steps is done: too much before factors are in use ends in collapse."""
+    beta_end: float = 1e-3
+    """The same from 85% of the steps on: less noise in latent actions, sharper dynamics."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    prior_steps: int = 7000
+    """Steps of the prior, after the rest is trained."""
+    prior_batch: int = 512
+    """Transitions a step of the prior."""
+    prior_learning_rate: float = 1e-3
     checkpoint_every: int = 250
     """Steps after which an interrupted run can go on."""
 
@@ -43,8 +50,8 @@ def make_flam(tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMCo
     torch.manual_seed(seed)
     return FLAM(
         config,
-        looks.cpu(),
-        tokenizer.codebook.cpu(),
+        looks.detach().cpu(),
+        tokenizer.codebook.detach().cpu().clone(),
         torch.as_tensor(keys),
         torch.as_tensor(queries),
         torch.as_tensor(statistics.frequency).float(),
@@ -69,10 +76,7 @@ def train_world(
         checkpoint: file to save the state to every `checkpoint_every` steps, and to go on from if it is there.
     """
     device = flam.weight_V.device
-    parts = flam.parameter_groups()
-    optimizer = torch.optim.AdamW(
-        [p for part in parts for p in part], config.learning_rate, (0.9, 0.98), weight_decay=1e-4
-    )
+    optimizer = torch.optim.AdamW(flam.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4)
     flam.train()
     first = 0
     if checkpoint is not None and checkpoint.exists():
@@ -82,14 +86,12 @@ def train_world(
         length = min(config.clip_lengths[int(done * len(config.clip_lengths))], clips.longest)
         rate = min(1.0, step / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
         optimizer.param_groups[0]["lr"] = config.learning_rate * rate
-        rise = min(1.0, max(0.0, (done - 0.2) / 0.3))
-        beta = config.beta_start + (config.beta - config.beta_start) * rise
+        beta = beta_at(config, done)
         z_BTN = clips.sample(max(1, config.frames // length), length).to(device)
         loss, metrics = flam.loss(z_BTN, beta)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for part in parts:
-            torch.nn.utils.clip_grad_norm_(part, config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(flam.parameters(), config.clip_norm)
         optimizer.step()
         if step % 50 == 0 or step == config.steps - 1:
             log.metrics("world", metrics, step)
@@ -97,13 +99,68 @@ def train_world(
             log.scalar("world/learning_rate", config.learning_rate * rate, step)
             bar.set_postfix(
                 prediction=f"{metrics['prediction']:.1e}",
-                prior=f"{metrics['prior']:.2f}",
                 kl=" ".join(f"{kl:.1f}" for kl in metrics["kl"].tolist()),
             )
         on_step(step)
         if checkpoint is not None and (step + 1) % config.checkpoint_every == 0:
             _save(checkpoint, step + 1, flam, optimizer, clips)
-    return flam.eval().requires_grad_(False)
+    return flam.eval()
+
+
+def beta_at(config: WorldTrainingConfig, done: float) -> float:
+    """Weight of the KL when the share `done` of the steps is: up, then down again."""
+    if done < 0.6:
+        rise = max(0.0, (done - 0.2) / 0.4)
+        return config.beta_start + (config.beta - config.beta_start) * rise
+    fall = min(1.0, (done - 0.6) / 0.25)
+    return config.beta * (config.beta_end / config.beta) ** fall
+
+
+def train_prior(
+    flam: FLAM, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+) -> FLAM:
+    """The prior of latent actions, with the rest of `flam` as it is: which code was taken, given the factors.
+
+    Args:
+        episodes: codes int64 `(T, N)` each.
+    """
+    now, then, imagined, index = _prior_data(flam, episodes)
+    prior = flam.latent_action_prior
+    optimizer = torch.optim.AdamW(prior.parameters(), config.prior_learning_rate, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(seed)
+    flam.eval()
+    for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
+        decay = 0.49 * (1 + math.cos(math.pi * step / config.prior_steps)) + 0.02
+        optimizer.param_groups[0]["lr"] = config.prior_learning_rate * decay
+        rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
+        # Imagination shows the prior predicted factors, and starts from inferred ones.
+        mixed = torch.where((rows % 2 == step % 2)[:, None, None].to(now.device), now[rows], imagined[rows])
+        loss = flam.prior_loss(mixed, then[rows], index[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0 or step == config.prior_steps - 1:
+            log.scalar("prior/loss", loss.item(), step)
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    return flam.requires_grad_(False)
+
+
+@torch.inference_mode()
+def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Factors now, next, and now as predicted from the frame before, `(n, K, S)`; action codes `(n, K)`."""
+    device = flam.weight_V.device
+    columns: list[list[torch.Tensor]] = [[], [], [], []]
+    for codes in episodes:
+        factors = flam.factorize(codes[None].to(device))
+        taken = torch.cdist(flam.infer_actions(factors).mean, flam.latent_action_prior.codebook[None]).argmin(
+            -1
+        )[0]
+        factors = factors[0]
+        predicted = flam.step(factors[:-1], flam.latent_action_prior.codebook[taken])
+        imagined = torch.cat([factors[:1], predicted])
+        for column, value in zip(columns, (factors[:-1], factors[1:], imagined[:-1], taken), strict=True):
+            column.append(value)
+    return tuple(torch.cat(column).clone() for column in columns)
 
 
 def _save(path: Path, step: int, flam: FLAM, optimizer: torch.optim.Optimizer, clips: Clips) -> None:

@@ -1,0 +1,77 @@
+"""The wheel holds what the tree holds, and works outside of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "-w",
+        str(out),
+        ".",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    listed = subprocess.run(
+        ["git", "ls-files", "flam_rl", "envs", "agents"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    tree = {f"flam_rl/{name}" if not name.startswith("flam_rl/") else name for name in listed}
+    tree -= {"flam_rl/envs", "flam_rl/agents"}  # the symlinks
+    assert packed == tree
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gymnasium as gym, flam_rl; env = gym.make('FLAM-v0')",
+        "import gymnasium as gym; env = gym.make('flam_rl:FLAM-v0')",
+    ],
+)
+def test_wheel_works_outside_of_the_repository(wheel: Path, tmp_path: Path, code: str) -> None:
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--quiet",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    code += (
+        "; import flam_rl; env.reset(seed=0); env.step(env.action_space.sample()); print(flam_rl.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(str(site))
