@@ -26,7 +26,7 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
     Raises:
         FileExistsError: `folder` exists and is not empty.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # Minari fails on relative paths
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; give --out another folder or delete it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
         if folder.exists():
             folder.rmdir()
         os.replace(building, folder)
-    return MinariDataset(folder)
+    return MinariDataset(Path(folder).resolve())
 
 
 def _buffer(index: int, episode: Episode) -> EpisodeBuffer:
@@ -73,7 +73,7 @@ def is_dataset(folder: Path) -> bool:
 
 def read_video(folder: Path) -> Video:
     """The frames of a dataset, and nothing else of it."""
-    dataset = MinariDataset(folder)
+    dataset = MinariDataset(Path(folder).resolve())
     return Video(tuple(np.asarray(episode.observations) for episode in dataset.iterate_episodes()))
 
 
@@ -83,7 +83,7 @@ def read_labelled(folder: Path, budget: int, seed: int = 0) -> LabelledTransitio
     Raises:
         ValueError: the dataset holds fewer transitions.
     """
-    dataset = MinariDataset(folder)
+    dataset = MinariDataset(Path(folder).resolve())
     order = np.random.default_rng(seed).permutation(dataset.total_episodes)
     episodes = (
         Episode(
@@ -107,7 +107,7 @@ def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
         ValueError: an episode has none.
     """
     found = []
-    for episode in MinariDataset(folder).iterate_episodes():
+    for episode in MinariDataset(Path(folder).resolve()).iterate_episodes():
         infos = {k.removeprefix(_ENTITIES): v for k, v in episode.infos.items() if k.startswith(_ENTITIES)}
         if not infos:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
