@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from .layers import mlp, sincos_positions
@@ -30,8 +31,8 @@ class Aggregated(NamedTuple):
         masks_BKN: float `(..., K, N)` in 0..1, the share of a token that each factor draws.
     """
 
-    log_probs_BNV: torch.Tensor
-    masks_BKN: torch.Tensor
+    log_probs_BNV: Float[torch.Tensor, "*B N V"]
+    masks_BKN: Float[torch.Tensor, "*B K N"]
 
 
 class CompetitiveAggregator(nn.Module):
@@ -51,7 +52,7 @@ class CompetitiveAggregator(nn.Module):
         self.background_NV = nn.Parameter((background_NV + 1e-4).log())
         self.background_N = nn.Parameter(torch.zeros(grid[0] * grid[1]))
 
-    def forward(self, factors_BKS: torch.Tensor) -> Aggregated:
+    def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Factors `(..., K, S)` to an `Aggregated` frame."""
         drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
         look, query, height = drawn.split([self.codes, drawn.shape[-1] - self.codes - 1, 1], -1)
@@ -81,7 +82,7 @@ class TransformerAggregator(nn.Module):
         )
         self.out = nn.Linear(config.hidden, background_NV.shape[1])
 
-    def forward(self, factors_BKS: torch.Tensor) -> Aggregated:
+    def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Factors `(..., K, S)` to an `Aggregated` frame."""
         lead = factors_BKS.shape[:-2]
         memory = self.read(factors_BKS.flatten(0, -3))

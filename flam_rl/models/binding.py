@@ -72,33 +72,58 @@ def code_statistics(episodes: list[np.ndarray], grid: tuple[int, int], codebook_
     )
 
 
-def coherent_keys(
-    statistics: CodeStatistics, factors: int, smoothing: float = 5.0, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Unit keys of codes and unit queries of factors, from looks that turn into each other.
+def moving_codes(statistics: CodeStatistics) -> np.ndarray:
+    """Which codes show what moves: bool `(V,)`, the more active of two clusters of the activities."""
+    activity = statistics.activity
+    threshold = activity.max() / 2
+    for _ in range(100):  # Lloyd's algorithm in one dimension
+        high, low = activity >= threshold, activity < threshold
+        middle = (activity[high].mean() + (activity[low].mean() if low.any() else 0.0)) / 2
+        if np.isclose(middle, threshold):
+            break
+        threshold = middle
+    arrives_only = (activity == 0) & (statistics.becomes.sum(0) > 0)
+    return high | arrives_only
 
-    There is one more query than factors, the last: the background, the cluster whose tokens change least.
+
+def coherent_keys(
+    statistics: CodeStatistics, factors: int, smoothing: float = 0.1, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of codes and queries of factors, from looks that turn into each other.
+
+    Codes that move are clustered into factors; the last query is that of all others, the background.
 
     Args:
-        smoothing: pseudo-count spread over each row of the co-occurrence matrix.
+        smoothing: pseudo-count of each pair of codes.
 
     Returns:
-        keys float32 `(V, factors)` and queries float32 `(factors + 1, factors)`: a spectral embedding has
-        one dimension fewer than clusters to tell apart.
+        keys float32 `(V, factors + 1)` and queries float32 `(factors + 1, factors + 1)`, all of length 1.
+
+    Raises:
+        ValueError: fewer codes move than there are factors.
     """
-    counts = statistics.becomes + smoothing * statistics.activity.mean() / len(statistics.activity)
-    joint = counts / counts.sum()
+    moving = np.flatnonzero(moving_codes(statistics))
+    if len(moving) < factors:
+        raise ValueError(
+            f"{factors} factors asked for, but only {len(moving)} codes move; "
+            "give fewer factors, a larger codebook or video in which more moves"
+        )
+    joint = statistics.becomes[np.ix_(moving, moving)] + smoothing
+    joint /= joint.sum()
     margin = joint.sum(0)
     information = np.maximum(np.log(joint / np.outer(margin, margin)), 0)
     values, vectors = np.linalg.eigh(information)
-    keys = vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0))
-    keys /= np.linalg.norm(keys, axis=1, keepdims=True) + 1e-6
-    weight = statistics.becomes.sum(0) + 1e-9
-    found = KMeans(factors + 1, n_init=20, random_state=seed).fit(keys, sample_weight=weight)
-    queries = found.cluster_centers_ / (np.linalg.norm(found.cluster_centers_, axis=1, keepdims=True) + 1e-6)
-    mass = statistics.frequency * statistics.activity
-    activity = np.bincount(found.labels_, mass * statistics.activity, factors + 1)
-    activity /= np.maximum(np.bincount(found.labels_, mass, factors + 1), 1e-12)
-    queries = queries[np.argsort(-activity, kind="stable")]
-    keys[statistics.becomes.sum(0) == 0] = queries[-1]
-    return keys.astype(np.float32), queries.astype(np.float32)
+    embedding = vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0))
+    embedding = _unit(embedding)
+    found = KMeans(factors, n_init=20, random_state=seed).fit(embedding, sample_weight=margin)
+    keys = np.zeros((len(statistics.activity), factors + 1), np.float32)
+    keys[:, -1] = 1
+    keys[moving, :-1], keys[moving, -1] = embedding, 0
+    queries = np.zeros((factors + 1, factors + 1), np.float32)
+    queries[-1, -1] = 1
+    queries[:-1, :-1] = _unit(found.cluster_centers_)
+    return keys, queries
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
@@ -29,7 +30,7 @@ class InverseDynamics(nn.Module):
         super().__init__()
         self.net = mlp(3 * factor_dim, config.hidden, 2 * config.latent_action_dim)
 
-    def forward(self, now_BKS: torch.Tensor, next_BKS: torch.Tensor) -> Normal:
+    def forward(self, now_BKS: Float[torch.Tensor, "*B S"], next_BKS: Float[torch.Tensor, "*B S"]) -> Normal:
         """Factors float `(..., S)` of two successive frames to a Normal of shape `(..., A)`."""
         mean, raw = self.net(torch.cat([now_BKS, next_BKS, next_BKS - now_BKS], -1)).chunk(2, -1)
         return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
@@ -43,17 +44,24 @@ class ForwardDynamics(nn.Module):
         self.interaction = AttentionOverFactors(factor_dim)
         self.net = mlp(2 * factor_dim + config.latent_action_dim, config.hidden, factor_dim, layers=3)
 
-    def look(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+    def look(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K S"]:
         """What each factor sees before it moves: `(..., K, S)` to the same shape."""
         return self.interaction(factors_BKS)
 
     def move(
-        self, factor_BS: torch.Tensor, seen_BS: torch.Tensor, latent_action_BA: torch.Tensor
-    ) -> torch.Tensor:
+        self,
+        factor_BS: Float[torch.Tensor, "*B S"],
+        seen_BS: Float[torch.Tensor, "*B S"],
+        latent_action_BA: Float[torch.Tensor, "*B A"],
+    ) -> Float[torch.Tensor, "*B S"]:
         """Next factor, of unit RMS, of any factors `(..., S)` under latent actions `(..., A)`."""
         return unit_rms(factor_BS + self.net(torch.cat([factor_BS, seen_BS, latent_action_BA], -1)))
 
-    def forward(self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BKA: Float[torch.Tensor, "*B K A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
         """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors, of unit RMS."""
         return self.move(factors_BKS, self.look(factors_BKS), latent_actions_BKA)
 
@@ -91,11 +99,11 @@ class LatentActionPrior(nn.Module):
 
     def logits(
         self,
-        asked_BIS: torch.Tensor,
-        factors_BKS: torch.Tensor,
-        next_BKS: torch.Tensor | None = None,
-        seen_BIK: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        asked_BIS: Float[torch.Tensor, "*B I S"],
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        next_BKS: Float[torch.Tensor, "*B K S"] | None = None,
+        seen_BIK: Bool[torch.Tensor, "*seen K"] | None = None,
+    ) -> Float[torch.Tensor, "*B I M"]:
         """Logits of the action codes of I factors: float `(..., I, M)`.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import nn
 
 from .layers import mlp, sincos_positions, unit_rms
@@ -43,10 +44,10 @@ class Factorizer(nn.Module):
     def __init__(
         self,
         config: FactorizerConfig,
-        looks_VP: torch.Tensor,
-        keys_VE: torch.Tensor,
-        queries_KE: torch.Tensor,
-        activity_V: torch.Tensor,
+        looks_VP: Float[torch.Tensor, "V P"],
+        keys_VE: Float[torch.Tensor, "V E"],
+        queries_KE: Float[torch.Tensor, "queries E"],
+        activity_V: Float[torch.Tensor, V],
         grid: tuple[int, int],
     ) -> None:
         super().__init__()
@@ -65,14 +66,14 @@ class Factorizer(nn.Module):
         self.slots_KS = nn.Parameter(torch.randn(config.factors, config.factor_dim) * 0.1)
         self.past = TemporalAttention(config.factor_dim, config.window) if config.temporal_attention else None
 
-    def attention(self, z_BTN: torch.Tensor) -> torch.Tensor:
+    def attention(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K N"]:
         """Share of each token that each factor takes: float `(B, T, K, N)`; the background takes the rest."""
         keys = nn.functional.normalize(self.keys_VE, dim=-1)
         queries = nn.functional.normalize(self.queries_KE, dim=-1)
         share_VK = (keys @ queries.T / self.log_temperature.exp()).softmax(-1)
         return share_VK[:, :-1][z_BTN].transpose(-1, -2)
 
-    def forward(self, z_BTN: torch.Tensor) -> torch.Tensor:
+    def forward(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Code indices int64 `(B, T, N)` of T successive frames to factors float `(B, T, K, S)`."""
         weight_BTKN = self.attention(z_BTN) * (self.activity_V + 1e-4)[z_BTN].unsqueeze(-2)
         weight_BTKN = weight_BTKN / weight_BTKN.sum(-1, keepdim=True).clamp_min(1e-8)
@@ -95,7 +96,7 @@ class TemporalAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, factors_BTKS: torch.Tensor) -> torch.Tensor:
+    def forward(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, "B T K S"]:
         """float `(B, T, K, S)` to the same shape."""
         time = torch.arange(factors_BTKS.shape[1], device=factors_BTKS.device)
         age_TT = time[:, None] - time[None]

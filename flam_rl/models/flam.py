@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
@@ -68,12 +69,12 @@ class FLAM(nn.Module):
     @classmethod
     def empty(cls, config: FLAMConfig, grid: tuple[int, int], codes: int, pixels: int, code_dim: int) -> FLAM:
         """One of the right shapes, to load weights into."""
-        factors = config.factorizer.factors
+        queries = config.factorizer.factors + 1
         shapes = [
             (codes, pixels),
             (codes, code_dim),
-            (codes, factors),
-            (factors + 1, factors),
+            (codes, queries),
+            (queries, queries),
             (codes,),
             (codes,),
         ]
@@ -81,23 +82,27 @@ class FLAM(nn.Module):
             config, *(torch.ones(shape) for shape in shapes), torch.ones(grid[0] * grid[1], codes), grid
         )
 
-    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
+    def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Codes int64 `(B, T, N)` of successive frames to factors `(B, T, K, S)` of unit RMS."""
         return self.factorizer(z_BTN)
 
-    def infer_actions(self, factors_BTKS: torch.Tensor) -> Normal:
+    def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive factors: a Normal of shape `(B, T - 1, K, A)`."""
         return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
 
-    def step(self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor) -> torch.Tensor:
+    def step(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BKA: Float[torch.Tensor, "*B K A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
         """Next factors `(B, K, S)` under latent actions `(B, K, A)`."""
         return self.forward_dynamics(factors_BKS, latent_actions_BKA)
 
-    def aggregate(self, factors_BKS: torch.Tensor) -> Aggregated:
+    def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Code log-probabilities `(..., N, V)` and factor masks `(..., K, N)` of factors `(..., K, S)`."""
         return self.aggregator(factors_BKS)
 
-    def prior(self, factors_BKS: torch.Tensor) -> MixtureSameFamily:
+    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> MixtureSameFamily:
         """`p(a^i | s)` before anything moved: a mixture with batch shape `(B, K)` and event shape `(A,)`."""
         prior = self.latent_action_prior
         logits = prior.logits(factors_BKS, factors_BKS)
@@ -106,14 +111,18 @@ class FLAM(nn.Module):
         )
         return MixtureSameFamily(Categorical(logits=logits), Independent(components, 1))
 
-    def unroll(self, factors_BKS: torch.Tensor, latent_actions_BTKA: torch.Tensor) -> Rollout:
+    def unroll(
+        self,
+        factors_BKS: Float[torch.Tensor, "B K S"],
+        latent_actions_BTKA: Float[torch.Tensor, "B T K A"],
+    ) -> Rollout:
         """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors."""
         factors = [factors_BKS]
         for latent_actions_BKA in latent_actions_BTKA.unbind(1):
             factors.append(self.step(factors[-1], latent_actions_BKA))
         return Rollout(torch.stack(factors, 1), latent_actions_BTKA)
 
-    def loss(self, z_BTN: torch.Tensor, beta: float) -> LossAndMetrics:
+    def loss(self, z_BTN: Int[torch.Tensor, "B T N"], beta: float) -> LossAndMetrics:
         """Prediction, reconstruction, KL (FLAM, sec. 3) and what holds an imagined world together.
 
         Latent actions are sampled from the posterior in one half of the clips and its mean's action code

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 
@@ -54,7 +55,7 @@ class AttentionOverFactors(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+    def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K S"]:
         """float `(..., K, S)` to the same shape."""
         *lead, factors, dim = factors_BKS.shape
         qkv = self.qkv(factors_BKS).view(*lead, factors, 3, self.heads, dim // self.heads)

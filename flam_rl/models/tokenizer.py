@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
@@ -58,7 +59,7 @@ class Tokenizer(nn.Module):
             nn.Linear(config.code_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, pixels)
         )
 
-    def patches(self, frames: torch.Tensor) -> torch.Tensor:
+    def patches(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> UInt8[torch.Tensor, "*B N P"]:
         """uint8 `(..., H, W, 3)` to uint8 `(..., N, patch * patch * 3)`."""
         p, (rows, columns) = self.config.patch, self.grid
         cut = frames.unflatten(-3, (rows, p)).unflatten(-2, (columns, p))
@@ -70,7 +71,7 @@ class Tokenizer(nn.Module):
         cut = patches.unflatten(-1, (p, p, 3)).unflatten(-4, grid).transpose(-4, -3)
         return cut.flatten(-5, -4).flatten(-3, -2)
 
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> Int[torch.Tensor, "*B N"]:
         """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
         latent = self.encoder(scale(self.patches(frames)))
         return torch.cdist(latent.flatten(0, -2), self.codebook).argmin(-1).view(latent.shape[:-1])
@@ -80,11 +81,11 @@ class Tokenizer(nn.Module):
         """Code vectors, float `(V, D)`."""
         return self.quantizer.codebook
 
-    def looks(self) -> torch.Tensor:
+    def looks(self) -> Float[torch.Tensor, "V P"]:
         """What each code looks like: float `(V, patch * patch * 3)` in 0..1."""
         return (self.decoder(self.codebook) + 0.5).clamp(0, 1)
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Int[torch.Tensor, "*B N"]) -> Float[torch.Tensor, "*B H W 3"]:
         """Codes int64 `(..., N)` to frames float `(..., H, W, 3)` in 0..1."""
         return self.unpatch(self.looks()[z])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import MixtureSameFamily, Normal
 
@@ -87,23 +88,27 @@ class World(nn.Module):
         """Codes `(..., N)` to frames float `(..., H, W, 3)` in 0..1."""
         return self.tokenizer.decode(z)
 
-    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
+    def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Codes `(B, T, N)` of successive frames to factors `(B, T, K, S)`."""
         return self.flam.factorize(z_BTN)
 
-    def infer_actions(self, factors_BTKS: torch.Tensor) -> Normal:
+    def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive factors: a Normal of shape `(B, T - 1, K, A)`."""
         return self.flam.infer_actions(factors_BTKS)
 
-    def step(self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor) -> torch.Tensor:
+    def step(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BKA: Float[torch.Tensor, "*B K A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
         """Next factors `(B, K, S)` under latent actions `(B, K, A)`."""
         return self.flam.step(factors_BKS, latent_actions_BKA)
 
-    def aggregate(self, factors_BKS: torch.Tensor) -> Aggregated:
+    def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Code log-probabilities `(B, N, V)` and factor masks `(B, K, N)`."""
         return self.flam.aggregate(factors_BKS)
 
-    def prior(self, factors_BKS: torch.Tensor) -> MixtureSameFamily:
+    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> MixtureSameFamily:
         """What factors would do by themselves: a mixture over latent actions, batch `(B, K)`, event `(A,)`."""
         return self.flam.prior(factors_BKS)
 
@@ -113,11 +118,11 @@ class World(nn.Module):
 
     def imagine_step(
         self,
-        factors_BKS: torch.Tensor,
+        factors_BKS: Float[torch.Tensor, "B K S"],
         controlled: Sequence[int] = (),
-        latent_actions_BCA: torch.Tensor | None = None,
+        latent_actions_BCA: Float[torch.Tensor, "B C A"] | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[Float[torch.Tensor, "B K S"], Float[torch.Tensor, "B K A"], Float[torch.Tensor, "B C"]]:
         """One step in which the caller acts for some factors and the prior for the others.
 
         The controlled factors move first, the others after them, one by one in a random order, each seeing

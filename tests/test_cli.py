@@ -1,0 +1,156 @@
+"""The flam-rl command end to end, on tiny budgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import imageio.v3 as imageio
+import pytest
+
+from flam_rl.cli import main
+
+TINY_TRAINING = [
+    "--tokenizer-training.steps",
+    "200",
+    "--world.steps",
+    "8",
+    "--world.prior-steps",
+    "5",
+    "--world.frames",
+    "64",
+]
+TINY_PPO = [
+    "--imagination.steps",
+    "1024",
+    "--imagination.num-envs",
+    "16",
+    "--imagination.rollout",
+    "16",
+    "--imagination.batch",
+    "128",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    main(["collect", "--out", str(folder / "data"), "--steps", "700"])
+    main(
+        [
+            "train",
+            "--data",
+            str(folder / "data"),
+            "--out",
+            str(folder / "run"),
+            "--labels",
+            "300",
+            *TINY_TRAINING,
+        ]
+    )
+    return folder
+
+
+def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
+    results = json.loads((run / "run" / "results.json").read_text())
+    for key in (
+        "psnr",
+        "ssim",
+        "reconstruction_psnr",
+        "token_accuracy_changed",
+        "kl_per_factor",
+        "imagination_validity",
+        "reward_rate",
+        "wall_s",
+        "peak_memory_mib",
+    ):
+        assert results[key] is not None, key
+    assert list((run / "run" / "logs").glob("events*"))
+    assert (run / "run" / "world" / "model.safetensors").exists()
+    assert not (run / "run" / "checkpoint.pt").exists()
+
+
+def test_evaluate_on_fresh_video(run: Path) -> None:
+    out = run / "evaluated"
+    main(["evaluate", "--world", str(run / "run"), "--seed", "3", "--steps", "600", "--out", str(out)])
+    results = json.loads((out / "results.json").read_text())
+    assert results["seed"] == 3
+    assert set(results["psnr"]) == {"1", "5", "15"}
+    assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
+    assert len(results["correspondence"]) == 4
+    assert set(results["imagination_validity"]) == {"1", "10", "40"}
+    assert set(results["reward_rate"]) == {"imagined", "real"}
+    assert imageio.imread(out / "prediction.png").std() > 0
+    assert imageio.imread(out / "correspondence.png").std() > 0
+
+
+def test_demo_writes_what_it_promises(tmp_path: Path) -> None:
+    main(
+        [
+            "demo",
+            "--out",
+            str(tmp_path),
+            "--episodes",
+            "3",
+            "--expert-episodes",
+            "5",
+            "--seed",
+            "1",
+            *TINY_PPO,
+        ]
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["label_budget"] == 1000
+    assert (results["seed"], results["episodes"]) == (1, 3)
+    assert set(results["policies"]) == {"random", "bc", "latent_bc", "imagination", "expert"}
+    for score in results["policies"].values():
+        assert score["ci95"][0] <= score["success_rate"] <= score["ci95"][1]
+    assert results["policies"]["expert"]["success_rate"] == 1.0
+    assert imageio.imread(tmp_path / "demo.gif").shape[-1] == 3
+    assert imageio.imread(tmp_path / "plot.png").std() > 0
+
+
+def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
+    main(["agent", "--out", str(tmp_path), "--episodes", "2", *TINY_PPO])
+    assert json.loads((tmp_path / "results.json").read_text())["task"]["mean_return"] >= 0
+    assert (tmp_path / "policy.zip").exists()
+
+
+def test_train_on_a_folder_of_video_files(tmp_path: Path, video) -> None:
+    from test_data import write_mp4
+
+    for index, episode in enumerate(video.episodes[:5]):
+        write_mp4(tmp_path / f"{index}.mp4", episode[:30])
+    main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *TINY_TRAINING])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["dci"] is None
+    assert results["psnr"]["1"] > 5
+    assert not (tmp_path / "run" / "world" / "labels.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["evaluate", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
+        (["train", "--data", "nowhere", "--out", "x"], "no readable video below nowhere"),
+        (["demo", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
+    ],
+)
+def test_errors_of_use_are_one_line_and_status_2(
+    args: list[str], message: str, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["collect", "train", "evaluate", "agent", "demo"])
+def test_help_has_an_example(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"flam-rl {command} --" in capsys.readouterr().out

@@ -1,0 +1,215 @@
+"""FLAM-v0: gymnasium's and Stable-Baselines3's rules, seeds, and errors that explain themselves."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+import flam_rl
+from flam_rl.envs import DecodedEnv, make_sb3_vec_env
+from flam_rl.models.world import PLAUSIBLE
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"control": "all"}, {"observation": "pixels"}, {"observation": "features"}]
+)
+def test_passes_both_env_checkers(arguments: dict) -> None:
+    env = gym.make("FLAM-v0", **arguments)
+    with warnings.catch_warnings():
+        # Latent actions are in their own units, about standard normal; both checkers advise -1..1.
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")
+        if arguments.get("observation") == "features":  # not images, whatever their shape
+            warnings.filterwarnings("ignore", message=".*(infinity|unconventional shape).*")
+        check_env(env.unwrapped)
+        check_env_sb3(env.unwrapped)
+
+
+def rollout(env: gym.Env, seed: int, steps: int = 20) -> list[np.ndarray]:
+    env.action_space.seed(seed)
+    seen = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        seen += [observation, np.array([reward, terminated, truncated])]
+        if terminated or truncated:
+            break
+    return seen
+
+
+def test_same_seed_same_rollout_also_after_pickling() -> None:
+    env = gym.make("FLAM-v0", observation="pixels").unwrapped
+    first = rollout(env, 3)
+    for other in (env, pickle.loads(pickle.dumps(env)), gym.make("FLAM-v0", observation="pixels").unwrapped):
+        for a, b in zip(first, rollout(other, 3), strict=True):
+            assert np.array_equal(a, b)
+    assert not np.array_equal(first[0], rollout(env, 4)[0])
+
+
+def test_spaces_follow_the_contract() -> None:
+    world = flam_rl.load_world("multigrid")
+    size = world.latent_action_dim
+    env = gym.make("FLAM-v0", control="agent")
+    assert env.action_space == gym.spaces.Box(-3, 3, (size,), np.float32)
+    assert env.observation_space.shape == (world.factors * world.factor_dim,)
+    assert gym.make("FLAM-v0", control=[0, 2]).action_space.shape == (2 * size,)
+    assert gym.make("FLAM-v0", control="all").action_space.shape == (world.factors * size,)
+    assert gym.make("FLAM-v0", observation="pixels").observation_space.shape == (64, 64, 3)
+
+
+def test_render_and_masks() -> None:
+    env = gym.make("FLAM-v0", observation="pixels", masks=True)
+    observation, info = env.reset(seed=0)
+    assert np.array_equal(env.render(), observation)
+    assert info["masks"].shape == (env.unwrapped.core.world.factors, 8, 8)
+    assert gym.make("FLAM-v0").reset(seed=0)[1] == {}
+
+
+def test_truncates_at_the_horizon() -> None:
+    env = gym.make("FLAM-v0", horizon=5, control=[1])
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(4, np.float32))[2:4] for _ in range(5)]
+    assert any(terminated for terminated, _ in ends) or [truncated for _, truncated in ends] == [
+        False
+    ] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"world": "atlantis"}, "no world 'atlantis': allowed are the shipped worlds"),
+        ({"control": "everyone"}, "control is 'everyone'; allowed are 'agent', 'all' and lists"),
+        ({"control": [9]}, r"control is \[9\]; allowed"),
+        ({"control": [1, 1]}, "different indices 0 to 3"),
+        ({"observation": "sound"}, "observation is 'sound'; allowed are 'factors', 'pixels', 'features'"),
+        ({"horizon": 0}, "horizon is 0; allowed is 1 or more"),
+        ({"render_mode": "human"}, "render_mode is 'human'"),
+    ],
+)
+def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gym.make("FLAM-v0", **arguments)
+
+
+def test_bad_actions_are_explained() -> None:
+    env = gym.make("FLAM-v0").unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"latent actions have shape \(1, 3\); allowed is \(1, 4\)"):
+        env.step(np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"must be finite numbers in -3\.\.3"):
+        env.step(np.array([0, np.nan, 0, 0], np.float32))
+
+
+def test_step_before_reset_is_explained() -> None:
+    with pytest.raises(gym.error.ResetNeeded, match="reset"):
+        gym.make("FLAM-v0").unwrapped.step(np.zeros(4, np.float32))
+
+
+def test_a_world_without_labels_warns_and_rewards_nothing(world, caplog: pytest.LogCaptureFixture) -> None:
+    world.labels = None
+    env = gym.make("FLAM-v0", world=world)
+    assert "no labels" in caplog.text
+    assert env.action_space.shape == (world.factors * world.latent_action_dim,)
+    env.reset(seed=0)
+    assert {env.step(env.action_space.sample())[1] for _ in range(10)} == {0.0}
+    with pytest.raises(ValueError, match="no labels that tell"):
+        gym.make("FLAM-v0", world=world, control="agent")
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_vector_env_restarts_as_its_mode_says(mode: AutoresetMode) -> None:
+    venv = gym.make_vec(
+        "FLAM-v0", num_envs=8, vector_kwargs={"horizon": 4, "control": [1], "autoreset_mode": mode}
+    )
+    venv.action_space.seed(0)
+    venv.reset(seed=0)
+    core = venv.unwrapped
+    for step in range(4):
+        observations, _, terminated, truncated, infos = venv.step(venv.action_space.sample())
+        assert observations in venv.observation_space
+        if step == 3:
+            assert (terminated | truncated).any()
+    if mode == AutoresetMode.SAME_STEP:
+        assert infos["_final_obs"].tolist() == (terminated | truncated).tolist()
+        assert core._elapsed[terminated | truncated].max() == 0
+    elif mode == AutoresetMode.NEXT_STEP:
+        ended = terminated | truncated
+        _, rewards, terminated, truncated, _ = venv.step(venv.action_space.sample())
+        assert not (terminated | truncated)[ended].any()
+        assert rewards[ended].max() == 0
+        assert core._elapsed[ended].max() == 0
+    else:
+        with pytest.raises(gym.error.ResetNeeded, match="have ended"):
+            venv.step(venv.action_space.sample())
+        venv.reset(options={"reset_mask": terminated | truncated})
+        venv.step(venv.action_space.sample())
+
+
+def test_one_world_of_a_batch_is_the_single_env() -> None:
+    single = gym.make("FLAM-v0").unwrapped
+    venv = gym.make_vec("FLAM-v0", num_envs=1).unwrapped
+    action = np.full(4, 0.5, np.float32)
+    assert np.array_equal(single.reset(seed=1)[0], venv.reset(seed=1)[0][0])
+    for _ in range(5):
+        one, many = single.step(action), venv.step(action[None])
+        assert np.array_equal(one[0], many[0][0])
+        if one[2] or one[3]:
+            break
+
+
+def test_sb3_vec_env() -> None:
+    env = make_sb3_vec_env("FLAM-v0", num_envs=6, horizon=3, control=[1])
+    env.seed(0)
+    observations = env.reset()
+    assert observations.shape == (6, *env.observation_space.shape)
+    for _ in range(3):
+        observations, _, dones, infos = env.step(np.zeros((6, 4), np.float32))
+    assert dones.any()
+    for done, info in zip(dones, infos, strict=True):
+        assert ("terminal_observation" in info) == bool(done)
+    assert env.get_attr("horizon") == [3] * 6
+    assert len(env.get_images()) == 6
+    with pytest.raises(ValueError, match="allowed is 'FLAM-v0'"):
+        make_sb3_vec_env("CartPole-v1")
+
+
+@torch.inference_mode()
+def test_only_plausible_actions_are_taken(world) -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors = world.start(64, generator)
+    wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
+    _, taken, likelihood = world.imagine_step(factors, [2], wanted, generator)
+    prior = world.flam.latent_action_prior
+    code = torch.cdist(taken[:, 2], prior.codebook).argmin(-1)
+    probability = prior.logits(factors, factors)[:, 2].softmax(-1).gather(-1, code[:, None])
+    assert probability.min() >= PLAUSIBLE
+    assert likelihood.shape == (64, 1)
+    assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
+
+
+def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) -> None:
+    imagined, real = gym.make("FLAM-v0", control="agent"), DecodedEnv(task, world)
+    assert real.observation_space == imagined.observation_space
+    assert real.action_space == imagined.action_space
+    observation, _ = real.reset(seed=0)
+    assert observation in real.observation_space
+    for _ in range(5):
+        observation, _, _, _, info = real.step(real.action_space.sample())
+        assert observation in real.observation_space
+    assert set(info["entities"]) == {"action", "position", "direction"}
+
+
+def test_decoded_env_explains_what_does_not_fit(world, task: gym.Env) -> None:
+    with pytest.raises(ValueError, match="allowed are uint8 frames"):
+        DecodedEnv(gym.make("CartPole-v1"), world)
+    unlabelled = copy.copy(world)
+    unlabelled.labels = None
+    with pytest.raises(ValueError, match="give an adapter"):
+        DecodedEnv(task, unlabelled)

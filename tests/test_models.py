@@ -1,0 +1,191 @@
+"""The parts of the world model: shapes (watched by jaxtyping), gradients, invariants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flam_rl.models.aggregator import AggregatorConfig
+from flam_rl.models.binding import code_statistics, coherent_keys
+from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.layers import sincos_positions, unit_rms
+from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
+
+SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
+GRID = (4, 4)
+
+
+def make_flam(config: FLAMConfig = SMALL) -> FLAM:
+    torch.manual_seed(0)
+    factors = config.factorizer.factors
+    return FLAM(
+        config,
+        looks_VP=torch.rand(10, 12),
+        codebook_VD=torch.randn(10, 8),
+        keys_VE=torch.randn(10, factors + 1),
+        queries_KE=torch.randn(factors + 1, factors + 1),
+        frequency_V=torch.full((10,), 0.1),
+        activity_V=torch.rand(10),
+        background_NV=torch.full((16, 10), 0.1),
+        grid=GRID,
+    )
+
+
+CONFIGS = {
+    "default": SMALL,
+    "paper's aggregator": replace(SMALL, aggregator=AggregatorConfig(kind="transformer", hidden=32)),
+    "paper's objective": replace(SMALL, objective="features"),
+    "no temporal attention": replace(SMALL, factorizer=replace(SMALL.factorizer, temporal_attention=False)),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_parameter_moves(config: FLAMConfig) -> None:
+    flam = make_flam(config)
+    before = {name: value.clone() for name, value in flam.named_parameters()}
+    optimizer = torch.optim.AdamW(flam.parameters(), 1e-2, weight_decay=0.0)
+    z = torch.randint(10, (6, 5, 16))
+    for _ in range(3):  # some layers start at zero and wait for the one after them
+        loss, metrics = flam.loss(z, beta=1e-3)
+        factors = flam.factorize(z).detach()
+        loss = loss + flam.prior_loss(factors[:, 0], factors[:, 1], torch.randint(16, (6, 3)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    still = [name for name, value in flam.named_parameters() if torch.equal(before[name], value)]
+    assert still == []
+    assert all(value.isfinite().all() for value in metrics.values())
+
+
+def test_factors_have_unit_rms_however_long_the_unroll() -> None:
+    flam = make_flam().eval()
+    factors = flam.factorize(torch.randint(10, (2, 3, 16)))
+    assert torch.allclose(factors.square().mean(-1), torch.ones(2, 3, 3), atol=1e-4)
+    rollout = flam.unroll(factors[:, 0], 3 * torch.randn(2, 100, 3, 4))
+    assert rollout.factors_BTKS.shape == (2, 101, 3, 16)
+    assert torch.allclose(rollout.factors_BTKS.square().mean(-1), torch.ones(2, 101, 3), atol=1e-4)
+
+
+def test_factorizer_is_causal() -> None:
+    flam = make_flam().eval()
+    torch.nn.init.normal_(flam.factorizer.past.out.weight)
+    z = torch.randint(10, (1, 8, 16))
+    changed = z.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % 10
+    before, after = flam.factorize(z), flam.factorize(changed)
+    assert torch.allclose(before[:, :5], after[:, :5], atol=1e-5)
+    assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-3)
+
+
+def test_temporal_attention_sees_only_its_window() -> None:
+    flam = make_flam().eval()
+    torch.nn.init.normal_(flam.factorizer.past.out.weight)
+    z = torch.randint(10, (1, 8, 16))
+    window = SMALL.factorizer.window
+    alone = flam.factorize(z[:, -window:])[:, -1]
+    assert torch.allclose(flam.factorize(z)[:, -1], alone, atol=1e-5)
+
+
+def test_a_latent_action_acts_on_its_own_factor_only() -> None:
+    flam = make_flam().eval()
+    factors = unit_rms(torch.randn(1, 3, 16))
+    latent = torch.zeros(1, 3, 4)
+    pushed = latent.clone()
+    pushed[:, 1] = 2.0
+    moved = (flam.step(factors, latent) - flam.step(factors, pushed)).abs().amax(-1)[0]
+    assert moved[1] > 1e-3
+    assert moved[[0, 2]].max() == 0
+
+
+@pytest.mark.parametrize("kind", ["competitive", "transformer"])
+def test_aggregated_frames_are_distributions(kind: str) -> None:
+    flam = make_flam(replace(SMALL, aggregator=AggregatorConfig(kind=kind, hidden=32))).eval()
+    frame = flam.aggregate(unit_rms(torch.randn(2, 3, 16)))
+    assert torch.allclose(frame.log_probs_BNV.exp().sum(-1), torch.ones(2, 16), atol=1e-3)
+    assert frame.masks_BKN.min() >= 0
+    assert frame.masks_BKN.sum(-2).max() <= 1 + 1e-4
+
+
+def test_prior_sees_only_what_moved_before() -> None:
+    prior = make_flam().eval().latent_action_prior
+    now, then, other = (unit_rms(torch.randn(1, 3, 16)) for _ in range(3))
+    nobody = torch.zeros(1, 3, 3, dtype=torch.bool)
+    assert torch.allclose(prior.logits(now, now, then, nobody), prior.logits(now, now), atol=1e-5)
+    one = nobody.clone()
+    one[:, 2, 0] = True
+    differs = (prior.logits(now, now, then, one) - prior.logits(now, now, other, one)).abs().amax(-1)[0]
+    assert differs[2] > 0
+    assert differs[:2].max() == 0
+
+
+def test_prior_is_a_mixture_over_the_action_codes() -> None:
+    flam = make_flam().eval()
+    mixture = flam.prior(unit_rms(torch.randn(2, 3, 16)))
+    assert mixture.sample().shape == (2, 3, 4)
+    assert torch.equal(mixture.component_distribution.base_dist.mean[0, 0], flam.latent_action_prior.codebook)
+
+
+def test_patches_and_back() -> None:
+    tokenizer = Tokenizer(TokenizerConfig(patch=4, hidden=16), (12, 8))
+    frames = torch.randint(256, (2, 3, 12, 8, 3), dtype=torch.uint8)
+    patches = tokenizer.patches(frames)
+    assert patches.shape == (2, 3, 6, 48)
+    assert torch.equal(tokenizer.unpatch(patches), frames)
+    assert torch.equal(patches[0, 0, 1].view(4, 4, 3), frames[0, 0, :4, 4:])
+
+
+def test_frames_must_divide_into_patches() -> None:
+    with pytest.raises(ValueError, match="64x60 do not divide into patches of 8"):
+        Tokenizer(TokenizerConfig(), (64, 60))
+
+
+def test_positions_differ_everywhere() -> None:
+    positions = sincos_positions(6, 9, 32)
+    assert torch.cdist(positions, positions).fill_diagonal_(9).min() > 0.3
+    with pytest.raises(ValueError, match="multiple of 4"):
+        sincos_positions(2, 2, 6)
+
+
+def wandering(seed: int, frames: int = 400, entities: int = 3, looks: int = 2) -> np.ndarray:
+    """Codes of entities that walk over an empty 6x6 grid and change between `looks` looks of their own."""
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, 6, (entities, 2))
+    episode = np.zeros((frames, 6, 6), np.int64)
+    for t in range(frames):
+        for e in range(entities):
+            places[e] = (places[e] + rng.integers(-1, 2, 2)).clip(0, 5)
+            episode[t, places[e][0], places[e][1]] = 1 + e * looks + rng.integers(looks)
+    return episode.reshape(frames, -1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_looks_that_turn_into_each_other_get_one_factor(seed: int) -> None:
+    episodes = [wandering(seed)]
+    statistics = code_statistics(episodes, (6, 6), 8)
+    keys, queries = coherent_keys(statistics, factors=3, seed=seed)
+    factor = (keys @ queries.T).argmax(1)
+    assert factor[0] == 3  # the empty floor is the background
+    assert len({factor[1], factor[3], factor[5]}) == 3
+    assert factor[1] == factor[2]
+    assert factor[3] == factor[4]
+    assert factor[5] == factor[6]
+
+
+def test_more_factors_than_moving_codes_is_explained() -> None:
+    statistics = code_statistics([wandering(0)], (6, 6), 8)
+    with pytest.raises(ValueError, match="9 factors asked for, but only 6 codes move"):
+        coherent_keys(statistics, factors=9)
+
+
+def test_code_statistics_of_a_known_video() -> None:
+    codes = np.array([[0, 1], [1, 0], [1, 0]])
+    found = code_statistics([codes], (1, 2), 2)
+    assert found.frequency.tolist() == [0.5, 0.5]
+    assert found.activity.tolist() == [0.5, 0.5]
+    assert found.background[0].tolist() == pytest.approx([1 / 3, 2 / 3])
+    # Both tokens changed, and each sees both: 0 meets 0 and 1, 1 meets 0 and 1.
+    assert found.becomes.tolist() == [[1, 1], [1, 1]]

@@ -1,0 +1,135 @@
+"""Training: what it may see, that it can go on, and that it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from flam_rl.data.clips import Clips, tokenize
+from flam_rl.data.minari import read_video, write_dataset
+from flam_rl.evaluation.correspondence import evaluate_correspondence
+from flam_rl.evaluation.prediction import evaluate_prediction
+from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.tokenizer import TokenizerConfig
+from flam_rl.models.world import World, WorldInfo
+from flam_rl.training.run import Log, pick_device, seed_everything
+from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
+from flam_rl.training.world import WorldTrainingConfig, beta_at, make_flam, train_prior, train_world
+from flam_rl.types import Episode, Video
+
+CPU = torch.device("cpu")
+BRIEF = WorldTrainingConfig(steps=6, frames=32, prior_steps=5, checkpoint_every=2)
+
+
+def train_briefly(video: Video, seed: int = 0, checkpoint: Path | None = None, config=BRIEF) -> FLAM:
+    seed_everything(seed)
+    with Log(None) as log:
+        tokenizer = train_tokenizer(
+            video, TokenizerConfig(), TokenizerTrainingConfig(steps=20), seed, CPU, log
+        )
+        codes = tokenize(tokenizer, video)
+        flam = make_flam(tokenizer, codes, FLAMConfig(), seed)
+        train_world(flam, Clips(codes, seed), config, log, checkpoint=checkpoint)
+        return train_prior(flam, codes, config, seed, log)
+
+
+def same(a: FLAM, b: FLAM) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_scrambled_actions_and_rewards_change_no_weight(
+    tmp_path: Path, task: gym.Env, episodes: list[Episode]
+) -> None:
+    rng = np.random.default_rng(0)
+    scrambled = [
+        replace(
+            e,
+            actions=rng.permutation(3 - e.actions),
+            rewards=rng.normal(size=len(e.rewards)).astype(np.float32),
+        )
+        for e in episodes[:6]
+    ]
+    write_dataset(tmp_path / "true", task, episodes[:6])
+    write_dataset(tmp_path / "scrambled", task, scrambled)
+    assert same(
+        train_briefly(read_video(tmp_path / "true")), train_briefly(read_video(tmp_path / "scrambled"))
+    )
+
+
+def test_same_seed_same_weights_and_another_seed_others(video: Video) -> None:
+    few = Video(video.episodes[:6])
+    assert same(train_briefly(few), train_briefly(few))
+    assert not same(train_briefly(few), train_briefly(few, seed=1))
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, video: Video) -> None:
+    few = Video(video.episodes[:6])
+    whole = train_briefly(few)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step: int) -> None:
+        if step == 4:
+            raise Interrupted
+
+    seed_everything(0)
+    with Log(None) as log:
+        tokenizer = train_tokenizer(few, TokenizerConfig(), TokenizerTrainingConfig(steps=20), 0, CPU, log)
+        codes = tokenize(tokenizer, few)
+        flam = make_flam(tokenizer, codes, FLAMConfig(), 0)
+        with pytest.raises(Interrupted):
+            train_world(flam, Clips(codes, 0), BRIEF, log, interrupt, tmp_path / "checkpoint.pt")
+    assert same(whole, train_briefly(few, checkpoint=tmp_path / "checkpoint.pt"))
+
+
+def test_beta_rises_and_falls() -> None:
+    config = WorldTrainingConfig()
+    values = [beta_at(config, done) for done in (0.0, 0.2, 0.4, 0.599, 0.7, 0.85, 1.0)]
+    assert values[0] == values[1] == config.beta_start
+    assert values[3] == pytest.approx(config.beta, rel=0.01)
+    assert values[1] < values[2] < values[3] > values[4] > values[5]
+    assert values[5] == pytest.approx(config.beta_end)
+
+
+def test_tokenizer_reconstructs(video: Video) -> None:
+    with Log(None) as log:
+        tokenizer = train_tokenizer(video, TokenizerConfig(), TokenizerTrainingConfig(steps=300), 0, CPU, log)
+    frames = torch.as_tensor(video.episodes[0])
+    error = (tokenizer.decode(tokenizer.encode(frames)) - frames / 255).square().mean()
+    assert error < 1e-3
+
+
+def test_a_missing_device_is_explained() -> None:
+    assert pick_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="torch sees none"):
+            pick_device("cuda")
+
+
+@pytest.mark.learning
+def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> None:
+    from flam_rl.envs.tasks.record import record_episodes
+
+    recorded = list(record_episodes(task, 6000, seed=1))
+    train, test = recorded[: len(recorded) * 3 // 4], recorded[len(recorded) * 3 // 4 :]
+    video = Video(tuple(e.frames for e in train))
+    seed_everything(0)
+    config = WorldTrainingConfig(steps=500, frames=192, clip_lengths=(2, 4), prior_steps=1)
+    with Log(None) as log:
+        tokenizer = train_tokenizer(video, TokenizerConfig(), TokenizerTrainingConfig(steps=800), 0, CPU, log)
+        codes = tokenize(tokenizer, video)
+        flam = train_world(make_flam(tokenizer, codes, FLAMConfig(), 0), Clips(codes, 0), config, log)
+    world = World(tokenizer, flam, torch.stack([codes[0][:4]]), WorldInfo())
+    held_out = Video(tuple(e.frames for e in test))
+    assert evaluate_prediction(world, held_out)["token_accuracy_changed"]["1"] > 0.85
+    found = evaluate_correspondence(world, held_out, [e.entities for e in test], iterations=10)
+    assert found.disentanglement > 0.8
+    assert sorted(found.matrix.argmax(0).tolist()) == [0, 1, 2, 3]
