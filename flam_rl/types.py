@@ -103,6 +103,15 @@ class LabelledTransitions:
         frames, actions, rewards, terminations = zip(*kept, strict=True)
         return cls(frames, actions, rewards, terminations)
 
+    def __add__(self, other: LabelledTransitions) -> LabelledTransitions:
+        """The episodes of both."""
+        return LabelledTransitions(
+            self.episodes + other.episodes,
+            self.actions + other.actions,
+            self.rewards + other.rewards,
+            self.terminations + other.terminations,
+        )
+
     @property
     def video(self) -> Video:
         """The same episodes without their labels."""

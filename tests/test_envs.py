@@ -90,7 +90,7 @@ def test_truncates_at_the_horizon() -> None:
         ({"control": [1, 1]}, "different indices 0 to 3"),
         ({"observation": "sound"}, "observation is 'sound'; allowed are 'factors', 'pixels', 'features'"),
         ({"horizon": 0}, "horizon is 0; allowed is 1 or more"),
-        ({"render_mode": "human"}, "render_mode is 'human'"),
+        ({"render_mode": "ansi"}, "render_mode is 'ansi'"),
     ],
 )
 def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:

@@ -88,7 +88,7 @@ def test_effective_actions_of_a_known_walk() -> None:
         ({"size": 9}, "size is 9; allowed are 8, 16 and 32"),
         ({"max_steps": 0}, "max_steps is 0"),
         ({"behaviors": ("dance",)}, "allowed are some of"),
-        ({"render_mode": "human"}, "render_mode is 'human'"),
+        ({"render_mode": "ansi"}, "render_mode is 'ansi'"),
     ],
 )
 def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 
 from ...types import Episode
-from .behaviors import BEHAVIORS
+from .behaviors import BEHAVIORS, BehaviorName
 
-PolicyName = Literal["mixed", "random", "expert"]
+PolicyName = Literal["mixed", "goal", "random", "expert"]
 
 
 def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "mixed") -> Iterator[Episode]:
     """Whole episodes of `task` until `steps` transitions are recorded.
 
     Args:
-        policy: of the caller's agent. `mixed` draws one of the behaviours for each episode, `random`
-            is uniform over actions, `expert` the shortest path.
+        policy: of the caller's agent. `mixed` draws one of the behaviours for each episode, `goal` is the
+            one that seeks the goal, `random` is uniform over actions, `expert` the shortest path.
 
     Raises:
         ValueError: `policy` is none of these.
@@ -58,13 +58,13 @@ def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], int]) -
 
 
 class _Behave:
-    """The caller's agent acting by a behaviour drawn at the start of each episode."""
+    """The caller's agent acting by a behaviour drawn, out of `names`, at the start of each episode."""
 
-    def __init__(self, task: gym.Env, rng: np.random.Generator) -> None:
-        self.task, self.rng = task.unwrapped, rng
+    def __init__(self, task: gym.Env, rng: np.random.Generator, names: Sequence[BehaviorName]) -> None:
+        self.task, self.rng, self.names = task.unwrapped, rng, names
 
     def begin(self) -> None:
-        self.behavior = self.task.make_behavior(BEHAVIORS[self.rng.integers(len(BEHAVIORS))], self.rng)
+        self.behavior = self.task.make_behavior(self.names[self.rng.integers(len(self.names))], self.rng)
 
     def __call__(self, frame: np.ndarray) -> int:
         return self.behavior()
@@ -72,9 +72,11 @@ class _Behave:
 
 def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], int]:
     if policy == "mixed":
-        return _Behave(task, rng)
+        return _Behave(task, rng, BEHAVIORS)
+    if policy == "goal":
+        return _Behave(task, rng, ("goal",))
     if policy == "random":
         return lambda frame: int(rng.integers(task.action_space.n))
     if policy == "expert":
         return lambda frame: task.unwrapped.expert_action()
-    raise ValueError(f"policy is {policy!r}; allowed are 'mixed', 'random' and 'expert'")
+    raise ValueError(f"policy is {policy!r}; allowed are 'mixed', 'goal', 'random' and 'expert'")

@@ -30,7 +30,7 @@ class CollectConfig:
     steps: int = 60_000
     """Transitions to record, in whole episodes."""
     policy: PolicyName = "mixed"
-    """Of the caller's agent: mixed draws a behaviour an episode, random is uniform, expert is the shortest path."""
+    """Of the caller's agent: mixed draws a behaviour an episode, goal seeks the goal, random is uniform, expert is the shortest path."""
     seed: int = 0
 
 

@@ -69,8 +69,7 @@ def demo(config: DemoConfig) -> None:
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(4)]
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
-    recorded = list(with_bar(record_episodes(task, config.labels, seeds[0]), config.labels))
-    labelled = LabelledTransitions.of(recorded, config.labels)
+    labelled = record_labels(task, config.labels, seeds[0])
     actions = int(task.action_space.n)
     world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
     print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
@@ -115,6 +114,15 @@ def demo(config: DemoConfig) -> None:
     _plot(scores, history, config.out / "plot.png")
     print(table(scores))
     print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
+
+
+def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
+    """Half of the budget as the video was recorded, half seeking the goal: rewards are rarer than actions."""
+    half = budget // 2
+    mixed = LabelledTransitions.of(with_bar(record_episodes(task, half, seed), half), half)
+    rest = budget - half
+    seeking = LabelledTransitions.of(with_bar(record_episodes(task, rest, seed + 1, "goal"), rest), rest)
+    return mixed + seeking
 
 
 def table(scores: dict[str, PolicyScore]) -> str:
