@@ -38,7 +38,7 @@ class BehaviorCloning:
         frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
         target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
         torch.manual_seed(seed)
-        net = _frame_net(frames.shape[1:3], actions)
+        net = _frame_net((frames.shape[1], frames.shape[2]), actions)
         _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=600)
         return cls(net, np.arange(actions), True, seed)
 

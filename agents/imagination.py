@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -52,14 +53,14 @@ class PriorPenalty(VecEnvWrapper):
 
     def __init__(self, venv: SB3FLAMVecEnv, weight: float) -> None:
         super().__init__(venv)
-        self.weight = weight
+        self.core, self.weight = venv.core, weight
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> VecEnvObs:
         return self.venv.reset()
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        log_prior = self.venv.core.log_prior_BC.sum(-1).cpu().numpy()
+        log_prior = self.core.log_prior_BC.sum(-1).cpu().numpy()
         short = np.clip(math.log(PLAUSIBLE) - log_prior, 0.0, 5.0)
         return observations, rewards - self.weight * short.astype(np.float32), dones, infos
 
@@ -80,7 +81,7 @@ class Judgement:
 
 
 @torch.inference_mode()
-def judge(model: PPO, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
+def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
     """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
     assert world.labels is not None
     env = FLAMVectorEnv(episodes, world, "agent", autoreset_mode="NextStep")
@@ -92,7 +93,7 @@ def judge(model: PPO, world: World, gamma: float, seed: int, episodes: int = 256
         actions, _ = model.predict(observations, deterministic=True)
         observations, _, terminated, truncated, _ = env.step(actions)
         agree = (world.labels.reward.logits(env.factors_BKS) > 0).all(0).cpu().numpy()
-        score += alive * agree * (gamma**step) * float(world.labels.reward.value)
+        score += alive * agree * (gamma**step) * world.labels.reward.value.item()
         plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
         alive &= ~(terminated | truncated | agree)
         if not alive.any():

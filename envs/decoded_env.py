@@ -66,7 +66,7 @@ class DecodedEnv(gym.Wrapper):
     @torch.inference_mode()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         latent = torch.as_tensor(
-            check_actions(action, self.action_space.shape), device=self.factors_BKS.device
+            check_actions(action, (self.world.latent_action_dim,)), device=self.factors_BKS.device
         )
         snapped = self.world.snap(self.factors_BKS, self.agent_factor, latent[None])
         real = int(self.adapter.real(self.factors_BKS[:, self.agent_factor], snapped))
@@ -75,8 +75,6 @@ class DecodedEnv(gym.Wrapper):
 
     @torch.inference_mode()
     def _observe(self, frame: np.ndarray) -> np.ndarray:
-        self._codes.append(
-            self.world.encode(torch.as_tensor(frame[None], device=self.world.flam.weight_V.device))
-        )
+        self._codes.append(self.world.encode(torch.as_tensor(frame[None], device=self.world.device)))
         self.factors_BKS = self.world.factorize(torch.stack(tuple(self._codes), 1))[:, -1]
         return observe(self.world, self.factors_BKS, self.observation_kind)[0]

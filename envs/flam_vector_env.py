@@ -143,7 +143,7 @@ class FLAMVectorEnv(VectorEnv):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
         self.world = world if isinstance(world, World) else load_world(world, device)
-        self.device = self.world.flam.weight_V.device
+        self.device = self.world.device
         self.controlled = controlled_factors(self.world, control)
         self.observation, self.masks, self.render_mode = observation, masks, render_mode
         self.horizon = self.world.info.horizon if horizon is None else horizon
@@ -198,7 +198,7 @@ class FLAMVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
         factors = self.factors_BKS
-        actions = check_actions(actions, self.action_space.shape)
+        actions = check_actions(actions, (self.num_envs, len(self.controlled) * self.world.latent_action_dim))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise gym.error.ResetNeeded(
                 f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"

@@ -136,7 +136,8 @@ def _build(config: dict[str, Any], starts: torch.Tensor) -> World:
             "aggregator": AggregatorConfig(**flam["aggregator"]),
         }
     )
-    model = FLAM.empty(flam_config, tokenizer.grid, *tokenizer.looks().shape, tokenizer.config.code_dim)
+    codes, pixels = tokenizer.looks().shape
+    model = FLAM.empty(flam_config, tokenizer.grid, codes, pixels, tokenizer.config.code_dim)
     labels = config["labels"] and _build_labels(config["labels"], model)
     return World(tokenizer, model, starts, WorldInfo(**config["info"]), labels)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
@@ -17,7 +19,7 @@ def main(args: list[str] | None = None) -> None:
     from .commands.train import TrainConfig, train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    commands = {
+    commands: dict[str, tuple[type, Callable[[Any], None]]] = {
         "collect": (CollectConfig, collect),
         "train": (TrainConfig, train),
         "evaluate": (EvaluateConfig, evaluate),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -61,22 +61,24 @@ class _Behave:
     """The caller's agent acting by a behaviour drawn, out of `names`, at the start of each episode."""
 
     def __init__(self, task: gym.Env, rng: np.random.Generator, names: Sequence[BehaviorName]) -> None:
-        self.task, self.rng, self.names = task.unwrapped, rng, names
+        self.task: Any = task.unwrapped
+        self.rng, self.names = rng, names
 
     def begin(self) -> None:
-        self.behavior = self.task.make_behavior(self.names[self.rng.integers(len(self.names))], self.rng)
+        self.behavior = self.task.make_behavior(self.names[int(self.rng.integers(len(self.names)))], self.rng)
 
     def __call__(self, frame: np.ndarray) -> int:
         return self.behavior()
 
 
 def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], int]:
+    inner: Any = task.unwrapped
     if policy == "mixed":
         return _Behave(task, rng, BEHAVIORS)
     if policy == "goal":
         return _Behave(task, rng, ("goal",))
     if policy == "random":
-        return lambda frame: int(rng.integers(task.action_space.n))
+        return lambda frame: int(rng.integers(inner.action_space.n))
     if policy == "expert":
-        return lambda frame: task.unwrapped.expert_action()
+        return lambda frame: inner.expert_action()
     raise ValueError(f"policy is {policy!r}; allowed are 'mixed', 'goal', 'random' and 'expert'")

@@ -70,7 +70,9 @@ def demo(config: DemoConfig) -> None:
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
     labelled = record_labels(task, config.labels, seeds[0])
+    assert isinstance(task.action_space, gym.spaces.Discrete)
     actions = int(task.action_space.n)
+    inner: Any = task.unwrapped
     world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
     print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
 
@@ -94,7 +96,7 @@ def demo(config: DemoConfig) -> None:
         "bc": (task, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
-        "expert": (task, lambda seen: task.unwrapped.expert_action()),
+        "expert": (task, lambda seen: inner.expert_action()),
     }
     scores = {
         name: score_policy(env, act, config.episodes, seeds[3], NAMES[name])
@@ -139,20 +141,22 @@ def rollout_frames(
     world: World, decoded: DecodedEnv, model: PPO, seed: int, episodes: int = 4
 ) -> list[np.ndarray]:
     """Frames of a GIF: the agent on the real task | in imagination from the same frame | the factors' masks."""
-    frames = []
+    assert world.labels is not None
+    frames: list[np.ndarray] = []
+    task: Any = decoded.env
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
         factors = decoded.factors_BKS
         generator = torch.Generator().manual_seed(seed + index)
         done = finished = False
-        real = decoded.env.render()
+        real = task.render()
         while not (done and finished):
             imagined = (world.draw(factors)[0] * 255).round().to(torch.uint8).numpy()
             frames.append(_side_by_side([real, imagined, mask_picture(world, factors)[0]]))
             if not done:
                 action = model.predict(observation, deterministic=True)[0]
                 observation, _, terminated, truncated, _ = decoded.step(action)
-                real = decoded.env.render()
+                real = task.render()
                 done = terminated or truncated
             if not finished:
                 wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])

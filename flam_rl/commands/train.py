@@ -175,9 +175,7 @@ def _log_pictures(
     episode = max(video.episodes, key=len)
     log.picture("world/prediction", prediction_picture(world, episode), step)
     with torch.no_grad():
-        factors = world.factorize(
-            world.encode(torch.as_tensor(episode[:8], device=world.flam.weight_V.device))[None]
-        )[0]
+        factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
     log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
     if entities and len(video.episodes) >= 4:
         found = evaluate_correspondence(world, video, entities, iterations=10)

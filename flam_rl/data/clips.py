@@ -55,12 +55,12 @@ class Clips:
                 np.arange(start, start + length - frames + 1)
                 for start, length in zip(self.first, self.lengths, strict=True)
             ]
-            starts = np.concatenate(spans)
-            if not len(starts):
+            found = np.concatenate(spans)
+            if not len(found):
                 raise ValueError(
                     f"clips of {frames} frames asked for; the longest episode has {self.longest}"
                 )
-            self._starts[frames] = torch.as_tensor(starts)
+            self._starts[frames] = torch.as_tensor(found)
         starts = self._starts[frames]
         drawn = starts[torch.randint(len(starts), (batch,), generator=self.generator)]
         return self.codes[drawn[:, None] + torch.arange(frames)]

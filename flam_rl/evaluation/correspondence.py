@@ -90,8 +90,8 @@ def evaluate_correspondence(
     inputs, targets, episode = [], [], []
     with torch.inference_mode():
         for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
-            frames = torch.as_tensor(frames, device=world.flam.weight_V.device)
-            factors = world.factorize(world.encode(frames)[None])
+            z = world.encode(torch.as_tensor(frames, device=world.device))
+            factors = world.factorize(z[None])
             seen = factors[:, :-1]
             if latent:
                 seen = torch.cat([seen, world.infer_actions(factors).mean], -1)

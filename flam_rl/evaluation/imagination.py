@@ -46,14 +46,14 @@ def valid_frames(frames: np.ndarray, tiles: np.ndarray, owner: np.ndarray) -> np
     nearest, tile = difference.min(-1)
     shown = owner[tile.numpy()]
     once = np.stack([(shown == agent).sum(1) == 1 for agent in range(owner.max() + 1)])
-    return (nearest.numpy() <= TOLERANCE).all(1) & once.all(0)
+    return np.logical_and((nearest.numpy() <= TOLERANCE).all(1), once.all(0))
 
 
 @torch.inference_mode()
 def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
     tiles, owner = task.tiles()
-    generator = torch.Generator(world.flam.weight_V.device).manual_seed(seed)
+    generator = torch.Generator(world.device).manual_seed(seed)
     factors = world.start(count, generator)
     result = {}
     for step in range(1, CHECKED[-1] + 1):

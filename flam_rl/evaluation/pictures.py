@@ -59,7 +59,7 @@ def prediction_picture(
     world: World, episode: np.ndarray, horizons: tuple[int, ...] = (1, 5, 10, 15)
 ) -> np.ndarray:
     """Rows: true, reconstructed, predicted open loop from the first frame, masks. uint8 `(H, W, 3)`."""
-    frames = torch.as_tensor(episode[: horizons[-1] + 1], device=world.flam.weight_V.device)
+    frames = torch.as_tensor(episode[: horizons[-1] + 1], device=world.device)
     z = world.encode(frames)
     factors = world.factorize(z[None])
     unrolled = world.flam.unroll(factors[:, 0], world.infer_actions(factors).mean).factors_BTKS[0]

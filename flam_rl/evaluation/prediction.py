@@ -30,9 +30,7 @@ def evaluate_prediction(world: World, video: Video, most_clips: int = 400) -> di
         raise ValueError(
             f"prediction needs an episode of {HORIZONS[-1] + 1} frames; the longest has {max(map(len, video.episodes))}"
         )
-    frames = torch.stack([torch.as_tensor(clip) for clip in clips[:most_clips]]).to(
-        world.flam.weight_V.device
-    )
+    frames = torch.stack([torch.as_tensor(clip) for clip in clips[:most_clips]]).to(world.device)
     z = world.encode(frames)
     factors = world.factorize(z)
     latent = world.infer_actions(factors)
@@ -56,4 +54,5 @@ def _quality(predicted: torch.Tensor, frames: torch.Tensor) -> tuple[float, floa
     predicted, target = predicted.permute(0, 3, 1, 2), frames.permute(0, 3, 1, 2).float() / 255
     psnr = peak_signal_noise_ratio(predicted, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
     ssim = structural_similarity_index_measure(predicted, target, data_range=1.0)
+    assert isinstance(ssim, torch.Tensor)
     return float(psnr.clamp_max(BEST_PSNR).mean()), float(ssim)

@@ -98,5 +98,8 @@ def make_aggregator(
     config: AggregatorConfig, factor_dim: int, grid: tuple[int, int], background_NV: torch.Tensor
 ) -> CompetitiveAggregator | TransformerAggregator:
     """The aggregator that `config.kind` names."""
-    kinds = {"competitive": CompetitiveAggregator, "transformer": TransformerAggregator}
+    kinds: dict[str, type[CompetitiveAggregator | TransformerAggregator]] = {
+        "competitive": CompetitiveAggregator,
+        "transformer": TransformerAggregator,
+    }
     return kinds[config.kind](config, factor_dim, grid, background_NV)

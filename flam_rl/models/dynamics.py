@@ -75,6 +75,8 @@ class LatentActionPrior(nn.Module):
     them went: factors that chose at once would walk into each other. Own choice: the paper has no prior.
     """
 
+    spread_A: torch.Tensor
+
     def __init__(self, config: DynamicsConfig, factor_dim: int, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads

@@ -41,6 +41,11 @@ class Factorizer(nn.Module):
         grid: rows and columns of tokens.
     """
 
+    looks_VP: torch.Tensor
+    activity_V: torch.Tensor
+    positions_ND: torch.Tensor
+    places_N: torch.Tensor
+
     def __init__(
         self,
         config: FactorizerConfig,

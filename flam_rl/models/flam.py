@@ -42,6 +42,9 @@ class FLAM(nn.Module):
         grid: rows and columns of tokens.
     """
 
+    weight_V: torch.Tensor
+    codebook_VD: torch.Tensor
+
     def __init__(
         self,
         config: FLAMConfig,
@@ -70,16 +73,16 @@ class FLAM(nn.Module):
     def empty(cls, config: FLAMConfig, grid: tuple[int, int], codes: int, pixels: int, code_dim: int) -> FLAM:
         """One of the right shapes, to load weights into."""
         queries = config.factorizer.factors + 1
-        shapes = [
-            (codes, pixels),
-            (codes, code_dim),
-            (codes, queries),
-            (queries, queries),
-            (codes,),
-            (codes,),
-        ]
         return cls(
-            config, *(torch.ones(shape) for shape in shapes), torch.ones(grid[0] * grid[1], codes), grid
+            config,
+            looks_VP=torch.ones(codes, pixels),
+            codebook_VD=torch.ones(codes, code_dim),
+            keys_VE=torch.ones(codes, queries),
+            queries_KE=torch.ones(queries, queries),
+            frequency_V=torch.ones(codes),
+            activity_V=torch.ones(codes),
+            background_NV=torch.ones(grid[0] * grid[1], codes),
+            grid=grid,
         )
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:

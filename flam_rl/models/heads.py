@@ -56,6 +56,9 @@ class EventHead(nn.Module):
         value: what the event is worth, the mean over the labelled ones.
     """
 
+    sees: torch.Tensor
+    value: torch.Tensor
+
     def __init__(self, factor_dim: int, sees: tuple[int, ...], value: float) -> None:
         super().__init__()
         self.register_buffer("sees", torch.tensor(sees))

@@ -46,6 +46,8 @@ class World(nn.Module):
         starts_STN: codes of held-out clips, an integer type `(S, T, N)`; imagination starts from them.
     """
 
+    starts_STN: torch.Tensor
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -58,6 +60,11 @@ class World(nn.Module):
         self.tokenizer, self.flam, self.info, self.labels = tokenizer, flam, info, labels
         self.register_buffer("starts_STN", starts_STN, persistent=False)
         self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the world's tensors live."""
+        return self.starts_STN.device
 
     @property
     def factors(self) -> int:
@@ -184,6 +191,6 @@ class World(nn.Module):
 
     def start(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Factors `(count, K, S)` at the end of clips drawn from the held-out ones."""
-        drawn = torch.randint(len(self.starts_STN), (count,), generator=generator)
-        clips = self.starts_STN[drawn.to(self.starts_STN.device)]
+        drawn = torch.randint(len(self.starts_STN), (count,), generator=generator, device=self.device)
+        clips = self.starts_STN[drawn]
         return self.factorize(clips.long())[:, -1]

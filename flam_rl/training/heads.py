@@ -24,7 +24,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
         latent actions; latent: float `(n, K, A)`; action int64, reward float, termination bool and
         episode int64 `(n,)`.
     """
-    device = world.flam.weight_V.device
+    device = world.device
     columns: dict[str, list[torch.Tensor]] = {}
     labels = zip(labelled.episodes, labelled.actions, labelled.rewards, labelled.terminations, strict=True)
     for index, (frames, actions, rewards, terminations) in enumerate(labels):
