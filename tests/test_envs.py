@@ -188,7 +188,7 @@ def test_only_plausible_actions_are_taken(world) -> None:
     _, taken, likelihood = world.imagine_step(factors, [2], wanted, generator)
     prior = world.flam.latent_action_prior
     code = torch.cdist(taken[:, 2], prior.codebook).argmin(-1)
-    probability = prior.logits(factors, factors)[:, 2].softmax(-1).gather(-1, code[:, None])
+    probability = world.flam.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
     assert probability.min() >= PLAUSIBLE
     assert likelihood.shape == (64, 1)
     assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])

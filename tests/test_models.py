@@ -52,7 +52,8 @@ def test_every_parameter_moves(config: FLAMConfig) -> None:
     for _ in range(3):  # some layers start at zero and wait for the one after them
         loss, metrics = flam.loss(z, beta=1e-3)
         factors = flam.factorize(z).detach()
-        loss = loss + flam.prior_loss(factors[:, 0], factors[:, 1], torch.randint(16, (6, 3)))
+        places = flam.aggregator.places(factors).detach()
+        loss = loss + flam.prior_loss(factors[:, 0], places[:, 0], places[:, 1], torch.randint(16, (6, 3)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -111,13 +112,18 @@ def test_aggregated_frames_are_distributions(kind: str) -> None:
 
 
 def test_prior_sees_only_what_moved_before() -> None:
-    prior = make_flam().eval().latent_action_prior
-    now, then, other = (unit_rms(torch.randn(1, 3, 16)) for _ in range(3))
+    flam = make_flam().eval()
+    prior, others = flam.latent_action_prior, ~torch.eye(3, dtype=torch.bool)
+    now = unit_rms(torch.randn(1, 3, 16))
+    places, then, other = (torch.rand(1, 3, 16) for _ in range(3))
     nobody = torch.zeros(1, 3, 3, dtype=torch.bool)
-    assert torch.allclose(prior.logits(now, now, then, nobody), prior.logits(now, now), atol=1e-5)
+    unmoved = prior.logits(now, others, places)
+    assert torch.allclose(prior.logits(now, others, places, then, nobody), unmoved, atol=1e-5)
     one = nobody.clone()
     one[:, 2, 0] = True
-    differs = (prior.logits(now, now, then, one) - prior.logits(now, now, other, one)).abs().amax(-1)[0]
+    one[:, 1, 1] = True  # itself, which does not count
+    seen = prior.logits(now, others, places, then, one)
+    differs = (seen - prior.logits(now, others, places, other, one)).abs().amax(-1)[0]
     assert differs[2] > 0
     assert differs[:2].max() == 0
 

@@ -54,9 +54,7 @@ class CompetitiveAggregator(nn.Module):
 
     def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Factors `(..., K, S)` to an `Aggregated` frame."""
-        drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
-        look, query, height = drawn.split([self.codes, drawn.shape[-1] - self.codes - 1, 1], -1)
-        where = query @ self.places_ND.T / self.places_ND.shape[1] ** 0.5 + height
+        look, where = self._draw(factors_BKS)
         where = where.flatten(-3, -2)
         background = self.background_N.expand(*where.shape[:-2], 1, -1)
         share = torch.cat([where, background], -2).softmax(-2)
@@ -65,6 +63,17 @@ class CompetitiveAggregator(nn.Module):
         probs = probs + share[..., -1, :, None] * self.background_NV.softmax(-1)
         masks = share[..., :-1, :].unflatten(-2, (-1, self.parts)).sum(-2)
         return Aggregated((probs + 1e-7).log(), masks)
+
+    def places(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K N"]:
+        """Where each factor would be drawn if it were alone: share of each token in 0..1."""
+        where = self._draw(factors_BKS)[1].logsumexp(-2)
+        return (where - self.background_N).sigmoid()
+
+    def _draw(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of each part's look `(..., K, parts, V)` and place `(..., K, parts, N)`."""
+        drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
+        look, query, height = drawn.split([self.codes, drawn.shape[-1] - self.codes - 1, 1], -1)
+        return look, query @ self.places_ND.T / self.places_ND.shape[1] ** 0.5 + height
 
 
 class TransformerAggregator(nn.Module):
@@ -92,6 +101,10 @@ class TransformerAggregator(nn.Module):
         masks = (tokens @ memory.transpose(-1, -2) / memory.shape[-1] ** 0.5).softmax(-1).transpose(-1, -2)
         log_probs = self.out(tokens).log_softmax(-1)
         return Aggregated(log_probs.unflatten(0, lead), masks.unflatten(0, lead))
+
+    def places(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K N"]:
+        """Where each factor is: its mask, among all the others."""
+        return self(factors_BKS).masks_BKN
 
 
 def make_aggregator(

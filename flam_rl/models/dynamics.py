@@ -21,6 +21,8 @@ class DynamicsConfig:
     """Width of the three networks."""
     action_codes: int = 16
     """M: latent actions that the prior chooses from."""
+    looks: int = 8
+    """Places at which a factor looks, in the prior, to see whether another is there."""
 
 
 class InverseDynamics(nn.Module):
@@ -72,14 +74,15 @@ class LatentActionPrior(nn.Module):
     Behaviour is left or right, never half of each, so the prior is over codes: a small codebook of latent
     actions that all factors and states share, fitted to the inferred ones as vector quantisation does
     (van den Oord et al. 2017). Factors move one after the other, in any order, and see where those before
-    them went: factors that chose at once would walk into each other. Own choice: the paper has no prior.
+    them went: factors that chose at once would walk into each other. A factor sees of the others only
+    their places: it looks at a few places of its choice, by attention over tokens, and feels how much of
+    each is taken. So what is learned of one neighbour holds for all. Own choice: the paper has no prior.
     """
 
     spread_A: torch.Tensor
 
-    def __init__(self, config: DynamicsConfig, factor_dim: int, heads: int = 4) -> None:
+    def __init__(self, config: DynamicsConfig, factor_dim: int, positions_ND: torch.Tensor) -> None:
         super().__init__()
-        self.heads = heads
         self.codes = VectorQuantize(
             config.latent_action_dim,
             config.action_codes,
@@ -88,10 +91,11 @@ class LatentActionPrior(nn.Module):
             threshold_ema_dead_code=1,
             commitment_weight=1.0,
         )
-        self.query = nn.Linear(factor_dim, factor_dim)
-        self.now = nn.Linear(factor_dim, 2 * factor_dim)
-        self.moved = nn.Linear(2 * factor_dim, 2 * factor_dim)
-        self.net = mlp(2 * factor_dim, 2 * config.hidden, config.action_codes, layers=3)
+        dim = positions_ND.shape[1]
+        self.looks = config.looks
+        self.look_at = mlp(factor_dim, config.hidden, config.looks * dim)
+        self.positions_ND = nn.Parameter(positions_ND.clone())
+        self.net = mlp(factor_dim + 3 * config.looks, config.hidden, config.action_codes, layers=3)
         self.register_buffer("spread_A", torch.ones(config.latent_action_dim))
 
     @property
@@ -102,28 +106,30 @@ class LatentActionPrior(nn.Module):
     def logits(
         self,
         asked_BIS: Float[torch.Tensor, "*B I S"],
-        factors_BKS: Float[torch.Tensor, "*B K S"],
-        next_BKS: Float[torch.Tensor, "*B K S"] | None = None,
-        seen_BIK: Bool[torch.Tensor, "*seen K"] | None = None,
+        others_IK: Bool[torch.Tensor, "I K"],
+        places_BKN: Float[torch.Tensor, "*B K N"],
+        next_places_BKN: Float[torch.Tensor, "*B K N"] | None = None,
+        moved_BIK: Bool[torch.Tensor, "*moved K"] | None = None,
     ) -> Float[torch.Tensor, "*B I M"]:
-        """Logits of the action codes of I factors: float `(..., I, M)`.
+        """Logits of the action codes of I factors.
 
         Args:
             asked_BIS: the factors that are asked.
-            factors_BKS: all factors before anything moved.
-            next_BKS: where factors moved to, read only where `seen_BIK`, bool `(..., I, K)`, allows.
+            others_IK: which factors are others to them: all but themselves.
+            places_BKN: where each factor is before anything moved, its share of each token.
+            next_places_BKN: where factors moved to, read only where `moved_BIK` says that they did.
         """
-        keys = self.now(factors_BKS)
-        everyone = torch.ones(
-            *asked_BIS.shape[:-1], factors_BKS.shape[-2], dtype=torch.bool, device=keys.device
-        )
-        mask = everyone
-        if next_BKS is not None and seen_BIK is not None:
-            keys = torch.cat([keys, self.moved(torch.cat([factors_BKS, next_BKS], -1))], -2)
-            mask = torch.cat([everyone, seen_BIK.expand_as(everyone)], -1)
-        key, value = keys.chunk(2, -1)
-        query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for x in (self.query(asked_BIS), key, value)
-        )
-        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.unsqueeze(-3))
-        return self.net(torch.cat([asked_BIS, read.transpose(-2, -3).flatten(-2)], -1))
+        query = self.look_at(asked_BIS).unflatten(-1, (self.looks, -1))
+        view_BIHN = (query @ self.positions_ND.T / self.positions_ND.shape[1] ** 0.5).softmax(-1)
+        taken_BIHK = view_BIHN @ places_BKN.transpose(-1, -2).unsqueeze(-3)
+        others = others_IK.unsqueeze(-2)
+        if next_places_BKN is None or moved_BIK is None:
+            staying = (taken_BIHK * others).sum(-1)
+            came = left = torch.zeros_like(staying)
+        else:
+            moved = moved_BIK.unsqueeze(-2) & others
+            now_taken_BIHK = view_BIHN @ next_places_BKN.transpose(-1, -2).unsqueeze(-3)
+            staying = (taken_BIHK * (others & ~moved)).sum(-1)
+            came = (now_taken_BIHK * moved).sum(-1)
+            left = (taken_BIHK * moved).sum(-1)
+        return self.net(torch.cat([asked_BIS, staying, came, left], -1))

@@ -14,6 +14,7 @@ from ..types import LossAndMetrics, Rollout
 from .aggregator import Aggregated, AggregatorConfig, make_aggregator
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics, LatentActionPrior
 from .factorizer import Factorizer, FactorizerConfig
+from .layers import sincos_positions
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class FLAM(nn.Module):
         self.factorizer = Factorizer(config.factorizer, looks_VP, keys_VE, queries_KE, activity_V, grid)
         self.inverse_dynamics = InverseDynamics(config.dynamics, dim)
         self.forward_dynamics = ForwardDynamics(config.dynamics, dim)
-        self.latent_action_prior = LatentActionPrior(config.dynamics, dim)
+        self.latent_action_prior = LatentActionPrior(
+            config.dynamics, dim, sincos_positions(*grid, config.factorizer.hidden)
+        )
         self.aggregator = make_aggregator(config.aggregator, dim, grid, background_NV)
         weight_V = frequency_V.clamp_min(1e-6) ** -config.rarity_power
         self.register_buffer("weight_V", weight_V / (weight_V * frequency_V).sum())
@@ -108,7 +111,7 @@ class FLAM(nn.Module):
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> MixtureSameFamily:
         """`p(a^i | s)` before anything moved: a mixture with batch shape `(B, K)` and event shape `(A,)`."""
         prior = self.latent_action_prior
-        logits = prior.logits(factors_BKS, factors_BKS)
+        logits = self.prior_logits(factors_BKS)
         components = Normal(
             prior.codebook.expand(*logits.shape, -1), prior.spread_A.expand(*logits.shape, -1)
         )
@@ -172,13 +175,23 @@ class FLAM(nn.Module):
         }
         return loss, {key: value.detach() for key, value in metrics.items()}
 
+    def prior_logits(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K M"]:
+        """Logits of each factor's action codes before anything moved."""
+        others_KK = ~torch.eye(factors_BKS.shape[-2], dtype=torch.bool, device=factors_BKS.device)
+        return self.latent_action_prior.logits(factors_BKS, others_KK, self.aggregator.places(factors_BKS))
+
     def prior_loss(
-        self, now_BKS: torch.Tensor, next_BKS: torch.Tensor, index_BK: torch.Tensor
+        self,
+        now_BKS: Float[torch.Tensor, "B K S"],
+        places_BKN: Float[torch.Tensor, "B K N"],
+        next_places_BKN: Float[torch.Tensor, "B K N"],
+        index_BK: Int[torch.Tensor, "B K"],
     ) -> torch.Tensor:
         """Cross-entropy of the action codes taken, each factor seeing those before it in a random order."""
         turn_BK = torch.rand(now_BKS.shape[:-1], device=now_BKS.device)
-        seen_BKK = turn_BK.unsqueeze(-1) > turn_BK.unsqueeze(-2)
-        logits = self.latent_action_prior.logits(now_BKS, now_BKS, next_BKS, seen_BKK)
+        moved_BKK = turn_BK.unsqueeze(-1) > turn_BK.unsqueeze(-2)
+        others_KK = ~torch.eye(now_BKS.shape[-2], dtype=torch.bool, device=now_BKS.device)
+        logits = self.latent_action_prior.logits(now_BKS, others_KK, places_BKN, next_places_BKN, moved_BKK)
         return nn.functional.cross_entropy(logits.flatten(0, -2), index_BK.flatten())
 
     def _frame_loss(self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor) -> torch.Tensor:

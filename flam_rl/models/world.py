@@ -146,21 +146,18 @@ class World(nn.Module):
         """
         dynamics, prior = self.flam.forward_dynamics, self.flam.latent_action_prior
         look_BKS = dynamics.look(factors_BKS)
-        following = torch.zeros_like(factors_BKS)
+        places_BKN = self.flam.aggregator.places(factors_BKS)
+        following, next_places_BKN = torch.zeros_like(factors_BKS), torch.zeros_like(places_BKN)
         taken = factors_BKS.new_zeros(*factors_BKS.shape[:-1], self.latent_action_dim)
         moved = torch.zeros(self.factors, dtype=torch.bool, device=factors_BKS.device)
-        others = [
-            i
-            for i in torch.randperm(self.factors, generator=generator, device=factors_BKS.device).tolist()
-            if i not in controlled
-        ]
+        order = torch.randperm(self.factors, generator=generator, device=factors_BKS.device).tolist()
+        uncontrolled = [factor for factor in order if factor not in controlled]
         likelihood = []
-        for turn, factor in enumerate([*controlled, *others]):
+        for turn, factor in enumerate([*controlled, *uncontrolled]):
             asked = factors_BKS[:, factor : factor + 1]
-            log_probs = prior.logits(
-                asked, factors_BKS, following if turn else None, moved[None] if turn else None
-            )
-            log_probs = log_probs[:, 0].log_softmax(-1)
+            others = torch.arange(self.factors, device=factors_BKS.device)[None] != factor
+            logits = prior.logits(asked, others, places_BKN, next_places_BKN, moved[None])
+            log_probs = logits[:, 0].log_softmax(-1)
             if turn < len(controlled):
                 assert latent_actions_BCA is not None
                 code, nearest = self._snap(log_probs, latent_actions_BCA[:, turn])
@@ -171,6 +168,7 @@ class World(nn.Module):
                 code = torch.multinomial(plausible, 1, generator=generator).squeeze(-1)
             taken[:, factor] = prior.codebook[code]
             following[:, factor] = dynamics.move(asked[:, 0], look_BKS[:, factor], taken[:, factor])
+            next_places_BKN[:, factor] = self.flam.aggregator.places(following[:, factor, None])[:, 0]
             moved[factor] = True
         nothing = factors_BKS.new_zeros(len(factors_BKS), 0)
         return following, taken, torch.stack(likelihood, -1) if likelihood else nothing
@@ -178,7 +176,7 @@ class World(nn.Module):
     def snap(self, factors_BKS: torch.Tensor, factor: int, latent_actions_BA: torch.Tensor) -> torch.Tensor:
         """The latent action `(B, A)` that `imagine_step` takes when this one is wanted of `factor`, moving first."""
         prior = self.flam.latent_action_prior
-        log_probs = prior.logits(factors_BKS[:, factor : factor + 1], factors_BKS)[:, 0].log_softmax(-1)
+        log_probs = self.flam.prior_logits(factors_BKS)[:, factor].log_softmax(-1)
         return prior.codebook[self._snap(log_probs, latent_actions_BA)[0]]
 
     def _snap(

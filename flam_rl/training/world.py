@@ -33,7 +33,7 @@ class WorldTrainingConfig:
     """The same from 85% of the steps on: less noise in latent actions, sharper dynamics."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
-    prior_steps: int = 7000
+    prior_steps: int = 5000
     """Steps of the prior, after the rest is trained."""
     prior_batch: int = 512
     """Transitions a step of the prior."""
@@ -124,7 +124,7 @@ def train_prior(
     Args:
         episodes: codes int64 `(T, N)` each.
     """
-    now, then, imagined, index = _prior_data(flam, episodes)
+    now, imagined, places, next_places, index = _prior_data(flam, episodes)
     prior = flam.latent_action_prior
     optimizer = torch.optim.AdamW(prior.parameters(), config.prior_learning_rate, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +135,7 @@ def train_prior(
         rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
         # Imagination shows the prior predicted factors, and starts from inferred ones.
         mixed = torch.where((rows % 2 == step % 2)[:, None, None].to(now.device), now[rows], imagined[rows])
-        loss = flam.prior_loss(mixed, then[rows], index[rows])
+        loss = flam.prior_loss(mixed, places[rows], next_places[rows], index[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -147,18 +147,20 @@ def train_prior(
 
 @torch.inference_mode()
 def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Factors now, next, and now as predicted from the frame before, `(n, K, S)`; action codes `(n, K)`."""
+    """Factors now, and now as predicted from the frame before, `(n, K, S)`; places now and next, `(n, K, N)`;
+    action codes `(n, K)`."""
     device = flam.weight_V.device
-    columns: list[list[torch.Tensor]] = [[], [], [], []]
+    codebook = flam.latent_action_prior.codebook
+    columns: list[list[torch.Tensor]] = [[], [], [], [], []]
     for codes in episodes:
         factors = flam.factorize(codes[None].to(device))
-        taken = torch.cdist(flam.infer_actions(factors).mean, flam.latent_action_prior.codebook[None]).argmin(
-            -1
-        )[0]
+        taken = torch.cdist(flam.infer_actions(factors).mean, codebook[None]).argmin(-1)[0]
         factors = factors[0]
-        predicted = flam.step(factors[:-1], flam.latent_action_prior.codebook[taken])
+        predicted = flam.step(factors[:-1], codebook[taken])
         imagined = torch.cat([factors[:1], predicted])
-        for column, value in zip(columns, (factors[:-1], factors[1:], imagined[:-1], taken), strict=True):
+        places = flam.aggregator.places(factors)
+        row = (factors[:-1], imagined[:-1], places[:-1], places[1:], taken)
+        for column, value in zip(columns, row, strict=True):
             column.append(value)
     return tuple(torch.cat(column).clone() for column in columns)
 
