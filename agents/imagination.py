@@ -27,7 +27,7 @@ from ..models.world import PLAUSIBLE, World
 
 @dataclass(frozen=True)
 class ImaginationConfig:
-    steps: int = 600_000
+    steps: int = 300_000
     """Imagined steps, of all worlds together."""
     num_envs: int = 128
     """Worlds imagined at once."""

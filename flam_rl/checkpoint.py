@@ -57,6 +57,8 @@ def save_world(world: World, folder: Path, card: str) -> None:
         (scratch / "config.json").write_text(json.dumps(_config(world), indent=2) + "\n")
         (scratch / "README.md").write_text(card)
         scratch.chmod(0o755)
+        for path in scratch.iterdir():
+            path.chmod(0o644)  # a temporary folder and its files are private; a world is to be shared
         if folder.exists():
             old = folder.with_name(f".{folder.name}-old")
             shutil.rmtree(old, ignore_errors=True)

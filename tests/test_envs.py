@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import flam_rl
-from flam_rl.envs import DecodedEnv, make_sb3_vec_env
+from flam_rl.envs import DecodedEnv, FLAMEnv, make_sb3_vec_env
 from flam_rl.models.world import PLAUSIBLE
 
 
@@ -95,7 +95,7 @@ def test_truncates_at_the_horizon() -> None:
 )
 def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        gym.make("FLAM-v0", **arguments)
+        FLAMEnv(**arguments)
 
 
 def test_bad_actions_are_explained() -> None:
@@ -125,9 +125,7 @@ def test_a_world_without_labels_warns_and_rewards_nothing(world, caplog: pytest.
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_vector_env_restarts_as_its_mode_says(mode: AutoresetMode) -> None:
-    venv = gym.make_vec(
-        "FLAM-v0", num_envs=8, vector_kwargs={"horizon": 4, "control": [1], "autoreset_mode": mode}
-    )
+    venv = gym.make_vec("FLAM-v0", num_envs=8, horizon=4, control=[1], autoreset_mode=mode)
     venv.action_space.seed(0)
     venv.reset(seed=0)
     core = venv.unwrapped

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from flam_rl.envs.tasks.behaviors import FORWARD, LEFT, RIGHT, STAY, shortest_path_action
+from flam_rl.envs.tasks.multigrid import MultiGridTask
 from flam_rl.envs.tasks.record import record_episode, record_episodes
 from flam_rl.evaluation.correspondence import LEFT as TURNED_LEFT
 from flam_rl.evaluation.correspondence import effective_actions
@@ -93,7 +94,7 @@ def test_effective_actions_of_a_known_walk() -> None:
 )
 def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        gym.make("flam_rl/MultiGrid-v0", **arguments)
+        MultiGridTask(**arguments)
 
 
 def test_bad_action_is_explained(task: gym.Env) -> None:
