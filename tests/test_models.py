@@ -71,6 +71,13 @@ def test_factors_have_unit_rms_however_long_the_unroll() -> None:
     assert torch.allclose(rollout.factors_BTKS.square().mean(-1), torch.ones(2, 101, 3), atol=1e-4)
 
 
+def test_large_batches_are_factorized_as_small_ones() -> None:
+    flam = make_flam().eval()
+    z = torch.randint(10, (20, 3, 16))
+    small = torch.cat([flam.factorize(part) for part in z.split(1)])
+    assert torch.allclose(flam.factorize(z), small, atol=1e-5)
+
+
 def test_factorizer_is_causal() -> None:
     flam = make_flam().eval()
     torch.nn.init.normal_(flam.factorizer.past.out.weight)

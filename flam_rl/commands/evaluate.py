@@ -68,12 +68,16 @@ def evaluate(config: EvaluateConfig) -> None:
 def evaluate_world(
     world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, task: gym.Env | None, seed: int
 ) -> Json:
-    """Everything that can be measured with what is given; what cannot is None."""
+    """Everything that can be measured with what is given; what cannot is None.
+
+    Args:
+        entities: true positions and directions of each episode, of which 4 are needed for the probes.
+    """
     results: Json = {"seed": seed, "frames": video.frames, **evaluate_prediction(world, video)}
     results |= dict.fromkeys(
         ("dci", "correspondence", "dci_factor_alone", "imagination_validity", "reward_rate")
     )
-    if entities:
+    if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
         found = evaluate_correspondence(world, video, entities)
         control = evaluate_correspondence(world, video, entities, latent=False)
         results |= {
@@ -89,7 +93,7 @@ def evaluate_world(
 
 
 def evaluate_reward_rate(
-    world: World, task: gym.Env, seed: int, imagined: int = 1024, real: int = 300
+    world: World, task: gym.Env, seed: int, imagined: int = 1024, real: int = 200
 ) -> dict[str, float]:
     """A uniformly random agent of the latent action space, in imagination and on the real task."""
     return {
@@ -128,4 +132,4 @@ def summary(results: Json) -> str:
 
 
 def _by_horizon(values: dict[str, Any]) -> str:
-    return "  ".join(f"{horizon}: {value:.3f}" for horizon, value in values.items())
+    return "  ".join(f"{horizon}: {value:.3f}" for horizon, value in values.items() if value is not None)

@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 class TrainConfig:
     """Train tokenizer, world and, where there are labels, heads; ends with an evaluation.
 
-    Examples:
-      flam-rl train --data data/multigrid --out runs/multigrid
-      flam-rl train --data my-videos --out runs/mine --flam.factorizer.factors 3
+    Example: flam-rl train --data data/multigrid --out runs/multigrid
+
+    Example: flam-rl train --data my-videos --out runs/mine --labels 0 --flam.factorizer.factors 3
 
     An interrupted run goes on where it was when the same command is given again.
     """
@@ -103,6 +103,7 @@ def train(config: TrainConfig) -> None:
         print(
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
+    save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
     results = evaluate_world(world, held_out, held_out_entities, task, config.seed)
     results |= {
         "wall_s": time.perf_counter() - began,

@@ -20,34 +20,45 @@ def evaluate_prediction(world: World, video: Video, most_clips: int = 400) -> di
     """PSNR (dB, mean over frames), SSIM, and accuracy on changed tokens, open loop from the first frames.
 
     Latent actions are inferred from the true video. A changed token is one whose true code differs from the
-    first frame's. Each episode of at least 16 frames gives a clip, its first one.
+    first frame's. Each episode gives a clip, its first frames; a horizon that no episode reaches is None.
 
     Raises:
-        ValueError: no episode has 16 frames.
+        ValueError: no episode has 2 frames.
     """
-    clips = [episode[: HORIZONS[-1] + 1] for episode in video.episodes if len(episode) > HORIZONS[-1]]
-    if not clips:
-        raise ValueError(
-            f"prediction needs an episode of {HORIZONS[-1] + 1} frames; the longest has {max(map(len, video.episodes))}"
-        )
-    frames = torch.stack([torch.as_tensor(clip) for clip in clips[:most_clips]]).to(world.device)
-    z = world.encode(frames)
-    factors = world.factorize(z)
-    latent = world.infer_actions(factors)
-    unrolled = world.flam.unroll(factors[:, 0], latent.mean).factors_BTKS
     result: dict[str, Any] = {"psnr": {}, "ssim": {}, "token_accuracy_changed": {}}
+    longest = max(len(episode) for episode in video.episodes) - 1
+    if longest < 1:
+        raise ValueError("prediction needs an episode of 2 frames or more")
     for horizon in HORIZONS:
-        predicted = world.aggregate(unrolled[:, horizon]).log_probs_BNV.argmax(-1)
-        quality = _quality(world.decode(predicted), frames[:, horizon])
-        changed = z[:, horizon] != z[:, 0]
-        result["psnr"][str(horizon)], result["ssim"][str(horizon)] = quality
-        result["token_accuracy_changed"][str(horizon)] = float(
-            (predicted == z[:, horizon])[changed].float().mean()
+        measured = (
+            _at_horizon(world, video, horizon, most_clips) if horizon <= longest else (None, None, None)
         )
+        for name, value in zip(("psnr", "ssim", "token_accuracy_changed"), measured, strict=True):
+            result[name][str(horizon)] = value
+    frames = _first_frames(world, video, min(longest, HORIZONS[-1]), most_clips)
+    z = world.encode(frames)
     result["reconstruction_psnr"] = _quality(world.decode(z[:, 0]), frames[:, 0])[0]
+    latent = world.infer_actions(world.factorize(z))
     kl = torch.distributions.kl_divergence(latent, torch.distributions.Normal(0.0, 1.0)).sum(-1)
     result["kl_per_factor"] = kl.mean((0, 1)).tolist()
     return result
+
+
+def _first_frames(world: World, video: Video, horizon: int, most: int) -> torch.Tensor:
+    clips = [torch.as_tensor(episode[: horizon + 1]) for episode in video.episodes if len(episode) > horizon]
+    return torch.stack(clips[:most]).to(world.device)
+
+
+def _at_horizon(world: World, video: Video, horizon: int, most: int) -> tuple[float, float, float]:
+    """PSNR, SSIM and accuracy on changed tokens of the frame `horizon` steps after the first."""
+    frames = _first_frames(world, video, horizon, most)
+    z = world.encode(frames)
+    factors = world.factorize(z)
+    unrolled = world.flam.unroll(factors[:, 0], world.infer_actions(factors).mean).factors_BTKS
+    predicted = world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
+    changed = z[:, -1] != z[:, 0]
+    psnr, ssim = _quality(world.decode(predicted), frames[:, -1])
+    return psnr, ssim, float((predicted == z[:, -1])[changed].float().mean())
 
 
 def _quality(predicted: torch.Tensor, frames: torch.Tensor) -> tuple[float, float]:

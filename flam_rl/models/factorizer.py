@@ -82,11 +82,17 @@ class Factorizer(nn.Module):
         """Code indices int64 `(B, T, N)` of T successive frames to factors float `(B, T, K, S)`."""
         weight_BTKN = self.attention(z_BTN) * (self.activity_V + 1e-4)[z_BTN].unsqueeze(-2)
         weight_BTKN = weight_BTKN / weight_BTKN.sum(-1, keepdim=True).clamp_min(1e-8)
-        # There are fewer codes times places than tokens in a batch, so each is embedded once.
-        tokens_VND = self.token(self.look(self.looks_VP).unsqueeze(1) + self.positions_ND)
-        tokens_BTND = tokens_VND.flatten(0, 1)[z_BTN * z_BTN.shape[-1] + self.places_N]
+        tokens_BTND = self._embed(z_BTN)
         factors_BTKS = unit_rms(self.factor(weight_BTKN @ tokens_BTND) + self.slots_KS)
         return factors_BTKS if self.past is None else unit_rms(self.past(factors_BTKS))
+
+    def _embed(self, z_BTN: torch.Tensor) -> torch.Tensor:
+        looks = self.look(self.looks_VP)
+        if z_BTN.numel() < len(looks) * len(self.places_N):
+            return self.token(looks[z_BTN] + self.positions_ND)
+        # Large batches have fewer codes times places than tokens, so each is embedded once.
+        tokens_VND = self.token(looks.unsqueeze(1) + self.positions_ND)
+        return tokens_VND.flatten(0, 1)[z_BTN * z_BTN.shape[-1] + self.places_N]
 
 
 class TemporalAttention(nn.Module):
