@@ -19,6 +19,8 @@ TINY_TRAINING = [
     "5",
     "--world.frames",
     "64",
+    "--episodes",
+    "3",
 ]
 TINY_PPO = [
     "--imagination.steps",
@@ -72,7 +74,21 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
 
 def test_evaluate_on_fresh_video(run: Path) -> None:
     out = run / "evaluated"
-    main(["evaluate", "--world", str(run / "run"), "--seed", "3", "--steps", "600", "--out", str(out)])
+    main(
+        [
+            "evaluate",
+            "--world",
+            str(run / "run"),
+            "--seed",
+            "3",
+            "--steps",
+            "600",
+            "--episodes",
+            "3",
+            "--out",
+            str(out),
+        ]
+    )
     results = json.loads((out / "results.json").read_text())
     assert results["seed"] == 3
     assert set(results["psnr"]) == {"1", "5", "15"}

@@ -43,6 +43,8 @@ class EvaluateConfig:
     """Of the fresh video and of imagination."""
     steps: int = 12_000
     """Transitions of fresh video."""
+    episodes: int = 200
+    """Episodes of the random agent on the real task, for the reward rate."""
     device: DeviceName = "auto"
 
 
@@ -58,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> None:
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
         entities = [episode.entities for episode in recorded]
-    results = evaluate_world(world, video, entities, task, config.seed)
+    results = evaluate_world(world, video, entities, task, config.seed, config.episodes)
     path = write_results(config.out, results)
     write_pictures(world, video, results, config.out)
     print(summary(results))
@@ -66,12 +68,18 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def evaluate_world(
-    world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, task: gym.Env | None, seed: int
+    world: World,
+    video: Video,
+    entities: list[dict[str, np.ndarray]] | None,
+    task: gym.Env | None,
+    seed: int,
+    episodes: int = 200,
 ) -> Json:
     """Everything that can be measured with what is given; what cannot is None.
 
     Args:
         entities: true positions and directions of each episode, of which 4 are needed for the probes.
+        episodes: of the random agent on the real task.
     """
     results: Json = {"seed": seed, "frames": video.frames, **evaluate_prediction(world, video)}
     results |= dict.fromkeys(
@@ -88,17 +96,15 @@ def evaluate_world(
     if task is not None and hasattr(task.unwrapped, "tiles"):
         results["imagination_validity"] = imagination_validity(world, task.unwrapped, seed)
     if task is not None and world.labels is not None:
-        results["reward_rate"] = evaluate_reward_rate(world, task, seed)
+        results["reward_rate"] = evaluate_reward_rate(world, task, seed, episodes)
     return results
 
 
-def evaluate_reward_rate(
-    world: World, task: gym.Env, seed: int, imagined: int = 1024, real: int = 200
-) -> dict[str, float]:
+def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) -> dict[str, float]:
     """A uniformly random agent of the latent action space, in imagination and on the real task."""
     return {
-        "imagined": random_reward_rate_batched(FLAMVectorEnv(imagined, world, "agent"), seed),
-        "real": random_reward_rate(DecodedEnv(task, world), seed, real),
+        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent"), seed),
+        "real": random_reward_rate(DecodedEnv(task, world), seed, episodes),
     }
 
 

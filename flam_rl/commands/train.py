@@ -53,6 +53,8 @@ class TrainConfig:
     """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
     held_out: float = 0.1
     """Share of episodes that are only evaluated on and started from."""
+    episodes: int = 200
+    """Episodes of the random agent on the real task, for the reward rate."""
     seed: int = 0
     device: DeviceName = "auto"
     files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
@@ -104,7 +106,7 @@ def train(config: TrainConfig) -> None:
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
     save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
-    results = evaluate_world(world, held_out, held_out_entities, task, config.seed)
+    results = evaluate_world(world, held_out, held_out_entities, task, config.seed, config.episodes)
     results |= {
         "wall_s": time.perf_counter() - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
