@@ -76,7 +76,7 @@ class Factorizer(nn.Module):
         keys = nn.functional.normalize(self.keys_VE, dim=-1)
         queries = nn.functional.normalize(self.queries_KE, dim=-1)
         share_VK = (keys @ queries.T / self.log_temperature.exp()).softmax(-1)
-        return share_VK[:, :-1][z_BTN].transpose(-1, -2)
+        return nn.functional.embedding(z_BTN, share_VK[:, :-1]).transpose(-1, -2)
 
     def forward(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Code indices int64 `(B, T, N)` of T successive frames to factors float `(B, T, K, S)`."""
@@ -87,12 +87,13 @@ class Factorizer(nn.Module):
         return factors_BTKS if self.past is None else unit_rms(self.past(factors_BTKS))
 
     def _embed(self, z_BTN: torch.Tensor) -> torch.Tensor:
+        # embedding, not indexing: the gradient of the latter depends on how threads interleave.
         looks = self.look(self.looks_VP)
         if z_BTN.numel() < len(looks) * len(self.places_N):
-            return self.token(looks[z_BTN] + self.positions_ND)
+            return self.token(nn.functional.embedding(z_BTN, looks) + self.positions_ND)
         # Large batches have fewer codes times places than tokens, so each is embedded once.
         tokens_VND = self.token(looks.unsqueeze(1) + self.positions_ND)
-        return tokens_VND.flatten(0, 1)[z_BTN * z_BTN.shape[-1] + self.places_N]
+        return nn.functional.embedding(z_BTN * z_BTN.shape[-1] + self.places_N, tokens_VND.flatten(0, 1))
 
 
 class TemporalAttention(nn.Module):
