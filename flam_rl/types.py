@@ -37,19 +37,6 @@ class Video:
         """How many frames there are in all episodes together."""
         return sum(len(episode) for episode in self.episodes)
 
-    def split(self, held_out: float, seed: int) -> tuple[Video, Video]:
-        """Training and held-out episodes; `held_out` is the share of episodes, at least one."""
-        import numpy as np
-
-        if len(self.episodes) < 2:
-            raise ValueError("video of 1 episode cannot be split; give 2 episodes or more")
-        order = np.random.default_rng(seed).permutation(len(self.episodes))
-        cut = max(1, round(held_out * len(order)))
-        return (
-            Video(tuple(self.episodes[i] for i in order[cut:])),
-            Video(tuple(self.episodes[i] for i in order[:cut])),
-        )
-
 
 @dataclass(frozen=True)
 class Episode:

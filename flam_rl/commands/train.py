@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import resource
 import time
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ from ..training.world import WorldTrainingConfig, make_flam, train_prior, train_
 from ..types import Json, Video
 from .evaluate import evaluate_world, summary, write_pictures
 from .results import write_results
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
