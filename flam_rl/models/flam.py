@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from ..types import LossAndMetrics, Rollout
+from ..types import LossAndMetrics
 from .aggregator import Aggregated, AggregatorConfig, make_aggregator
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics, LatentActionPrior
 from .factorizer import Factorizer, FactorizerConfig
@@ -30,6 +30,8 @@ class FLAMConfig:
     """Weight of predicted factors staying near what the factorizer makes of the true next frame."""
     commitment: float = 0.1
     """Weight of latent actions staying near their action code."""
+    drawing: float = 0.03
+    """Price of each share of a token that a factor draws: what the background can draw is not a factor's."""
 
 
 class FLAM(nn.Module):
@@ -121,12 +123,12 @@ class FLAM(nn.Module):
         self,
         factors_BKS: Float[torch.Tensor, "B K S"],
         latent_actions_BTKA: Float[torch.Tensor, "B T K A"],
-    ) -> Rollout:
-        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors."""
+    ) -> Float[torch.Tensor, "B T1 K S"]:
+        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors, the first included."""
         factors = [factors_BKS]
         for latent_actions_BKA in latent_actions_BTKA.unbind(1):
             factors.append(self.step(factors[-1], latent_actions_BKA))
-        return Rollout(torch.stack(factors, 1), latent_actions_BTKA)
+        return torch.stack(factors, 1)
 
     def loss(self, z_BTN: Int[torch.Tensor, "B T N"], beta: float) -> LossAndMetrics:
         """Prediction, reconstruction, KL (FLAM, sec. 3) and what holds an imagined world together.
@@ -146,10 +148,11 @@ class FLAM(nn.Module):
         latent_actions_BTKA = torch.where(
             snapped_B[:, None, None, None], flat.view(posterior.mean.shape), posterior.rsample()
         )
-        unrolled_BTKS = self.unroll(factors_BTKS[:, 0], latent_actions_BTKA).factors_BTKS
+        unrolled_BTKS = self.unroll(factors_BTKS[:, 0], latent_actions_BTKA)
         predicted_BTKS, target_BTKS = unrolled_BTKS[:, 1:], factors_BTKS[:, 1:]
-        prediction = self._frame_loss(predicted_BTKS, z_BTN[:, 1:])
-        reconstruction = self._frame_loss(factors_BTKS, z_BTN)
+        prediction, _ = self._frame_loss(predicted_BTKS, z_BTN[:, 1:])
+        reconstruction, masks_BTKN = self._frame_loss(factors_BTKS, z_BTN)
+        drawn_K = masks_BTKN.sum(-1).mean((0, 1))
         kl_K = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
         pull = (predicted_BTKS - target_BTKS.detach()).square().mean()
         pull = pull + 0.1 * (predicted_BTKS.detach() - target_BTKS).square().mean()
@@ -164,6 +167,7 @@ class FLAM(nn.Module):
             + beta * kl_K.sum()
             + self.config.pull * pull
             + self.config.commitment * commitment.sum()
+            + self.config.drawing * drawn_K.sum() / z_BTN.shape[-1]
         )
         metrics = {
             "loss": loss,
@@ -172,6 +176,7 @@ class FLAM(nn.Module):
             "kl": kl_K,
             "pull": pull,
             "commitment": commitment.sum(),
+            "tokens_drawn": drawn_K,
         }
         return loss, {key: value.detach() for key, value in metrics.items()}
 
@@ -194,10 +199,13 @@ class FLAM(nn.Module):
         logits = self.latent_action_prior.logits(now_BKS, others_KK, places_BKN, next_places_BKN, moved_BKK)
         return nn.functional.cross_entropy(logits.flatten(0, -2), index_BK.flatten())
 
-    def _frame_loss(self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor) -> torch.Tensor:
-        log_probs = self.aggregate(factors_BTKS).log_probs_BNV
+    def _frame_loss(
+        self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of drawing codes `(B, T, N)`, and the masks `(B, T, K, N)` that they were drawn by."""
+        log_probs, masks = self.aggregate(factors_BTKS)
         weight = self.weight_V[z_BTN]
         if self.config.objective == "features":
             error = (log_probs.exp() @ self.codebook_VD - self.codebook_VD[z_BTN]).square().mean(-1)
-            return (weight * error).mean()
-        return -(weight * log_probs.gather(-1, z_BTN.unsqueeze(-1)).squeeze(-1)).mean()
+            return (weight * error).mean(), masks
+        return -(weight * log_probs.gather(-1, z_BTN.unsqueeze(-1)).squeeze(-1)).mean(), masks
