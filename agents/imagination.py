@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import SB3FLAMVecEnv, make_sb3_vec_env
-from ..models.world import PLAUSIBLE, World
+from ..models.imagination import PLAUSIBLE
+from ..models.world import World
 
 
 @dataclass(frozen=True)

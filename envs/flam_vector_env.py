@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
+from ..models.imagination import Imagination, Imagined
 from ..models.world import World
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 Control = Literal["agent", "all"] | Sequence[int]
 Observation = Literal["factors", "pixels", "features"]
 OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 ACTION_BOUND = 3.0
 """Latent actions are kept near a standard normal: three standard deviations."""
 
@@ -77,20 +80,27 @@ def make_spaces(
     return gym.spaces.Box(-np.inf, np.inf, shape, np.float32), action_space
 
 
-def observe(world: World, factors_BKS: torch.Tensor, observation: Observation) -> np.ndarray:
-    """Factors `(B, K, S)` as a batch of observations."""
+def observe(
+    world: World, factors_BKS: torch.Tensor, observation: Observation, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Factors `(B, K, S)` as a batch of observations, written to `out` where one is given.
+
+    Nothing is decoded that is not asked for.
+    """
     if observation == "factors":
-        bound = world.factor_dim**0.5
-        return factors_BKS.flatten(1).clamp(-bound, bound).cpu().numpy()
-    if observation == "pixels":
-        return to_uint8(world.draw(factors_BKS))
-    codes = world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)
-    return world.tokenizer.codebook[codes].cpu().numpy()
-
-
-def to_uint8(frames: torch.Tensor) -> np.ndarray:
-    """Frames float in 0..1 to uint8."""
-    return (frames * 255).round().to(torch.uint8).cpu().numpy()
+        seen, bound = factors_BKS, world.factor_dim**0.5
+        shape = (len(seen), seen.shape[1] * seen.shape[2])
+    else:
+        codes = world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)
+        seen = world.paint(codes) if observation == "pixels" else world.tokenizer.codebook[codes]
+        shape, bound = tuple(seen.shape), None
+    if out is None:
+        out = np.empty(shape, np.uint8 if observation == "pixels" else np.float32)
+    target = torch.from_numpy(out)
+    target.view(seen.shape).copy_(seen)
+    if bound is not None:
+        target.clamp_(-bound, bound)  # of unit RMS, so only rounding is beyond it
+    return out
 
 
 def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -118,6 +128,11 @@ class FLAMVectorEnv(VectorEnv):
         control, observation, horizon, masks, device: as `FLAMEnv`.
         autoreset_mode: when an ended world starts anew: on the next step, in the same step, or by the
             caller with `reset(options={"reset_mask": ...})`.
+        copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
+            buffers take turns, and an observation holds until the step after the next.
+        precision: of the products in a step; factors stay float32.
+        compile: whether to compile the step with `torch.compile` (needs a C++ compiler on CPU); the first
+            step then takes up to a minute.
     """
 
     metadata: dict[str, Any] = {
@@ -137,7 +152,12 @@ class FLAMVectorEnv(VectorEnv):
         device: str = "cpu",
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
+        precision: Precision = "float32",
+        compile: bool = False,
     ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; allowed is 1 or more")
         if render_mode not in (None, "rgb_array"):
@@ -161,18 +181,30 @@ class FLAMVectorEnv(VectorEnv):
         self._generator.seed()
         self._elapsed = np.zeros(num_envs, np.int64)
         self._ended = np.ones(num_envs, bool)
-        self._factors: torch.Tensor | None = None
+        self._state: Imagined | None = None
+        with torch.inference_mode():
+            self._imagination = Imagination(
+                self.world.flam, self.controlled, getattr(torch, precision), compile
+            )
+            self._starts = self._imagination.begin(self.world.starts())
+        space = self.observation_space
+        self._buffers = None if copy else tuple(np.empty(space.shape, space.dtype) for _ in range(2))
 
     @property
-    def factors_BKS(self) -> torch.Tensor:
-        """The state of the imagined worlds.
+    def state(self) -> Imagined:
+        """Where the imagined worlds are.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset.
         """
-        if self._factors is None:
+        if self._state is None:
             raise gym.error.ResetNeeded("call reset() first")
-        return self._factors
+        return self._state
+
+    @property
+    def factors_BKS(self) -> torch.Tensor:
+        """The factors of the imagined worlds."""
+        return self.state.factors_BKS
 
     @torch.inference_mode()
     def reset(
@@ -188,26 +220,25 @@ class FLAMVectorEnv(VectorEnv):
             self._np_random = np.random.default_rng(seed)
         mask = (options or {}).get("reset_mask")
         self._restart(
-            np.ones(self.num_envs, bool) if mask is None or self._factors is None else np.asarray(mask, bool)
+            np.ones(self.num_envs, bool) if mask is None or self._state is None else np.asarray(mask, bool)
         )
-        return observe(self.world, self.factors_BKS, self.observation), self._infos()
+        return self._observe(), self._infos()
 
     @torch.inference_mode()
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
-        factors = self.factors_BKS
+        state = self.state
         actions = check_actions(actions, (self.num_envs, len(self.controlled) * self.world.latent_action_dim))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise gym.error.ResetNeeded(
                 f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"
             )
         restart = self._ended.copy()
-        wanted = torch.as_tensor(actions, device=self.device).view(self.num_envs, len(self.controlled), -1)
-        self._factors, _, self.log_prior_BC = self.world.imagine_step(
-            factors, self.controlled, wanted, self._generator
-        )
+        wanted = torch.from_numpy(actions).to(self.device).view(self.num_envs, len(self.controlled), -1)
+        self._state, taken = self._imagination.step(state, wanted, self._generator)
+        self.log_prior_BC = taken.log_prior_BC
         self._elapsed += 1
         rewards, terminated = self._judge()
         truncated = (self._elapsed >= self.horizon) & ~terminated
@@ -216,34 +247,45 @@ class FLAMVectorEnv(VectorEnv):
             self._restart(restart)
             rewards[restart], terminated[restart], truncated[restart] = 0.0, False, False
         self._ended = terminated | truncated
-        observations = observe(self.world, self._factors, self.observation)
+        observations = self._observe()
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
-            final = np.full(self.num_envs, None, object)
-            for index in np.flatnonzero(self._ended):
-                final[index] = observations[index].copy()
-            infos |= {
-                "final_obs": final,
-                "_final_obs": self._ended.copy(),
+            ended = self._ended.copy()
+            infos = {
+                "final_obs": observations,
+                "_final_obs": ended,
                 "final_info": self._infos(),
-                "_final_info": self._ended.copy(),
+                "_final_info": ended,
             }
-            self._restart(self._ended.copy())
-            observations = observe(self.world, self._factors, self.observation)
+            self._restart(ended)
+            observations = self._observe()
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _judge(self) -> tuple[np.ndarray, np.ndarray]:
         labels = self.world.labels
         if labels is None:
             return np.zeros(self.num_envs, np.float64), np.zeros(self.num_envs, bool)
-        rewards = (labels.reward(self.factors_BKS) > 0.5) * labels.reward.value
-        return rewards.double().cpu().numpy(), (labels.termination(self.factors_BKS) > 0.5).cpu().numpy()
+        rewards, terminated = labels.events(self.factors_BKS)
+        return rewards.double().cpu().numpy(), terminated.cpu().numpy()
 
     def _restart(self, mask: np.ndarray) -> None:
-        fresh = self.world.start(self.num_envs, self._generator)
-        chosen = torch.as_tensor(mask, device=self.device)[:, None, None]
-        self._factors = fresh if self._factors is None else torch.where(chosen, fresh, self._factors)
+        """Only the worlds in `mask` get a start, drawn from those that were factorized once."""
+        ended = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+        count = self._starts.factors_KBS.shape[1]
+        drawn = torch.randint(count, (len(ended),), generator=self._generator, device=self.device)
+        if self._state is None:
+            self._state = Imagined(*(part[:, drawn] for part in self._starts))
+        else:
+            for part, start in zip(self._state, self._starts, strict=True):
+                part[:, ended] = start[:, drawn]
         self._elapsed[mask] = 0
         self._ended[mask] = False
+
+    def _observe(self) -> np.ndarray:
+        out = None
+        if self._buffers is not None:
+            self._buffers = self._buffers[::-1]
+            out = self._buffers[0]
+        return observe(self.world, self.factors_BKS, self.observation, out)
 
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
@@ -254,4 +296,4 @@ class FLAMVectorEnv(VectorEnv):
     @torch.inference_mode()
     def render(self) -> tuple[np.ndarray, ...]:
         """The decoded frames, uint8 `(H, W, 3)` each."""
-        return tuple(to_uint8(self.world.draw(self.factors_BKS)))
+        return tuple(observe(self.world, self.factors_BKS, "pixels"))

@@ -114,12 +114,18 @@ class Rollout:
     """What a world did from a batch of starts.
 
     Attributes:
-        factors_BTKS: factors, start included.
-        latent_actions_BTKA: what led from each to the next, T - 1 of them.
+        factors_BTKS: factors `(B, T + 1, K, S)`, start included.
+        latent_actions_BTKA: `(B, T, K, A)`, what led from each to the next.
+        log_prior_BTC: `(B, T, C)`, the prior's log-probability of the action code nearest to what was wanted.
+        rewards_BT: `(B, T)`, expected reward of what was entered; zeros in a world without labels.
+        terminations_BT: `(B, T)`, probability that it is an end; the rollout goes on whatever it is.
     """
 
     factors_BTKS: torch.Tensor
     latent_actions_BTKA: torch.Tensor
+    log_prior_BTC: torch.Tensor
+    rewards_BT: torch.Tensor
+    terminations_BT: torch.Tensor
 
 
 Json = dict[str, Any]

@@ -9,14 +9,12 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import flam_rl
 from flam_rl.envs import DecodedEnv, FLAMEnv, make_sb3_vec_env
-from flam_rl.models.world import PLAUSIBLE
 
 
 @pytest.mark.parametrize(
@@ -176,20 +174,6 @@ def test_sb3_vec_env() -> None:
     assert len(env.get_images()) == 6
     with pytest.raises(ValueError, match="allowed is 'FLAM-v0'"):
         make_sb3_vec_env("CartPole-v1")
-
-
-@torch.inference_mode()
-def test_only_plausible_actions_are_taken(world) -> None:
-    generator = torch.Generator().manual_seed(0)
-    factors = world.start(64, generator)
-    wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
-    _, taken, likelihood = world.imagine_step(factors, [2], wanted, generator)
-    prior = world.flam.latent_action_prior
-    code = torch.cdist(taken[:, 2], prior.codebook).argmin(-1)
-    probability = world.flam.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
-    assert probability.min() >= PLAUSIBLE
-    assert likelihood.shape == (64, 1)
-    assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
 
 
 def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) -> None:

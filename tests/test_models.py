@@ -67,8 +67,8 @@ def test_factors_have_unit_rms_however_long_the_unroll() -> None:
     factors = flam.factorize(torch.randint(10, (2, 3, 16)))
     assert torch.allclose(factors.square().mean(-1), torch.ones(2, 3, 3), atol=1e-4)
     rollout = flam.unroll(factors[:, 0], 3 * torch.randn(2, 100, 3, 4))
-    assert rollout.factors_BTKS.shape == (2, 101, 3, 16)
-    assert torch.allclose(rollout.factors_BTKS.square().mean(-1), torch.ones(2, 101, 3), atol=1e-4)
+    assert rollout.shape == (2, 101, 3, 16)
+    assert torch.allclose(rollout.square().mean(-1), torch.ones(2, 101, 3), atol=1e-4)
 
 
 def test_large_batches_are_factorized_as_small_ones() -> None:

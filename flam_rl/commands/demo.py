@@ -20,9 +20,11 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import ImaginationConfig, Judgement, train_in_imagination
 from ..checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv
+from ..envs.flam_vector_env import observe
 from ..envs.tasks.record import record_episodes
 from ..evaluation.pictures import enlarge, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
+from ..models.imagination import Imagination
 from ..models.world import World
 from ..types import LabelledTransitions, Video
 from .collect import with_bar
@@ -146,12 +148,14 @@ def rollout_frames(
     task: Any = decoded.env
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
-        factors = decoded.factors_BKS
+        imagination = Imagination(world.flam, [decoded.agent_factor])
+        state = imagination.begin(decoded.factors_BKS)
         generator = torch.Generator().manual_seed(seed + index)
         done = finished = False
         real = task.render()
         while not (done and finished):
-            imagined = (world.draw(factors)[0] * 255).round().to(torch.uint8).numpy()
+            factors = state.factors_BKS
+            imagined = observe(world, factors, "pixels")[0]
             frames.append(_side_by_side([real, imagined, mask_picture(world, factors)[0]]))
             if not done:
                 action = model.predict(observation, deterministic=True)[0]
@@ -160,8 +164,10 @@ def rollout_frames(
                 done = terminated or truncated
             if not finished:
                 wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])
-                factors = world.imagine_step(factors, [decoded.agent_factor], wanted[:, None], generator)[0]
-                finished = bool(world.labels.termination(factors) > 0.5) or len(frames) > 60 * (index + 1)
+                state, _ = imagination.step(state, wanted[:, None], generator)
+                finished = bool(world.labels.termination(state.factors_BKS) > 0.5) or len(frames) > 60 * (
+                    index + 1
+                )
         frames += frames[-1:] * 4
     return frames
 

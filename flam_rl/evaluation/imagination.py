@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from ..models.imagination import Imagination
 from ..models.world import World
 
 CHECKED = (1, 10, 40)
@@ -54,12 +55,13 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
     tiles, owner = task.tiles()
     generator = torch.Generator(world.device).manual_seed(seed)
-    factors = world.start(count, generator)
+    imagination = Imagination(world.flam)
+    state = imagination.begin(world.start(count, generator))
     result = {}
     for step in range(1, CHECKED[-1] + 1):
-        factors = world.imagine_step(factors, generator=generator)[0]
+        state, _ = imagination.step(state, generator=generator)
         if step in CHECKED:
-            frames = (world.draw(factors) * 255).round().to(torch.uint8).cpu().numpy()
+            frames = (world.draw(state.factors_BKS) * 255).round().to(torch.uint8).cpu().numpy()
             result[str(step)] = float(valid_frames(frames, tiles, owner).mean())
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -69,6 +70,26 @@ class CompetitiveAggregator(nn.Module):
         where = self._draw(factors_BKS)[1].logsumexp(-2)
         return (where - self.background_N).sigmoid()
 
+    def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`places` with the weights as they are now, for the fifth of its cost: the looks are not computed, and
+        what makes a place from a hidden unit is one product in `dtype`."""
+        first, last = self.draw[0], self.draw[2]
+        weight, bias = last.weight.unflatten(0, (self.parts, -1)), last.bias.unflatten(0, (self.parts, -1))
+        positions = self.places_ND / self.places_ND.shape[1] ** 0.5
+        where = positions @ weight[:, self.codes : -1] + weight[:, -1:]
+        offset = bias[:, self.codes : -1] @ positions.T + bias[:, -1:] - self.background_N
+        maps = [
+            part.detach().to(dtype).contiguous()
+            for part in (first.weight, first.bias, where.flatten(0, 1), offset.flatten())
+        ]
+
+        def places(factors: torch.Tensor) -> torch.Tensor:
+            hidden = nn.functional.gelu(nn.functional.linear(factors.to(dtype), maps[0], maps[1]))
+            logits = nn.functional.linear(hidden, maps[2], maps[3]).unflatten(-1, (self.parts, -1))
+            return logits.float().logsumexp(-2).sigmoid()
+
+        return places
+
     def _draw(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of each part's look `(..., K, parts, V)` and place `(..., K, parts, N)`."""
         drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
@@ -77,7 +98,11 @@ class CompetitiveAggregator(nn.Module):
 
 
 class TransformerAggregator(nn.Module):
-    """The paper's: token queries read the factors through a transformer; masks are its last attention."""
+    """The paper's: token queries read the factors through a transformer.
+
+    Its last reading is one attention head, whose weights are the masks; what attends to no factor is the
+    background's.
+    """
 
     def __init__(
         self, config: AggregatorConfig, factor_dim: int, grid: tuple[int, int], background_NV: torch.Tensor
@@ -89,6 +114,7 @@ class TransformerAggregator(nn.Module):
             nn.TransformerDecoderLayer(config.hidden, 4, 2 * config.hidden, 0.0, "gelu", batch_first=True)
             for _ in range(config.layers)
         )
+        self.value = nn.Linear(config.hidden, config.hidden)
         self.out = nn.Linear(config.hidden, background_NV.shape[1])
 
     def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
@@ -98,13 +124,18 @@ class TransformerAggregator(nn.Module):
         tokens = self.places_ND.expand(len(memory), -1, -1)
         for layer in self.layers:
             tokens = layer(tokens, memory)
-        masks = (tokens @ memory.transpose(-1, -2) / memory.shape[-1] ** 0.5).softmax(-1).transpose(-1, -2)
-        log_probs = self.out(tokens).log_softmax(-1)
-        return Aggregated(log_probs.unflatten(0, lead), masks.unflatten(0, lead))
+        score = tokens @ memory.transpose(-1, -2) / memory.shape[-1] ** 0.5
+        share = torch.cat([score, torch.zeros_like(score[..., :1])], -1).softmax(-1)[..., :-1]
+        log_probs = self.out(tokens + share @ self.value(memory)).log_softmax(-1)
+        return Aggregated(log_probs.unflatten(0, lead), share.transpose(-1, -2).unflatten(0, lead))
 
     def places(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K N"]:
-        """Where each factor is: its mask, among all the others."""
-        return self(factors_BKS).masks_BKN
+        """Where each factor is drawn if it is alone: share of each token in 0..1."""
+        return self(factors_BKS.unsqueeze(-2)).masks_BKN.squeeze(-2)
+
+    def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`places`, in float32 whatever `dtype`: nothing in it can be fused."""
+        return self.places
 
 
 def make_aggregator(

@@ -103,6 +103,14 @@ class LatentActionPrior(nn.Module):
         """Latent actions that the codes stand for: float `(M, A)`."""
         return self.codes.codebook
 
+    def view_map(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight `(looks * N, hidden)` and bias of the one linear map from hidden units of `look_at` to the
+        logits of where it looks: its last layer and the product with positions together."""
+        last = self.look_at[2]
+        positions = self.positions_ND / self.positions_ND.shape[1] ** 0.5
+        weight = positions @ last.weight.unflatten(0, (self.looks, -1))
+        return weight.flatten(0, 1), (last.bias.unflatten(0, (self.looks, -1)) @ positions.T).flatten()
+
     def logits(
         self,
         asked_BIS: Float[torch.Tensor, "*B I S"],

@@ -83,3 +83,14 @@ class Labels(nn.Module):
         super().__init__()
         self.agent_factor, self.budget = agent_factor, budget
         self.adapter, self.reward, self.termination = adapter, reward, termination
+
+    def judge(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected reward and probability of the end, `(...)` each, of entering factors `(..., K, S)`."""
+        flat, lead = factors.flatten(0, -3), factors.shape[:-2]
+        return (self.reward(flat) * self.reward.value).view(lead), self.termination(flat).view(lead)
+
+    def events(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering a state: what is more
+        likely than not."""
+        reward, end = self.reward(factors_BKS), self.termination(factors_BKS)
+        return (reward > 0.5) * self.reward.value, end > 0.5

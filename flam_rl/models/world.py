@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,12 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import MixtureSameFamily, Normal
 
+from ..types import Rollout
 from .aggregator import Aggregated
 from .flam import FLAM
 from .heads import Labels
+from .imagination import Imagination, snap
 from .tokenizer import Tokenizer
-
-PLAUSIBLE = 0.02
-"""Action codes to which the prior gives less are never taken in imagination."""
 
 
 @dataclass(frozen=True)
@@ -123,69 +122,61 @@ class World(nn.Module):
         """Decoded frames float `(B, H, W, 3)` in 0..1 of factors, the most likely code at each token."""
         return self.decode(self.aggregate(factors_BKS).log_probs_BNV.argmax(-1))
 
-    def imagine_step(
+    def imagine(
         self,
+        policy: Callable[[torch.Tensor], torch.Tensor],
         factors_BKS: Float[torch.Tensor, "B K S"],
+        horizon: int,
         controlled: Sequence[int] = (),
-        latent_actions_BCA: Float[torch.Tensor, "B C A"] | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[Float[torch.Tensor, "B K S"], Float[torch.Tensor, "B K A"], Float[torch.Tensor, "B C"]]:
-        """One step in which the caller acts for some factors and the prior for the others.
+        dtype: torch.dtype = torch.float32,
+    ) -> Rollout:
+        """Imagine `horizon` steps without leaving the device; FLAM-v0 is this, one step at a time.
 
-        The controlled factors move first, the others after them, one by one in a random order, each seeing
-        where those before it went. A caller's latent action is snapped to the nearest action code that the
-        prior finds plausible: a learned world is only as good as the actions that it has seen.
+        Gradients flow from factors, rewards and terminations to the policy's parameters, straight through the
+        snapping of latent actions; call it under `torch.inference_mode()` where they are not wanted.
 
         Args:
-            controlled: indices of C factors.
-            latent_actions_BCA: float, what the caller wants of them.
-
-        Returns:
-            next factors `(B, K, S)`, latent actions taken `(B, K, A)`, and the prior's log-probability of
-            the action code nearest to what was wanted, `(B, C)`.
+            policy: factors `(B, K * S)`, FLAM-v0's observation, to the latent actions `(B, C * A)` of the
+                controlled factors.
+            factors_BKS: where to begin, of `start` for instance.
+            controlled: indices of the C factors that the policy acts for; with none it is not called.
+            generator: of what the prior decides.
+            dtype: of the products; factors stay float32.
         """
-        dynamics, prior = self.flam.forward_dynamics, self.flam.latent_action_prior
-        look_BKS = dynamics.look(factors_BKS)
-        places_BKN = self.flam.aggregator.places(factors_BKS)
-        following, next_places_BKN = torch.zeros_like(factors_BKS), torch.zeros_like(places_BKN)
-        taken = factors_BKS.new_zeros(*factors_BKS.shape[:-1], self.latent_action_dim)
-        moved = torch.zeros(self.factors, dtype=torch.bool, device=factors_BKS.device)
-        order = torch.randperm(self.factors, generator=generator, device=factors_BKS.device).tolist()
-        uncontrolled = [factor for factor in order if factor not in controlled]
-        likelihood = []
-        for turn, factor in enumerate([*controlled, *uncontrolled]):
-            asked = factors_BKS[:, factor : factor + 1]
-            others = torch.arange(self.factors, device=factors_BKS.device)[None] != factor
-            logits = prior.logits(asked, others, places_BKN, next_places_BKN, moved[None])
-            log_probs = logits[:, 0].log_softmax(-1)
-            if turn < len(controlled):
-                assert latent_actions_BCA is not None
-                code, nearest = self._snap(log_probs, latent_actions_BCA[:, turn])
-                likelihood.append(nearest)
-            else:
-                probs = log_probs.exp()
-                plausible = probs * (probs >= PLAUSIBLE)
-                code = torch.multinomial(plausible, 1, generator=generator).squeeze(-1)
-            taken[:, factor] = prior.codebook[code]
-            following[:, factor] = dynamics.move(asked[:, 0], look_BKS[:, factor], taken[:, factor])
-            next_places_BKN[:, factor] = self.flam.aggregator.places(following[:, factor, None])[:, 0]
-            moved[factor] = True
-        nothing = factors_BKS.new_zeros(len(factors_BKS), 0)
-        return following, taken, torch.stack(likelihood, -1) if likelihood else nothing
+        imagination = Imagination(self.flam, controlled, dtype)
+        state = imagination.begin(factors_BKS)
+        factors, latent_actions, log_prior = [factors_BKS], [], []
+        for _ in range(horizon):
+            wanted = (
+                policy(factors[-1].flatten(1)).unflatten(-1, (len(controlled), -1)) if controlled else None
+            )
+            state, taken = imagination.step(state, wanted, generator)
+            factors.append(state.factors_BKS)
+            latent_actions.append(taken.latent_actions_BKA)
+            log_prior.append(taken.log_prior_BC)
+        entered = torch.stack(factors[1:], 1)
+        return Rollout(
+            torch.stack(factors, 1),
+            torch.stack(latent_actions, 1),
+            torch.stack(log_prior, 1),
+            *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
+        )
 
     def snap(self, factors_BKS: torch.Tensor, factor: int, latent_actions_BA: torch.Tensor) -> torch.Tensor:
-        """The latent action `(B, A)` that `imagine_step` takes when this one is wanted of `factor`, moving first."""
-        prior = self.flam.latent_action_prior
+        """The latent action `(B, A)` that imagination takes when this one is wanted of `factor`, moving first."""
+        codebook = self.flam.latent_action_prior.codebook
         log_probs = self.flam.prior_logits(factors_BKS)[:, factor].log_softmax(-1)
-        return prior.codebook[self._snap(log_probs, latent_actions_BA)[0]]
+        return codebook[snap(log_probs, latent_actions_BA, codebook)[0]]
 
-    def _snap(
-        self, log_probs_BM: torch.Tensor, latent_actions_BA: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        distance = (latent_actions_BA.unsqueeze(-2) - self.flam.latent_action_prior.codebook).square().sum(-1)
-        nearest = log_probs_BM.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
-        implausible = log_probs_BM.exp() < PLAUSIBLE
-        return distance.masked_fill(implausible, float("inf")).argmin(-1), nearest
+    def paint(self, z: torch.Tensor) -> torch.Tensor:
+        """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
+        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
+        return self.tokenizer.unpatch(looks[z])
+
+    def starts(self) -> Float[torch.Tensor, "starts K S"]:
+        """Factors `(starts, K, S)` at the end of every held-out clip that imagination starts from."""
+        return self.factorize(self.starts_STN.long())[:, -1]
 
     def start(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Factors `(count, K, S)` at the end of clips drawn from the held-out ones."""

@@ -1,0 +1,163 @@
+"""Imagination: the fused step against the parts it is made of, its randomness and its gradients."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined
+from flam_rl.models.world import World
+
+
+def plain_step(
+    world: World, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One world, one factor after the other, by the public parts alone: what the fused step must equal."""
+    flam, prior = world.flam, world.flam.latent_action_prior
+    factors = factors_KS[None]
+    seen = flam.forward_dynamics.look(factors)
+    places = flam.aggregator.places(factors)
+    following, next_places = torch.zeros_like(factors), torch.zeros_like(places)
+    taken = torch.zeros(world.factors, world.latent_action_dim)
+    moved = torch.zeros(world.factors, dtype=torch.bool)
+    for turn, factor in enumerate(order):
+        others = torch.arange(world.factors)[None] != factor
+        logits = prior.logits(factors[:, factor, None], others, places, next_places, moved[None])
+        probs = logits[0, 0].softmax(-1)
+        allowed = [code for code in range(len(probs)) if probs[code] >= PLAUSIBLE]
+        if turn < len(wanted_CA):
+            code = min(
+                allowed, key=lambda code: float((prior.codebook[code] - wanted_CA[turn]).square().sum())
+            )
+        else:
+            goal = chance[turn] * float(sum(probs[code] for code in allowed))
+            code = next(c for c in allowed if float(sum(probs[d] for d in allowed if d <= c)) > goal)
+        taken[factor] = prior.codebook[code]
+        following[:, factor] = flam.forward_dynamics.move(
+            factors[:, factor], seen[:, factor], taken[factor, None]
+        )
+        next_places[:, factor] = flam.aggregator.places(following[:, factor, None])[:, 0]
+        moved[factor] = True
+    return following[0], taken
+
+
+@torch.inference_mode()
+def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
+    imagination, worlds, wanted = (
+        Imagination(world.flam, [2]),
+        12,
+        torch.randn(12, 1, world.latent_action_dim),
+    )
+    state = imagination.begin(world.start(worlds, torch.Generator().manual_seed(0)))
+    plain = state.factors_BKS.clone()
+    for step in range(15):
+        generator = torch.Generator().manual_seed(step)
+        rest = torch.randperm(world.factors - 1, generator=generator)
+        order = [2, *torch.tensor([0, 1, 3])[rest].tolist()]
+        chance = torch.rand(world.factors, worlds, 1, generator=generator)
+        state, taken = imagination.step(state, wanted, torch.Generator().manual_seed(step))
+        expected = [
+            plain_step(world, plain[b], wanted[b], order, chance[:, b, 0].tolist()) for b in range(worlds)
+        ]
+        plain = torch.stack([factors for factors, _ in expected])
+        assert torch.equal(taken.latent_actions_BKA, torch.stack([actions for _, actions in expected]))
+        assert torch.allclose(state.factors_BKS, plain, atol=1e-4)
+    assert torch.allclose(state.places_KBN.transpose(0, 1), world.flam.aggregator.places(plain), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_imagine_is_the_step_repeated(world: World) -> None:
+    start = world.start(5, torch.Generator().manual_seed(0))
+    rollout = world.imagine(lambda seen: seen[:, :4], start, 6, [1], torch.Generator().manual_seed(1))
+    assert rollout.factors_BTKS.shape == (5, 7, world.factors, world.factor_dim)
+    assert rollout.latent_actions_BTKA.shape == (5, 6, world.factors, world.latent_action_dim)
+    assert rollout.log_prior_BTC.shape == (5, 6, 1)
+    assert rollout.rewards_BT.shape == rollout.terminations_BT.shape == (5, 6)
+    imagination, generator = Imagination(world.flam, [1]), torch.Generator().manual_seed(1)
+    state = imagination.begin(start)
+    for step in range(6):
+        state, taken = imagination.step(state, state.factors_BKS.flatten(1)[:, None, :4], generator)
+        assert torch.equal(state.factors_BKS, rollout.factors_BTKS[:, step + 1])
+        assert torch.equal(taken.latent_actions_BKA, rollout.latent_actions_BTKA[:, step])
+    reward, end = world.labels.judge(state.factors_BKS)
+    assert torch.allclose(reward, rollout.rewards_BT[:, -1])
+    assert torch.allclose(end, rollout.terminations_BT[:, -1])
+
+
+def test_gradients_flow_through_imagination_to_the_policy(world: World) -> None:
+    policy = torch.nn.Linear(world.factors * world.factor_dim, world.latent_action_dim)
+    start = world.start(32, torch.Generator().manual_seed(0))
+    rollout = world.imagine(policy, start, 4, [0], torch.Generator().manual_seed(1))
+    rollout.rewards_BT.sum().backward()
+    assert policy.weight.grad is not None
+    assert torch.isfinite(policy.weight.grad).all()
+    assert policy.weight.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in world.parameters())
+
+
+@torch.inference_mode()
+def test_only_plausible_actions_are_taken(world: World) -> None:
+    factors = world.start(64, torch.Generator().manual_seed(0))
+    wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
+    imagination = Imagination(world.flam, [2])
+    taken, likelihood = imagination.step(imagination.begin(factors), wanted)[1]
+    codebook = world.flam.latent_action_prior.codebook
+    code = torch.cdist(taken[:, 2], codebook).argmin(-1)
+    probability = world.flam.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
+    assert probability.min() >= PLAUSIBLE
+    assert likelihood.shape == (64, 1)
+    assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
+
+
+@torch.inference_mode()
+def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
+    """Codes of the factor that moves first, drawn 20,000 times from one state, against the prior itself."""
+    factors = world.start(1, torch.Generator().manual_seed(3))
+    probs = world.flam.prior_logits(factors)[0, 1].softmax(-1)
+    expected = torch.where(probs >= PLAUSIBLE, probs, 0)
+    imagination = Imagination(world.flam)
+    state = imagination.begin(factors.expand(20_000, -1, -1))
+    chance = torch.rand(world.factors, 20_000, 1, generator=torch.Generator().manual_seed(0))
+    taken = imagination._step(state, None, torch.tensor([1, 0, 2, 3]), chance)[1].latent_actions_BKA[:, 1]
+    code = torch.cdist(taken, world.flam.latent_action_prior.codebook).argmin(-1)
+    found = torch.bincount(code, minlength=len(probs)) / 20_000
+    assert torch.allclose(found, expected / expected.sum(), atol=0.015)
+
+
+@torch.inference_mode()
+def test_bfloat16_products_draw_the_same_frames(world: World) -> None:
+    start = world.start(64, torch.Generator().manual_seed(0))
+    drawn = []
+    for dtype in (torch.float32, torch.bfloat16):
+        wanted = torch.zeros(64, 1, world.latent_action_dim)
+        imagination = Imagination(world.flam, [0], dtype)
+        state = imagination.step(imagination.begin(start), wanted, torch.Generator().manual_seed(1))[0]
+        drawn.append(world.aggregate(state.factors_BKS).log_probs_BNV.argmax(-1))
+    assert (drawn[0] == drawn[1]).float().mean() > 0.99
+
+
+def test_pickles(world: World) -> None:
+    imagination = Imagination(world.flam, [1])
+    other = pickle.loads(pickle.dumps(imagination))
+    with torch.inference_mode():
+        states = [one.begin(world.start(3, torch.Generator().manual_seed(0))) for one in (imagination, other)]
+        first, second = (
+            one.step(state, torch.zeros(3, 1, 4), torch.Generator().manual_seed(0))[0]
+            for one, state in zip((imagination, other), states, strict=True)
+        )
+    assert isinstance(first, Imagined)
+    assert torch.equal(first.factors_KBS, second.factors_KBS)
+
+
+@pytest.mark.parametrize("controlled", [[], [3, 1]])
+def test_any_factors_can_be_controlled(world: World, controlled: list[int]) -> None:
+    imagination = Imagination(world.flam, controlled)
+    wanted = torch.zeros(6, len(controlled), world.latent_action_dim) if controlled else None
+    with torch.inference_mode():
+        state, taken = imagination.step(imagination.begin(world.start(6)), wanted)
+    assert state.factors_BKS.shape == (6, world.factors, world.factor_dim)
+    assert taken.log_prior_BC.shape == (6, len(controlled))
+    assert np.allclose(state.factors_KBS.square().mean(-1).numpy(), 1, atol=1e-4)
