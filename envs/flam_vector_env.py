@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 
 from ..checkpoint import load_world
 from ..models.imagination import Imagination, Imagined
@@ -89,13 +89,13 @@ def observe(
     """
     if observation == "factors":
         seen, bound = factors_BKS, world.factor_dim**0.5
-        shape = (len(seen), seen.shape[1] * seen.shape[2])
+        shape: tuple[int, ...] = (world.factors * world.factor_dim,)
     else:
         codes = world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)
         seen = world.paint(codes) if observation == "pixels" else world.tokenizer.codebook[codes]
-        shape, bound = tuple(seen.shape), None
+        shape, bound = tuple(seen.shape[1:]), None
     if out is None:
-        out = np.empty(shape, np.uint8 if observation == "pixels" else np.float32)
+        out = np.empty((len(seen), *shape), np.uint8 if observation == "pixels" else np.float32)
     target = torch.from_numpy(out)
     target.view(seen.shape).copy_(seen)
     if bound is not None:
@@ -187,8 +187,9 @@ class FLAMVectorEnv(VectorEnv):
                 self.world.flam, self.controlled, getattr(torch, precision), compile
             )
             self._starts = self._imagination.begin(self.world.starts())
-        space = self.observation_space
-        self._buffers = None if copy else tuple(np.empty(space.shape, space.dtype) for _ in range(2))
+        self._buffers = (
+            None if copy else [create_empty_array(self.single_observation_space, num_envs) for _ in range(2)]
+        )
 
     @property
     def state(self) -> Imagined:
@@ -283,7 +284,7 @@ class FLAMVectorEnv(VectorEnv):
     def _observe(self) -> np.ndarray:
         out = None
         if self._buffers is not None:
-            self._buffers = self._buffers[::-1]
+            self._buffers.reverse()
             out = self._buffers[0]
         return observe(self.world, self.factors_BKS, self.observation, out)
 

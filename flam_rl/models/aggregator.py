@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .layers import mlp, sincos_positions
+from .layers import linears, mlp, sincos_positions
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class CompetitiveAggregator(nn.Module):
     def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
         """`places` with the weights as they are now, for the fifth of its cost: the looks are not computed, and
         what makes a place from a hidden unit is one product in `dtype`."""
-        first, last = self.draw[0], self.draw[2]
+        first, last = linears(self.draw)
         weight, bias = last.weight.unflatten(0, (self.parts, -1)), last.bias.unflatten(0, (self.parts, -1))
         positions = self.places_ND / self.places_ND.shape[1] ** 0.5
         where = positions @ weight[:, self.codes : -1] + weight[:, -1:]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from .layers import AttentionOverFactors, mlp, unit_rms
+from .layers import AttentionOverFactors, linears, mlp, unit_rms
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class LatentActionPrior(nn.Module):
     def view_map(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight `(looks * N, hidden)` and bias of the one linear map from hidden units of `look_at` to the
         logits of where it looks: its last layer and the product with positions together."""
-        last = self.look_at[2]
+        _, last = linears(self.look_at)
         positions = self.positions_ND / self.positions_ND.shape[1] ** 0.5
         weight = positions @ last.weight.unflatten(0, (self.looks, -1))
         return weight.flatten(0, 1), (last.bias.unflatten(0, (self.looks, -1)) @ positions.T).flatten()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import nn
 
 from .flam import FLAM
-from .layers import unit_rms
+from .layers import linears, unit_rms
 
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination."""
@@ -74,29 +74,29 @@ class Imagination:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
         self._advance = torch.compile(self._step, dynamic=False) if compile else self._step
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
+        size = flam.config.factorizer.factor_dim
+        look, *_ = linears(prior.look_at)
+        choose, *choose_rest = linears(prior.net)
+        move, *move_rest = linears(dynamics.net)
         with torch.no_grad():
-            self._places = flam.aggregator.frozen_places(dtype)
-            self._view = _Linear(*prior.view_map(), dtype)
-            look, choose, move = prior.look_at[0], prior.net[0], dynamics.net[0]
-            size = flam.config.factorizer.factor_dim
-            # The first layers of three networks that read the factor itself.
-            self._read = _Linear(
+            # The first layers of three networks read the factor itself: one product.
+            self._read = _Frozen(
                 torch.cat([look.weight, choose.weight[:, :size], move.weight[:, :size]]),
                 torch.cat([look.bias, choose.bias, move.bias]),
                 dtype,
             )
             self._widths = [look.out_features, choose.out_features, move.out_features]
-            self._felt = choose.weight[:, size:].to(dtype)
+            self._view = _Frozen(*prior.view_map(), dtype)
             self._choose = [
-                _Linear(layer.weight, layer.bias, dtype) for layer in (prior.net[2], prior.net[4])
+                _Frozen(choose.weight[:, size:], None, dtype),
+                *(_Frozen(layer.weight, layer.bias, dtype) for layer in choose_rest),
             ]
-            self._seen = move.weight[:, size : 2 * size].to(dtype)
-            self._act = move.weight[:, 2 * size :].to(dtype)
-            self._move = [
-                _Linear(layer.weight, layer.bias, dtype) for layer in (dynamics.net[2], dynamics.net[4])
-            ]
+            self._see = _Frozen(move.weight[:, size : 2 * size], None, dtype)
+            self._act = _Frozen(move.weight[:, 2 * size :], None, dtype)
+            self._move = [_Frozen(layer.weight, layer.bias, dtype) for layer in move_rest]
             self._codebook = prior.codebook.clone()
-            self._acted = self._codebook.to(dtype) @ self._act.T  # (M, hidden): an action code is a lookup
+            self._acted = self._act(self._codebook.to(dtype))  # (M, hidden): an action code is a lookup
+            self._places = flam.aggregator.frozen_places(dtype)
 
     def __reduce__(self) -> tuple:
         return Imagination, (self.flam, self.controlled, self.dtype, self.compile)
@@ -135,46 +135,27 @@ class Imagination:
     ) -> tuple[Imagined, Taken]:
         """`step` with its randomness drawn: factor `order_K[t]` moves at turn t, and where the prior acts it
         takes the first action code at which the cumulative probability exceeds `chance_KB1[t]`."""
-        factors, places = now
-        looked = self.flam.forward_dynamics.look(factors.transpose(0, 1)).transpose(0, 1)
-        look, choose, move = self._read(factors.to(self.dtype)).split(self._widths, -1)
-        move = move + nn.functional.linear(looked.to(self.dtype), self._seen)
-        view = self._view(nn.functional.gelu(look))
-        view = view.unflatten(-1, (-1, places.shape[-1])).softmax(-1)
-        factors, places, choose, move, view = (
-            part.index_select(0, order_K) for part in (factors, places, choose, move, view)
+        choose, view, move = self._prepare(now)
+        factors, places, choose, view, move = (
+            part.index_select(0, order_K) for part in (*now, choose, view, move)
         )
-
         staying, came, left = places.sum(0), torch.zeros_like(places[0]), torch.zeros_like(places[0])
         following: list[Imagined] = []
         taken: list[torch.Tensor] = []
         likelihood: list[torch.Tensor] = []
         for turn in range(len(factors)):
             staying = staying - places[turn]
-            others = torch.stack([staying, came, left], -2).to(self.dtype)
-            felt = (others @ view[turn].transpose(-1, -2)).flatten(-2)
-            hidden = nn.functional.gelu(choose[turn] + nn.functional.linear(felt, self._felt))
-            hidden = nn.functional.gelu(self._choose[0](hidden))
-            log_probs = self._choose[1](hidden).float().log_softmax(-1)
+            log_probs = self._log_probs(choose[turn], view[turn], staying, came, left)
             if turn < len(self.controlled):
                 assert latent_actions_BCA is not None
                 wanted = latent_actions_BCA[:, turn]
                 code, log_prior = snap(log_probs, wanted, self._codebook)
                 likelihood.append(log_prior)
-                action = self._codebook[code]
-                acted = self._acted[code]
-                if wanted.requires_grad:
-                    action = action + (wanted - wanted.detach())
-                    acted = acted + nn.functional.linear((wanted - wanted.detach()).to(self.dtype), self._act)
+                through = wanted - wanted.detach() if wanted.requires_grad else None
             else:
-                probs = log_probs.exp()
-                mass = (probs * (probs >= PLAUSIBLE)).cumsum(-1)
-                code = (mass <= chance_KB1[turn] * mass[:, -1:]).sum(-1)
-                action, acted = self._codebook[code], self._acted[code]
+                code, through = _draw(log_probs, chance_KB1[turn]), None
+            action, moved = self._moved(factors[turn], move[turn], code, through)
             taken.append(action)
-            hidden = nn.functional.gelu(move[turn] + acted)
-            hidden = nn.functional.gelu(self._move[0](hidden))
-            moved = unit_rms(factors[turn] + self._move[1](hidden).float())
             following.append(Imagined(moved, self._places(moved)))
             came, left = came + following[-1].places_KBN, left + places[turn]
 
@@ -186,16 +167,63 @@ class Imagination:
             torch.stack(likelihood, -1) if likelihood else nothing,
         )
 
+    def _prepare(self, now: Imagined) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What every factor's move needs of itself, computed for all at once: hidden units of the prior
+        `(K, B, hidden)`, where it looks `(K, B, looks, N)`, hidden units of the dynamics `(K, B, hidden)`."""
+        seen = self.flam.forward_dynamics.look(now.factors_BKS).transpose(0, 1)
+        look, choose, move = self._read(now.factors_KBS.to(self.dtype)).split(self._widths, -1)
+        view = self._view(nn.functional.gelu(look)).unflatten(-1, (-1, now.places_KBN.shape[-1])).softmax(-1)
+        return choose, view, move + self._see(seen.to(self.dtype))
+
+    def _log_probs(
+        self,
+        choose_BH: torch.Tensor,
+        view_BLN: torch.Tensor,
+        staying_BN: torch.Tensor,
+        came_BN: torch.Tensor,
+        left_BN: torch.Tensor,
+    ) -> torch.Tensor:
+        """The prior of one factor, `(B, M)`: how much others take of the places that it looks at."""
+        others = torch.stack([staying_BN, came_BN, left_BN], -2).to(self.dtype)
+        felt = (others @ view_BLN.transpose(-1, -2)).flatten(-2)
+        first, middle, last = self._choose
+        hidden = nn.functional.gelu(choose_BH + first(felt))
+        return last(nn.functional.gelu(middle(hidden))).float().log_softmax(-1)
+
+    def _moved(
+        self,
+        factor_BS: torch.Tensor,
+        move_BH: torch.Tensor,
+        code_B: torch.Tensor,
+        through_BA: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latent action of an action code, and the next factor `(B, S)`; `through_BA` are zeros that carry
+        the gradient of what the caller wanted."""
+        action, acted = self._codebook[code_B], self._acted[code_B]
+        if through_BA is not None:
+            action, acted = action + through_BA, acted + self._act(through_BA.to(self.dtype))
+        middle, last = self._move
+        hidden = nn.functional.gelu(middle(nn.functional.gelu(move_BH + acted)))
+        return action, unit_rms(factor_BS + last(hidden).float())
+
 
 def _index(factors: list[int], device: torch.device) -> torch.Tensor:
     return torch.tensor(factors, dtype=torch.int64, device=device)
 
 
-class _Linear:
+def _draw(log_probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
+    """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
+    probs = log_probs_BM.exp()
+    mass = (probs * (probs >= PLAUSIBLE)).cumsum(-1)
+    return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
+
+
+class _Frozen:
     """A linear map with frozen weights."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
-        self.weight, self.bias = weight.detach().to(dtype).contiguous(), bias.detach().to(dtype)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        self.weight = weight.detach().to(dtype).contiguous()
+        self.bias = None if bias is None else bias.detach().to(dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, self.weight, self.bias)

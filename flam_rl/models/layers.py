@@ -19,6 +19,11 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequentia
     return nn.Sequential(*modules[:-1])
 
 
+def linears(net: nn.Module) -> list[nn.Linear]:
+    """The linear maps in `net`, first to last."""
+    return [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+
+
 def unit_rms(x: torch.Tensor) -> torch.Tensor:
     """`x` scaled to root mean square 1 over its last dim: what keeps unrolled factors from growing."""
     return nn.functional.rms_norm(x, x.shape[-1:])
