@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, create_empty_array
+from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
 from ..models.imagination import Imagination, Imagined
@@ -187,9 +187,8 @@ class FLAMVectorEnv(VectorEnv):
                 self.world.flam, self.controlled, getattr(torch, precision), compile
             )
             self._starts = self._imagination.begin(self.world.starts())
-        self._buffers = (
-            None if copy else [create_empty_array(self.single_observation_space, num_envs) for _ in range(2)]
-        )
+        self._copy = copy
+        self._buffers: list[np.ndarray | None] = [None, None]
 
     @property
     def state(self) -> Imagined:
@@ -282,11 +281,12 @@ class FLAMVectorEnv(VectorEnv):
         self._ended[mask] = False
 
     def _observe(self) -> np.ndarray:
-        out = None
-        if self._buffers is not None:
-            self._buffers.reverse()
-            out = self._buffers[0]
-        return observe(self.world, self.factors_BKS, self.observation, out)
+        if self._copy:
+            return observe(self.world, self.factors_BKS, self.observation)
+        self._buffers.reverse()
+        out = observe(self.world, self.factors_BKS, self.observation, self._buffers[0])
+        self._buffers[0] = out
+        return out
 
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
