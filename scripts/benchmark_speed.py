@@ -1,0 +1,379 @@
+"""How fast imagination, decoding and training are, against the processor's own limit.
+
+    python scripts/benchmark_speed.py --out docs/results/speed
+    python scripts/benchmark_speed.py --out /tmp/speed --quick
+
+Every figure is the median of repeats after a warm-up (`torch.utils.benchmark`); results.json states threads and
+device. Ratios are of figures taken in the same run: machines differ, and are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import matplotlib.pyplot as plt
+import numpy as np
+import psutil
+import torch
+import tyro
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
+from flam_rl.checkpoint import load_world
+from flam_rl.commands.results import write_results
+from flam_rl.data.clips import Clips, tokenize
+from flam_rl.envs.flam_vector_env import FLAMVectorEnv, observe
+from flam_rl.envs.sb3 import SB3FLAMVecEnv
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.models.dynamics import DynamicsConfig
+from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.imagination import Imagination
+from flam_rl.models.tokenizer import TokenizerConfig
+from flam_rl.models.world import World
+from flam_rl.training.run import DeviceName, Log, pick_device
+from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
+from flam_rl.training.world import WorldTrainingConfig, make_flam, train_world
+from flam_rl.types import Json, Video
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Measure speed and write OUT/results.json and OUT/plot.png.
+
+    Example: python scripts/benchmark_speed.py --out docs/results/speed
+    """
+
+    out: Path
+    quick: bool = False
+    """Fewer sizes and repeats: a minute, for tests; the figures are rough."""
+    device: DeviceName = "auto"
+    world: str = "multigrid"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How long to repeat a thing for its median, and where."""
+
+    seconds: float
+    device: torch.device
+
+    def __call__(self, function: Callable[[], Any]) -> float:
+        """Median seconds of a call, without gradients."""
+        with torch.inference_mode():
+            function()
+            timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
+            return float(timer.blocked_autorange(min_run_time=self.seconds).median)
+
+
+def main(config: SpeedConfig) -> None:
+    """Measure everything."""
+    device = pick_device(config.device)
+    bench = Bench(0.2 if config.quick else 2.0, device)
+    world = load_world(config.world, device)
+    sizes = (1, 16, 256) if config.quick else (1, 16, 256, 4096)
+    results: Json = {"machine": machine(device), "quick": config.quick}
+    results["env_steps_per_second"] = {
+        observation: {str(n): stepping(bench, world, observation, n) for n in sizes}
+        for observation in ("factors", "pixels")
+    }
+    results["real_task_steps_per_second"] = real_task(world, 200 if config.quick else 2000)
+    results["imagined_over_real"] = (
+        results["env_steps_per_second"]["factors"][str(BATCH)] / results["real_task_steps_per_second"]
+    )
+    results["roofline"] = {
+        precision: roofline(bench, world, sizes[-1], getattr(torch, precision))
+        for precision in ("float32", "bfloat16")
+    }
+    results["precision"] = precision_choice(bench, world)
+    results["compile"] = None if config.quick else compiled(bench, world)
+    results["split"] = split(bench, world)
+    results["wrapping"] = wrapping(bench, world)
+    results["scaling"] = scaling(bench, world, sizes, config.quick)
+    results["training"] = training(world, device, config.quick)
+    results["memory"] = memory(world, 20_000 if config.quick else 1_000_000)
+    path = write_results(config.out, results)
+    plot(results, config.out / "plot.png")
+    print(summary(results))
+    print(f"wrote {path}")
+
+
+def machine(device: torch.device) -> Json:
+    """What the figures were taken on."""
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def stepping(bench: Bench, world: World, observation: Any, num_envs: int, **arguments: Any) -> float:
+    """Env-steps/s of `gym.make_vec("FLAM-v0")`, autoreset included."""
+    env = gym.make_vec("FLAM-v0", num_envs=num_envs, world=world, observation=observation, **arguments)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = env.action_space.sample()
+    return num_envs / bench(lambda: env.step(actions))
+
+
+def real_task(world: World, steps: int) -> float:
+    """Steps/s of the real task with its 64x64 frames, resets included."""
+    env = gym.make(world.info.task, **world.info.task_kwargs)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    began = time.perf_counter()
+    for _ in range(steps):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+    return steps / (time.perf_counter() - began)
+
+
+def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype) -> Json:
+    """FLOP/s of a step against those of a large matmul in the same precision."""
+    side = 2048
+    left = torch.randn(side, side, device=world.device, dtype=dtype)
+    peak = 2 * side**3 / bench(lambda: left @ left)
+    imagination, state, wanted = _ready(world, worlds, dtype)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        imagination.step(state, wanted)
+    seconds = bench(lambda: imagination.step(state, wanted))
+    flops = counter.get_total_flops()
+    return {
+        "num_envs": worlds,
+        "peak_gflops": peak / 1e9,
+        "step_mflop_per_env": flops / worlds / 1e6,
+        "achieved_gflops": flops / seconds / 1e9,
+        "fraction": flops / seconds / peak,
+        "env_steps_per_second": worlds / seconds,
+    }
+
+
+def _ready(world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False) -> tuple:
+    with torch.inference_mode():
+        imagination = Imagination(world.flam, [0], dtype, compile)
+        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)))
+        wanted = torch.randn(worlds, 1, world.latent_action_dim, device=world.device)
+    return imagination, state, wanted
+
+
+def precision_choice(bench: Bench, world: World) -> Json:
+    """bfloat16 over float32: its speed, and the share of tokens that both draw after 15 steps."""
+    tokens = []
+    for dtype in (torch.float32, torch.bfloat16):
+        imagination, state, _ = _ready(world, BATCH, dtype)
+        drawn = world.flam.latent_action_prior.codebook
+        with torch.inference_mode():
+            for step in range(15):
+                generator = torch.Generator(world.device).manual_seed(step)
+                wanted = drawn[torch.randint(len(drawn), (BATCH, 1), generator=generator, device=world.device)]
+                state, _ = imagination.step(state, wanted, generator)
+            tokens.append(world.aggregate(state.factors_BKS).log_probs_BNV.argmax(-1))
+    speed = {p: stepping(bench, world, "factors", BATCH, precision=p) for p in ("float32", "bfloat16")}
+    return {
+        "bfloat16_over_float32": speed["bfloat16"] / speed["float32"],
+        "same_tokens_after_15_steps": float((tokens[0] == tokens[1]).float().mean()),
+    }
+
+
+def compiled(bench: Bench, world: World) -> Json | None:
+    """`torch.compile` of the step: what its first call takes, and its speed over the plain one's."""
+    plain, state, wanted = _ready(world, BATCH)
+    fused, *_ = _ready(world, BATCH, compile=True)
+    began = time.perf_counter()
+    with torch.inference_mode():
+        fused.step(state, wanted)
+    warm_up = time.perf_counter() - began
+    seconds = [bench(lambda one=one: one.step(state, wanted)) for one in (plain, fused)]
+    return {"warm_up_s": warm_up, "compiled_over_plain": seconds[0] / seconds[1]}
+
+
+def split(bench: Bench, world: World) -> dict[str, float]:
+    """Share of each part in a step with pixels: what of it is spent inside calls of that part."""
+    env = FLAMVectorEnv(BATCH, world, [0], "pixels")
+    env.reset(seed=0)
+    actions = env.action_space.sample()
+    spent: dict[str, float] = {}
+    imagination = env._imagination
+    parts = {
+        "dynamics": (imagination, ("_prepare", "_moved")),
+        "places": (imagination, ("_places",)),
+        "prior": (imagination, ("_log_probs",)),
+        "heads": (env, ("_judge",)),
+        "decode and numpy": (env, ("_observe",)),
+    }
+    for name, (owner, methods) in parts.items():
+        for method in methods:
+            setattr(owner, method, _timed(getattr(owner, method), name, spent))
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < 2 * bench.seconds:
+        env.step(actions)
+        steps += 1
+    total = time.perf_counter() - began
+    shares = {name: seconds / total for name, seconds in spent.items()}
+    return shares | {"other": 1 - sum(shares.values()), "milliseconds": 1e3 * total / steps}
+
+
+def _timed(function: Callable, name: str, spent: dict[str, float]) -> Callable:
+    def timed(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*arguments)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        return result
+
+    return timed
+
+
+def wrapping(bench: Bench, world: World) -> dict[str, float]:
+    """What gymnasium and Stable-Baselines3 cost on top of `world.imagine` with its heads, at 256 worlds."""
+    horizon = 32
+    start = world.start(BATCH)
+    controlled = [world.labels.agent_factor] if world.labels else [0]
+    actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
+    core = bench(lambda: world.imagine(lambda seen: actions, start, horizon, controlled)) / horizon
+    gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False)
+    sb3 = SB3FLAMVecEnv(FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep", copy=False))
+    gymnasium_env.reset(seed=0)
+    sb3.reset()
+    zeros = actions.cpu().numpy()
+    return {
+        "world_imagine_milliseconds": 1e3 * core,
+        "gymnasium_overhead": bench(lambda: gymnasium_env.step(zeros)) / core - 1,
+        "sb3_overhead": bench(lambda: sb3.step(zeros)) / core - 1,
+    }
+
+
+def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> dict[str, Json]:
+    """Seconds of a step against one size at a time, and the exponent of the line through their logarithms."""
+    factors = (2, 8, 32) if quick else (2, 4, 8, 16, 32)
+    grids = (4, 8) if quick else (4, 8, 16)
+    horizons = (8, 32) if quick else (8, 16, 32, 64, 128)
+
+    def step_of(count: int, side: int, worlds: int = BATCH) -> float:
+        torch.manual_seed(0)
+        config = FLAMConfig(FactorizerConfig(factors=count), DynamicsConfig())
+        tokenizer = TokenizerConfig()
+        flam = FLAM.empty(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim)
+        flam = flam.to(world.device).eval().requires_grad_(False)
+        with torch.inference_mode():
+            imagination = Imagination(flam)
+            dim = config.factorizer.factor_dim
+            start = torch.randn(worlds, count, dim, device=world.device)
+            state = imagination.begin(torch.nn.functional.rms_norm(start, (dim,)))
+        return bench(lambda: imagination.step(state))
+
+    start = world.start(BATCH)
+    return {
+        "factors": _exponent({k: step_of(k, 8) for k in factors}),
+        "tokens": _exponent({side**2: step_of(4, side) for side in grids}),
+        "horizon": _exponent({t: bench(lambda t=t: world.imagine(lambda seen: seen, start, t)) for t in horizons}),
+        "num_envs": _exponent({n: step_of(4, 8, n) for n in sizes}),
+    }
+
+
+def _exponent(seconds: dict[int, float]) -> Json:
+    sizes, values = np.log(list(seconds)), np.log(list(seconds.values()))
+    return {
+        "exponent": float(np.polyfit(sizes, values, 1)[0]),
+        "milliseconds": {str(size): 1e3 * value for size, value in seconds.items()},
+    }
+
+
+def training(world: World, device: torch.device, quick: bool) -> dict[str, float]:
+    """Frames/s of tokenizer and world training, steps/s of PPO in imagination from end to end."""
+    task = gym.make(world.info.task, **world.info.task_kwargs)
+    video = Video(tuple(e.frames for e in record_episodes(task, 1000 if quick else 4000, 0)))
+    log = Log(None)
+    steps = 40 if quick else 300
+    began = time.perf_counter()
+    settings = TokenizerTrainingConfig(steps=steps)
+    tokenizer = train_tokenizer(video, TokenizerConfig(), settings, 0, device, log)
+    tokens = tokenizer.grid[0] * tokenizer.grid[1]
+    result = {"tokenizer_frames_per_second": steps * settings.batch / tokens / (time.perf_counter() - began)}
+    episodes = tokenize(world.tokenizer, video)
+    flam = make_flam(world.tokenizer, episodes, FLAMConfig(), 0).to(device)
+    began = time.perf_counter()
+    recipe = WorldTrainingConfig(steps=steps)
+    train_world(flam, Clips(episodes, 0), recipe, log)
+    result["world_frames_per_second"] = steps * recipe.frames / (time.perf_counter() - began)
+    ppo = ImaginationConfig(steps=8192 if quick else 65_536, checks=2)
+    began = time.perf_counter()
+    train_in_imagination(world, ppo)
+    result["ppo_steps_per_second"] = ppo.steps / (time.perf_counter() - began)
+    return result
+
+
+def memory(world: World, steps: int) -> Json:
+    """Resident memory over `steps` env-steps at 256 worlds, after the first tenth of them."""
+    env = FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep")
+    env.reset(seed=0)
+    actions = env.action_space.sample()
+    process = psutil.Process()
+    seen = []
+    for step in range(steps // BATCH):
+        env.step(actions)
+        if step >= steps // BATCH // 10:
+            seen.append(process.memory_info().rss)
+    return {
+        "steps": steps,
+        "resident_mib": seen[-1] / 2**20,
+        "growth": max(seen) / seen[0] - 1,
+        "peak_mib": max(seen) / 2**20,
+    }
+
+
+def summary(results: Json) -> str:
+    """A few lines for people."""
+    lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
+    for observation, speeds in results["env_steps_per_second"].items():
+        lines.append(f"{observation:<10}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
+    lines.append(f"real task {results['real_task_steps_per_second']:,.0f}/s, x{results['imagined_over_real']:.0f}")
+    for precision, found in results["roofline"].items():
+        lines.append(
+            f"roofline  {precision} {found['fraction']:.2f} of {found['peak_gflops']:.0f} GFLOP/s, "
+            f"{found['env_steps_per_second']:,.0f}/s at {found['num_envs']} envs"
+        )
+    for name in ("precision", "compile", "split", "wrapping", "training", "memory"):
+        lines.append(f"{name:<10}" + "  ".join(f"{k} {v:.3g}" for k, v in (results[name] or {}).items()))
+    exponents = "  ".join(f"{name} {found['exponent']:.2f}" for name, found in results["scaling"].items())
+    return "\n".join([*lines, f"exponents {exponents}"])
+
+
+def plot(results: Json, path: Path) -> None:
+    """Env-steps/s by worlds, and the split of a step."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    for observation, speeds in results["env_steps_per_second"].items():
+        left.loglog([int(n) for n in speeds], list(speeds.values()), "o-", label=f"FLAM-v0, {observation}")
+    left.axhline(results["real_task_steps_per_second"], color="grey", ls="--", label="the real task")
+    left.set(xlabel="num_envs", ylabel="env-steps/s")
+    left.legend()
+    shares = {name: share for name, share in results["split"].items() if name != "milliseconds"}
+    right.barh(list(shares), list(shares.values()), color="tab:blue")
+    right.set(xlabel=f"share of a step with pixels, {BATCH} worlds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(SpeedConfig))
