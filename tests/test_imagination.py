@@ -55,7 +55,7 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
     plain = state.factors_BKS.clone()
     for step in range(15):
         generator = torch.Generator().manual_seed(step)
-        rest = torch.randperm(world.factors - 1, generator=generator)
+        rest = torch.rand(world.factors - 1, generator=generator).argsort()
         order = [2, *torch.tensor([0, 1, 3])[rest].tolist()]
         chance = torch.rand(world.factors, worlds, 1, generator=generator)
         state, taken = imagination.step(state, wanted, torch.Generator().manual_seed(step))

@@ -86,7 +86,8 @@ class CompetitiveAggregator(nn.Module):
         def places(factors: torch.Tensor) -> torch.Tensor:
             hidden = nn.functional.gelu(nn.functional.linear(factors.to(dtype), maps[0], maps[1]))
             logits = nn.functional.linear(hidden, maps[2], maps[3]).unflatten(-1, (self.parts, -1))
-            return logits.float().logsumexp(-2).sigmoid()
+            odds = logits.float().exp().sum(-2)  # too large for a float is inf, and then the place is 1
+            return 1 - (1 + odds).reciprocal()
 
         return places
 

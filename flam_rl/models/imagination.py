@@ -121,7 +121,7 @@ class Imagination:
         count, worlds, _ = now.factors_KBS.shape
         device = now.factors_KBS.device
         uncontrolled = [factor for factor in range(count) if factor not in self.controlled]
-        order = torch.randperm(len(uncontrolled), generator=generator, device=device)
+        order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
         return self._advance(now, latent_actions_BCA, order, chance)
@@ -135,10 +135,8 @@ class Imagination:
     ) -> tuple[Imagined, Taken]:
         """`step` with its randomness drawn: factor `order_K[t]` moves at turn t, and where the prior acts it
         takes the first action code at which the cumulative probability exceeds `chance_KB1[t]`."""
-        choose, view, move = self._prepare(now)
-        factors, places, choose, view, move = (
-            part.index_select(0, order_K) for part in (*now, choose, view, move)
-        )
+        factors, places = (part.index_select(0, order_K) for part in now)
+        choose, view, move = self._prepare(factors)
         staying, came, left = places.sum(0), torch.zeros_like(places[0]), torch.zeros_like(places[0])
         following: list[Imagined] = []
         taken: list[torch.Tensor] = []
@@ -167,13 +165,13 @@ class Imagination:
             torch.stack(likelihood, -1) if likelihood else nothing,
         )
 
-    def _prepare(self, now: Imagined) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _prepare(self, factors_KBS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What every factor's move needs of itself, computed for all at once: hidden units of the prior
         `(K, B, hidden)`, where it looks `(K, B, looks, N)`, hidden units of the dynamics `(K, B, hidden)`."""
-        seen = self.flam.forward_dynamics.look(now.factors_BKS).transpose(0, 1)
-        look, choose, move = self._read(now.factors_KBS.to(self.dtype)).split(self._widths, -1)
-        view = self._view(nn.functional.gelu(look)).unflatten(-1, (-1, now.places_KBN.shape[-1])).softmax(-1)
-        return choose, view, move + self._see(seen.to(self.dtype))
+        seen = self._see(self.flam.forward_dynamics.interaction.factors_first(factors_KBS).to(self.dtype))
+        look, choose, move = self._read(factors_KBS.to(self.dtype)).split(self._widths, -1)
+        view = self._view(nn.functional.gelu(look)).unflatten(-1, (self.flam.latent_action_prior.looks, -1))
+        return choose, view.softmax(-1), move + seen
 
     def _log_probs(
         self,

@@ -62,8 +62,11 @@ class AttentionOverFactors(nn.Module):
 
     def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Float[torch.Tensor, "*B K S"]:
         """float `(..., K, S)` to the same shape."""
-        *lead, factors, dim = factors_BKS.shape
-        qkv = self.qkv(factors_BKS).view(*lead, factors, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.movedim(-3, 0).transpose(-2, -3)
+        return self.factors_first(factors_BKS.movedim(-2, 0)).movedim(0, -2)
+
+    def factors_first(self, factors_KBS: Float[torch.Tensor, "K *B S"]) -> Float[torch.Tensor, "K *B S"]:
+        """The same with factors first: float `(K, ..., S)`."""
+        qkv = self.qkv(factors_KBS).unflatten(-1, (3, self.heads, -1))
+        query, key, value = (part.movedim(0, -2) for part in qkv.unbind(-3))
         seen = nn.functional.scaled_dot_product_attention(query, key, value)
-        return factors_BKS + self.out(seen.transpose(-2, -3).reshape(*lead, factors, dim))
+        return factors_KBS + self.out(seen.movedim(-2, 0).flatten(-2))
