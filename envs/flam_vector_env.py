@@ -186,6 +186,7 @@ class FLAMVectorEnv(VectorEnv):
             self._imagination = Imagination(
                 self.world.flam, self.controlled, getattr(torch, precision), compile
             )
+            self._events = self.world.labels and self.world.labels.frozen_events()
             self._starts = self._imagination.begin(self.world.starts())
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
@@ -261,10 +262,9 @@ class FLAMVectorEnv(VectorEnv):
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _judge(self) -> tuple[np.ndarray, np.ndarray]:
-        labels = self.world.labels
-        if labels is None:
+        if self._events is None:
             return np.zeros(self.num_envs, np.float64), np.zeros(self.num_envs, bool)
-        rewards, terminated = labels.events(self.factors_BKS)
+        rewards, terminated = self._events(self.factors_BKS)
         return rewards.double().cpu().numpy(), terminated.cpu().numpy()
 
     def _restart(self, mask: np.ndarray) -> None:

@@ -30,7 +30,7 @@ from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.checkpoint import load_world
 from flam_rl.commands.results import write_results
 from flam_rl.data.clips import Clips, tokenize
-from flam_rl.envs.flam_vector_env import FLAMVectorEnv, observe
+from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.models.dynamics import DynamicsConfig
@@ -186,7 +186,9 @@ def precision_choice(bench: Bench, world: World) -> Json:
         with torch.inference_mode():
             for step in range(15):
                 generator = torch.Generator(world.device).manual_seed(step)
-                wanted = drawn[torch.randint(len(drawn), (BATCH, 1), generator=generator, device=world.device)]
+                wanted = drawn[
+                    torch.randint(len(drawn), (BATCH, 1), generator=generator, device=world.device)
+                ]
                 state, _ = imagination.step(state, wanted, generator)
             tokens.append(world.aggregate(state.factors_BKS).log_probs_BNV.argmax(-1))
     speed = {p: stepping(bench, world, "factors", BATCH, precision=p) for p in ("float32", "bfloat16")}
@@ -286,7 +288,9 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
     return {
         "factors": _exponent({k: step_of(k, 8) for k in factors}),
         "tokens": _exponent({side**2: step_of(4, side) for side in grids}),
-        "horizon": _exponent({t: bench(lambda t=t: world.imagine(lambda seen: seen, start, t)) for t in horizons}),
+        "horizon": _exponent(
+            {t: bench(lambda t=t: world.imagine(lambda seen: seen, start, t)) for t in horizons}
+        ),
         "num_envs": _exponent({n: step_of(4, 8, n) for n in sizes}),
     }
 
@@ -347,7 +351,9 @@ def summary(results: Json) -> str:
     lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
     for observation, speeds in results["env_steps_per_second"].items():
         lines.append(f"{observation:<10}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
-    lines.append(f"real task {results['real_task_steps_per_second']:,.0f}/s, x{results['imagined_over_real']:.0f}")
+    lines.append(
+        f"real task {results['real_task_steps_per_second']:,.0f}/s, x{results['imagined_over_real']:.0f}"
+    )
     for precision, found in results["roofline"].items():
         lines.append(
             f"roofline  {precision} {found['fraction']:.2f} of {found['peak_gflops']:.0f} GFLOP/s, "

@@ -24,7 +24,12 @@ class ActorCritic(nn.Module):
 
 
 def train(
-    env: gym.vector.VectorEnv, steps: int, seed: int, rollout: int = 32, gamma: float = 0.95, lam: float = 0.95
+    env: gym.vector.VectorEnv,
+    steps: int,
+    seed: int,
+    rollout: int = 32,
+    gamma: float = 0.95,
+    lam: float = 0.95,
 ) -> list[float]:
     """Train on a next-step autoreset vector env; returns the mean reward of a step, a rollout each."""
     torch.manual_seed(seed)

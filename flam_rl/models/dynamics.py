@@ -10,7 +10,10 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from .layers import AttentionOverFactors, linears, mlp, unit_rms
+from .layers import AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
+
+MOST_LOGIT = 30.0
+"""Logits of where the prior looks are kept within it, so that their exponentials never overflow."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,17 @@ class LatentActionPrior(nn.Module):
     actions that all factors and states share, fitted to the inferred ones as vector quantisation does
     (van den Oord et al. 2017). Factors move one after the other, in any order, and see where those before
     them went: factors that chose at once would walk into each other. A factor sees of the others only
-    their places: it looks at a few places of its choice, by attention over tokens, and feels how much of
-    each is taken. So what is learned of one neighbour holds for all. Own choice: the paper has no prior.
+    their places: it looks at a few places of its choice, by attention over rows times attention over columns,
+    and feels how much of each is taken. So what is learned of one neighbour holds for all. Own choice: the
+    paper has no prior.
+
+    Args:
+        grid: rows and columns of tokens.
     """
 
     spread_A: torch.Tensor
 
-    def __init__(self, config: DynamicsConfig, factor_dim: int, positions_ND: torch.Tensor) -> None:
+    def __init__(self, config: DynamicsConfig, factor_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.codes = VectorQuantize(
             config.latent_action_dim,
@@ -91,10 +98,10 @@ class LatentActionPrior(nn.Module):
             threshold_ema_dead_code=1,
             commitment_weight=1.0,
         )
-        dim = positions_ND.shape[1]
         self.looks = config.looks
-        self.look_at = mlp(factor_dim, config.hidden, config.looks * dim)
-        self.positions_ND = nn.Parameter(positions_ND.clone())
+        self.look_at = mlp(factor_dim, config.hidden, config.looks * config.hidden)
+        rows, columns = (sincos_axis(count, config.hidden // 2) for count in grid)
+        self.rows, self.columns = nn.Parameter(rows), nn.Parameter(columns)
         self.net = mlp(factor_dim + 3 * config.looks, config.hidden, config.action_codes, layers=3)
         self.register_buffer("spread_A", torch.ones(config.latent_action_dim))
 
@@ -104,12 +111,20 @@ class LatentActionPrior(nn.Module):
         return self.codes.codebook
 
     def view_map(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight `(looks * N, hidden)` and bias of the one linear map from hidden units of `look_at` to the
-        logits of where it looks: its last layer and the product with positions together."""
+        """Weight `((rows + columns) * looks, hidden)` and bias of the one linear map from hidden units of
+        `look_at` to the logits of where it looks: its last layer and the products with positions together."""
         _, last = linears(self.look_at)
-        positions = self.positions_ND / self.positions_ND.shape[1] ** 0.5
-        weight = positions @ last.weight.unflatten(0, (self.looks, -1))
-        return weight.flatten(0, 1), (last.bias.unflatten(0, (self.looks, -1)) @ positions.T).flatten()
+        positions = torch.block_diag(self.rows, self.columns) / self.rows.shape[1] ** 0.5
+        weight = last.weight.unflatten(0, (self.looks, -1)).movedim(0, 1)
+        bias = last.bias.unflatten(0, (self.looks, -1)).T
+        return torch.einsum("pd,dlh->plh", positions, weight).flatten(0, 1), (positions @ bias).flatten()
+
+    def view(self, hidden_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shares of rows `(..., rows, looks)` and of columns `(..., columns, looks)` that each look sees, of
+        the logits `(..., (rows + columns) * looks)` that `view_map` gives."""
+        logits = hidden_logits.unflatten(-1, (-1, self.looks)).clamp(-MOST_LOGIT, MOST_LOGIT)
+        row, column = logits.split([len(self.rows), len(self.columns)], -2)
+        return row.softmax(-2), column.softmax(-2)
 
     def logits(
         self,
@@ -127,17 +142,21 @@ class LatentActionPrior(nn.Module):
             places_BKN: where each factor is before anything moved, its share of each token.
             next_places_BKN: where factors moved to, read only where `moved_BIK` says that they did.
         """
-        query = self.look_at(asked_BIS).unflatten(-1, (self.looks, -1))
-        view_BIHN = (query @ self.positions_ND.T / self.positions_ND.shape[1] ** 0.5).softmax(-1)
-        taken_BIHK = view_BIHN @ places_BKN.transpose(-1, -2).unsqueeze(-3)
-        others = others_IK.unsqueeze(-2)
+        view = self.view(nn.functional.linear(self.look_at[:2](asked_BIS), *self.view_map()))
+        taken_BIKL = feel(places_BKN.unsqueeze(-3), *view)
+        others = others_IK.unsqueeze(-1)
         if next_places_BKN is None or moved_BIK is None:
-            staying = (taken_BIHK * others).sum(-1)
+            staying = (taken_BIKL * others).sum(-2)
             came = left = torch.zeros_like(staying)
         else:
-            moved = moved_BIK.unsqueeze(-2) & others
-            now_taken_BIHK = view_BIHN @ next_places_BKN.transpose(-1, -2).unsqueeze(-3)
-            staying = (taken_BIHK * (others & ~moved)).sum(-1)
-            came = (now_taken_BIHK * moved).sum(-1)
-            left = (taken_BIHK * moved).sum(-1)
+            moved = moved_BIK.unsqueeze(-1) & others
+            staying = (taken_BIKL * (others & ~moved)).sum(-2)
+            came = (feel(next_places_BKN.unsqueeze(-3), *view) * moved).sum(-2)
+            left = (taken_BIKL * moved).sum(-2)
         return self.net(torch.cat([asked_BIS, staying, came, left], -1))
+
+
+def feel(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """How much of `places`, `(..., P, N)`, each look sees, `(..., P, looks)`; looks as `LatentActionPrior.view`."""
+    across = places.unflatten(-1, (row.shape[-2], -1)).flatten(-3, -2) @ column
+    return (across.unflatten(-2, (-1, row.shape[-2])) * row.unsqueeze(-3)).sum(-2)

@@ -14,7 +14,6 @@ from ..types import LossAndMetrics
 from .aggregator import Aggregated, AggregatorConfig, make_aggregator
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics, LatentActionPrior
 from .factorizer import Factorizer, FactorizerConfig
-from .layers import sincos_positions
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,7 @@ class FLAM(nn.Module):
         self.factorizer = Factorizer(config.factorizer, looks_VP, keys_VE, queries_KE, activity_V, grid)
         self.inverse_dynamics = InverseDynamics(config.dynamics, dim)
         self.forward_dynamics = ForwardDynamics(config.dynamics, dim)
-        self.latent_action_prior = LatentActionPrior(
-            config.dynamics, dim, sincos_positions(*grid, config.factorizer.hidden)
-        )
+        self.latent_action_prior = LatentActionPrior(config.dynamics, dim, grid)
         self.aggregator = make_aggregator(config.aggregator, dim, grid, background_NV)
         weight_V = frequency_V.clamp_min(1e-6) ** -config.rarity_power
         self.register_buffer("weight_V", weight_V / (weight_V * frequency_V).sum())

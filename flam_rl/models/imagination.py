@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from .dynamics import MOST_LOGIT, feel
 from .flam import FLAM
 from .layers import linears, unit_rms
 
@@ -87,10 +88,13 @@ class Imagination:
             )
             self._widths = [look.out_features, choose.out_features, move.out_features]
             self._view = _Frozen(*prior.view_map(), dtype)
-            self._choose = [
-                _Frozen(choose.weight[:, size:], None, dtype),
-                *(_Frozen(layer.weight, layer.bias, dtype) for layer in choose_rest),
-            ]
+            axes = torch.eye(2).repeat_interleave(torch.tensor([len(prior.rows), len(prior.columns)]), 1)
+            total = torch.kron(axes, torch.eye(prior.looks)).to(prior.rows.device)
+            self._total = _Frozen(total, None, dtype)  # of rows and of columns, look by look
+            stayed, came, left = choose.weight[:, size:].split(prior.looks, 1)
+            self._stayed_or_left = _Frozen(torch.cat([stayed, left], 1), None, dtype)
+            self._came = _Frozen(came, None, dtype)
+            self._choose = [_Frozen(layer.weight, layer.bias, dtype) for layer in choose_rest]
             self._see = _Frozen(move.weight[:, size : 2 * size], None, dtype)
             self._act = _Frozen(move.weight[:, 2 * size :], None, dtype)
             self._move = [_Frozen(layer.weight, layer.bias, dtype) for layer in move_rest]
@@ -136,83 +140,83 @@ class Imagination:
         """`step` with its randomness drawn: factor `order_K[t]` moves at turn t, and where the prior acts it
         takes the first action code at which the cumulative probability exceeds `chance_KB1[t]`."""
         factors, places = (part.index_select(0, order_K) for part in now)
-        choose, view, move = self._prepare(factors)
-        staying, came, left = places.sum(0), torch.zeros_like(places[0]), torch.zeros_like(places[0])
+        choose, came_weight, row, column, move = self._prepare(factors, places)
+        came = torch.zeros_like(places[0])
         following: list[Imagined] = []
-        taken: list[torch.Tensor] = []
+        codes: list[torch.Tensor] = []
         likelihood: list[torch.Tensor] = []
+        through: list[torch.Tensor] = []
         for turn in range(len(factors)):
-            staying = staying - places[turn]
-            log_probs = self._log_probs(choose[turn], view[turn], staying, came, left)
+            felt = feel(came.to(self.dtype).unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
+            logits = self._logits(choose[turn], felt * came_weight[turn])
+            acted = None
             if turn < len(self.controlled):
                 assert latent_actions_BCA is not None
                 wanted = latent_actions_BCA[:, turn]
-                code, log_prior = snap(log_probs, wanted, self._codebook)
+                code, log_prior = snap(logits.log_softmax(-1), wanted, self._codebook)
                 likelihood.append(log_prior)
-                through = wanted - wanted.detach() if wanted.requires_grad else None
+                if wanted.requires_grad:
+                    through.append(wanted - wanted.detach())  # zeros that carry the gradient
+                    acted = self._act(through[-1].to(self.dtype))
             else:
-                code, through = _draw(log_probs, chance_KB1[turn]), None
-            action, moved = self._moved(factors[turn], move[turn], code, through)
-            taken.append(action)
+                code = _draw(logits.softmax(-1), chance_KB1[turn])
+            codes.append(code)
+            moved = self._moved(factors[turn], move[turn], code, acted)
             following.append(Imagined(moved, self._places(moved)))
-            came, left = came + following[-1].places_KBN, left + places[turn]
+            came = came + following[-1].places_KBN
 
         back = order_K.argsort()
         state = Imagined(*(torch.stack(part).index_select(0, back) for part in zip(*following, strict=True)))
+        taken = self._codebook[torch.stack(codes).index_select(0, back).T]
+        if through:
+            taken = taken.index_add(1, _index(self.controlled, taken.device), torch.stack(through, 1))
         nothing = chance_KB1.new_zeros(chance_KB1.shape[1], 0)
-        return state, Taken(
-            torch.stack(taken).index_select(0, back).transpose(0, 1),
-            torch.stack(likelihood, -1) if likelihood else nothing,
-        )
+        return state, Taken(taken, torch.stack(likelihood, -1) if likelihood else nothing)
 
-    def _prepare(self, factors_KBS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What every factor's move needs of itself, computed for all at once: hidden units of the prior
-        `(K, B, hidden)`, where it looks `(K, B, looks, N)`, hidden units of the dynamics `(K, B, hidden)`."""
+    def _prepare(self, factors_KBS: torch.Tensor, places_KBN: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What every factor's move needs that no other move changes, computed for all at once.
+
+        Returns:
+            hidden units of the prior but for what came before, `(K, B, hidden)`; scale of what came, and the
+            rows and columns where it is looked for; hidden units of the dynamics `(K, B, hidden)`.
+        """
+        prior = self.flam.latent_action_prior
         seen = self._see(self.flam.forward_dynamics.interaction.factors_first(factors_KBS).to(self.dtype))
         look, choose, move = self._read(factors_KBS.to(self.dtype)).split(self._widths, -1)
-        view = self._view(nn.functional.gelu(look)).unflatten(-1, (self.flam.latent_action_prior.looks, -1))
-        return choose, view.softmax(-1), move + seen
+        # The softmaxes of `prior.view` over short axes: a product sums faster, and what is felt is divided.
+        odds = self._view(nn.functional.gelu(look)).clamp(-MOST_LOGIT, MOST_LOGIT).exp()
+        row_total, column_total = self._total(odds).chunk(2, -1)
+        scale = (row_total * column_total).reciprocal()
+        row, column = odds.unflatten(-1, (-1, prior.looks)).split([len(prior.rows), len(prior.columns)], -2)
+        left = places_KBN.cumsum(0)
+        others = torch.stack([left[-1] - left, left - places_KBN], -2).to(self.dtype)
+        felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
+        return choose + self._stayed_or_left(felt), scale, row, column, move + seen
 
-    def _log_probs(
-        self,
-        choose_BH: torch.Tensor,
-        view_BLN: torch.Tensor,
-        staying_BN: torch.Tensor,
-        came_BN: torch.Tensor,
-        left_BN: torch.Tensor,
-    ) -> torch.Tensor:
-        """The prior of one factor, `(B, M)`: how much others take of the places that it looks at."""
-        others = torch.stack([staying_BN, came_BN, left_BN], -2).to(self.dtype)
-        felt = (others @ view_BLN.transpose(-1, -2)).flatten(-2)
-        first, middle, last = self._choose
-        hidden = nn.functional.gelu(choose_BH + first(felt))
-        return last(nn.functional.gelu(middle(hidden))).float().log_softmax(-1)
+    def _logits(self, choose_BH: torch.Tensor, came_BL: torch.Tensor) -> torch.Tensor:
+        """The prior of one factor, float32 `(B, M)`: `came_BL` is how much of what it looks at was taken since."""
+        middle, last = self._choose
+        hidden = nn.functional.gelu(choose_BH + self._came(came_BL))
+        return last(nn.functional.gelu(middle(hidden))).float()
 
     def _moved(
-        self,
-        factor_BS: torch.Tensor,
-        move_BH: torch.Tensor,
-        code_B: torch.Tensor,
-        through_BA: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latent action of an action code, and the next factor `(B, S)`; `through_BA` are zeros that carry
-        the gradient of what the caller wanted."""
-        action, acted = self._codebook[code_B], self._acted[code_B]
-        if through_BA is not None:
-            action, acted = action + through_BA, acted + self._act(through_BA.to(self.dtype))
+        self, factor_BS: torch.Tensor, move_BH: torch.Tensor, code_B: torch.Tensor, acted: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The next factor `(B, S)` under an action code; `acted` are zeros that carry a gradient."""
         middle, last = self._move
-        hidden = nn.functional.gelu(middle(nn.functional.gelu(move_BH + acted)))
-        return action, unit_rms(factor_BS + last(hidden).float())
+        hidden = move_BH + nn.functional.embedding(code_B, self._acted)
+        if acted is not None:
+            hidden = hidden + acted
+        return unit_rms(factor_BS + last(nn.functional.gelu(middle(nn.functional.gelu(hidden)))).float())
 
 
 def _index(factors: list[int], device: torch.device) -> torch.Tensor:
     return torch.tensor(factors, dtype=torch.int64, device=device)
 
 
-def _draw(log_probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
+def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
-    probs = log_probs_BM.exp()
-    mass = (probs * (probs >= PLAUSIBLE)).cumsum(-1)
+    mass = (probs_BM * (probs_BM >= PLAUSIBLE)).cumsum(-1)
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
 
 

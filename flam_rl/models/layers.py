@@ -29,8 +29,18 @@ def unit_rms(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.rms_norm(x, x.shape[-1:])
 
 
+def sincos_axis(count: int, dim: int) -> torch.Tensor:
+    """Fixed sine-cosine positions along one axis (Vaswani et al. 2017, sec. 3.5): float32 `(count, dim)`.
+
+    From half a period over the whole axis up to a period of 2.5 tokens.
+    """
+    frequency = torch.logspace(math.log10(math.pi / count), math.log10(0.8 * math.pi), dim // 2)
+    angle = torch.arange(count)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
 def sincos_positions(rows: int, columns: int, dim: int) -> torch.Tensor:
-    """Fixed 2-d sine-cosine positions (Vaswani et al. 2017, sec. 3.5, one half for each axis).
+    """Fixed 2-d sine-cosine positions, one half for each axis.
 
     Returns:
         float32 `(rows * columns, dim)`.
@@ -40,14 +50,8 @@ def sincos_positions(rows: int, columns: int, dim: int) -> torch.Tensor:
     """
     if dim % 4:
         raise ValueError(f"dim is {dim}; it must be a multiple of 4")
-    axes = []
-    for count in (rows, columns):
-        # Half a period over the whole axis up to a period of 2.5 tokens.
-        frequency = torch.logspace(math.log10(math.pi / count), math.log10(0.8 * math.pi), dim // 4)
-        angle = torch.arange(count)[:, None] * frequency
-        axes.append(torch.cat([angle.sin(), angle.cos()], -1))
-    rows_part = axes[0][:, None].expand(rows, columns, -1)
-    columns_part = axes[1][None].expand(rows, columns, -1)
+    rows_part = sincos_axis(rows, dim // 2)[:, None].expand(rows, columns, -1)
+    columns_part = sincos_axis(columns, dim // 2)[None].expand(rows, columns, -1)
     return torch.cat([rows_part, columns_part], -1).reshape(rows * columns, dim)
 
 
