@@ -314,11 +314,11 @@ def training(world: World, device: torch.device, quick: bool) -> dict[str, float
     tokenizer = train_tokenizer(video, TokenizerConfig(), settings, 0, device, log)
     tokens = tokenizer.grid[0] * tokenizer.grid[1]
     result = {"tokenizer_frames_per_second": steps * settings.batch / tokens / (time.perf_counter() - began)}
-    episodes = tokenize(world.tokenizer, video)
-    flam = make_flam(world.tokenizer, episodes, FLAMConfig(), 0).to(device)
+    codes = tokenize(world.tokenizer, video)
+    flam = make_flam(world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
     began = time.perf_counter()
     recipe = WorldTrainingConfig(steps=steps)
-    train_world(flam, Clips(episodes, 0), recipe, log)
+    train_world(flam, Clips(codes, 0), recipe, log)
     result["world_frames_per_second"] = steps * recipe.frames / (time.perf_counter() - began)
     ppo = ImaginationConfig(steps=8192 if quick else 65_536, checks=2)
     began = time.perf_counter()

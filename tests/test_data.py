@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.data.clips import Clips
+from flam_rl.checkpoint import load_world
+from flam_rl.data.clips import Clips, Codes, tokenize
 from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
 from flam_rl.data.video import VideoFilesConfig, read_video_folder
 from flam_rl.types import LabelledTransitions, Video
@@ -109,11 +110,24 @@ def test_a_folder_without_video_is_explained(tmp_path: Path) -> None:
 
 
 def test_clips_are_successive_frames_of_one_episode() -> None:
-    episodes = [torch.arange(10)[:, None], 100 + torch.arange(4)[:, None]]
-    clips = Clips(episodes, seed=0)
+    codes = Codes(torch.tensor([*range(10), *range(100, 104)], dtype=torch.uint8)[:, None], (10, 4))
+    clips = Clips(codes, seed=0)
     drawn = clips.sample(200, 4)[..., 0]
     assert (drawn.diff(dim=1) == 1).all()
     assert set(drawn[:, 0].tolist()) == {*range(7), 100}
-    assert torch.equal(Clips(episodes, seed=1).sample(5, 2), Clips(episodes, seed=1).sample(5, 2))
+    assert torch.equal(Clips(codes, seed=1).sample(5, 2), Clips(codes, seed=1).sample(5, 2))
     with pytest.raises(ValueError, match="the longest episode has 10"):
         clips.sample(1, 11)
+
+
+def test_tokenized_video_is_the_same_in_memory_and_mapped_from_a_file(tmp_path: Path, video: Video) -> None:
+    few, world = Video(video.episodes[:3]), load_world("multigrid")
+    held, mapped = (
+        tokenize(world.tokenizer, few),
+        tokenize(world.tokenizer, few, tmp_path / "codes.npy", batch=7),
+    )
+    assert held.frames_FN.dtype == mapped.frames_FN.dtype == torch.uint8
+    assert torch.equal(held.frames_FN, mapped.frames_FN)
+    assert (tmp_path / "codes.npy").stat().st_size < 64 * few.frames + 200
+    for codes, frames in zip(mapped.episodes, few.episodes, strict=True):
+        assert torch.equal(codes.long(), world.encode(torch.as_tensor(frames)))

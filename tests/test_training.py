@@ -33,9 +33,9 @@ def train_briefly(video: Video, seed: int = 0, checkpoint: Path | None = None, c
             video, TokenizerConfig(), TokenizerTrainingConfig(steps=20), seed, CPU, log
         )
         codes = tokenize(tokenizer, video)
-        flam = make_flam(tokenizer, codes, FLAMConfig(), seed)
+        flam = make_flam(tokenizer, codes.episodes, FLAMConfig(), seed)
         train_world(flam, Clips(codes, seed), config, log, checkpoint=checkpoint)
-        return train_prior(flam, codes, config, seed, log)
+        return train_prior(flam, codes.episodes, config, seed, log)
 
 
 def same(a: FLAM, b: FLAM) -> bool:
@@ -84,7 +84,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, v
     with Log(None) as log:
         tokenizer = train_tokenizer(few, TokenizerConfig(), TokenizerTrainingConfig(steps=20), 0, CPU, log)
         codes = tokenize(tokenizer, few)
-        flam = make_flam(tokenizer, codes, FLAMConfig(), 0)
+        flam = make_flam(tokenizer, codes.episodes, FLAMConfig(), 0)
         with pytest.raises(Interrupted):
             train_world(flam, Clips(codes, 0), BRIEF, log, interrupt, tmp_path / "checkpoint.pt")
     assert same(whole, train_briefly(few, checkpoint=tmp_path / "checkpoint.pt"))
@@ -126,8 +126,10 @@ def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> No
     with Log(None) as log:
         tokenizer = train_tokenizer(video, TokenizerConfig(), TokenizerTrainingConfig(steps=800), 0, CPU, log)
         codes = tokenize(tokenizer, video)
-        flam = train_world(make_flam(tokenizer, codes, FLAMConfig(), 0), Clips(codes, 0), config, log)
-    world = World(tokenizer, flam, torch.stack([codes[0][:4]]), WorldInfo())
+        flam = train_world(
+            make_flam(tokenizer, codes.episodes, FLAMConfig(), 0), Clips(codes, 0), config, log
+        )
+    world = World(tokenizer, flam, torch.stack([codes.episodes[0][:4]]), WorldInfo())
     held_out = Video(tuple(e.frames for e in test))
     assert evaluate_prediction(world, held_out)["token_accuracy_changed"]["1"] > 0.7
     found = evaluate_correspondence(world, held_out, [e.entities for e in test], iterations=10)

@@ -76,9 +76,9 @@ def train(config: TrainConfig) -> None:
         tokenizer = train_tokenizer(
             training, config.tokenizer, config.tokenizer_training, config.seed, device, log
         )
-        codes = tokenize(tokenizer, training)
-        flam = make_flam(tokenizer, codes, config.flam, config.seed).to(device)
-        starts = _starts(tokenize(tokenizer, held_out), config.flam.factorizer.window)
+        codes = tokenize(tokenizer, training, config.out / "codes.npy")
+        flam = make_flam(tokenizer, codes.episodes, config.flam, config.seed).to(device)
+        starts = _starts(tokenize(tokenizer, held_out).episodes, config.flam.factorizer.window)
         task_id, task_kwargs = _task(config.data) if dataset else ("", {})
         task = gym.make(task_id, **task_kwargs) if task_id else None
         info = WorldInfo(
@@ -94,7 +94,7 @@ def train(config: TrainConfig) -> None:
         train_world(
             flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
         )
-        train_prior(flam, codes, config.world, config.seed, log)
+        train_prior(flam, codes.episodes, config.world, config.seed, log)
     if dataset and config.labels:
         world.labels, adapter = fit_labels(
             world, read_labelled(config.data, config.labels, config.seed), config.labels, seed=config.seed
@@ -116,7 +116,8 @@ def train(config: TrainConfig) -> None:
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results)
     write_pictures(world, held_out, results, config.out)
-    (config.out / "checkpoint.pt").unlink(missing_ok=True)
+    for scratch in ("checkpoint.pt", "codes.npy"):
+        (config.out / scratch).unlink(missing_ok=True)
     print(summary(results))
     print(
         f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
@@ -148,8 +149,7 @@ def _starts(episodes: list[torch.Tensor], window: int, most: int = 1024) -> torc
         padded = torch.cat([codes[:1].expand(window - 1, -1), codes])
         clips += [padded[start : start + window] for start in range(0, len(codes) - 1, 4)]
     keep = np.linspace(0, len(clips) - 1, min(most, len(clips))).astype(int)
-    starts = torch.stack([clips[i] for i in keep])
-    return starts.to(torch.uint8 if int(starts.max()) < 256 else torch.int16)
+    return torch.stack([clips[i] for i in keep])
 
 
 def _task(data: Path) -> tuple[str, Json]:

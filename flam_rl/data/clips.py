@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -9,32 +13,55 @@ from ..models.tokenizer import Tokenizer
 from ..types import Video
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Tokenized video: a 64x64 frame is 64 small integers.
+
+    Attributes:
+        frames_FN: uint8 or int16 `(frames, N)`, all episodes one after the other; may be mapped from a file.
+        lengths: frames of each episode.
+    """
+
+    frames_FN: torch.Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def episodes(self) -> list[torch.Tensor]:
+        """The codes of each episode `(T, N)`: views."""
+        return list(self.frames_FN.split(list(self.lengths)))
+
+
 @torch.inference_mode()
-def tokenize(tokenizer: Tokenizer, video: Video, batch: int = 512) -> list[torch.Tensor]:
-    """Codes int64 `(T, N)` of each episode: done once, a 64x64 frame is then 64 small integers."""
+def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batch: int = 512) -> Codes:
+    """The codes of `video`: made once, an episode at a time.
+
+    Args:
+        cache: file to keep them in, mapped instead of held in memory: a byte or two a token.
+        batch: frames encoded at once.
+    """
     device = tokenizer.codebook.device
-    return [
-        torch.cat(
-            [tokenizer.encode(torch.as_tensor(part).to(device)).cpu() for part in _parts(episode, batch)]
-        )
-        for episode in video.episodes
-    ]
-
-
-def _parts(episode: np.ndarray, batch: int) -> list[np.ndarray]:
-    return [episode[start : start + batch] for start in range(0, len(episode), batch)]
+    lengths = tuple(len(episode) for episode in video.episodes)
+    shape = (sum(lengths), math.prod(tokenizer.grid))
+    dtype = np.uint8 if len(tokenizer.codebook) <= 256 else np.int16
+    codes = np.lib.format.open_memmap(cache, "w+", dtype, shape) if cache else np.empty(shape, dtype)
+    first = 0
+    for episode in video.episodes:
+        for start in range(0, len(episode), batch):
+            part = tokenizer.encode(torch.as_tensor(episode[start : start + batch]).to(device))
+            codes[first : first + len(part)] = part.cpu().numpy()
+            first += len(part)
+    return Codes(torch.from_numpy(codes), lengths)
 
 
 class Clips:
     """Random clips of codes, drawn with a generator of its own.
 
-    Args:
-        episodes: int64 `(T, N)` each; an episode too short for a clip is drawn from only for shorter ones.
+    An episode too short for a clip is drawn from only for shorter ones.
     """
 
-    def __init__(self, episodes: list[torch.Tensor], seed: int) -> None:
-        self.codes = torch.cat(episodes)
-        self.lengths = np.array([len(episode) for episode in episodes])
+    def __init__(self, codes: Codes, seed: int) -> None:
+        self.frames_FN = codes.frames_FN
+        self.lengths = np.array(codes.lengths)
         self.first = np.cumsum(np.concatenate([[0], self.lengths[:-1]]))
         self.generator = torch.Generator().manual_seed(seed)
         self._starts: dict[int, torch.Tensor] = {}
@@ -63,4 +90,4 @@ class Clips:
             self._starts[frames] = torch.as_tensor(found)
         starts = self._starts[frames]
         drawn = starts[torch.randint(len(starts), (batch,), generator=self.generator)]
-        return self.codes[drawn[:, None] + torch.arange(frames)]
+        return self.frames_FN[drawn[:, None] + torch.arange(frames)].long()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .layers import linears, mlp, sincos_positions
+from .layers import MOST_LOGIT, linears, mlp, sincos_axis, sincos_positions
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class CompetitiveAggregator(nn.Module):
     """Each factor proposes parts, a look and where it is; parts and a static background compete for tokens.
 
     `p_n(v) = sum_c alpha_cn p_c(v)` with `alpha` a softmax over all parts of all factors and the
-    background. Own choice: with the paper's transformer a factor can draw what another one holds.
+    background; the logit of a part at a token is that of its row plus that of its column. Own choice:
+    with the paper's transformer a factor can draw what another one holds.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class CompetitiveAggregator(nn.Module):
         super().__init__()
         self.parts, self.codes = config.parts, background_NV.shape[1]
         self.draw = mlp(factor_dim, config.hidden, config.parts * (self.codes + config.hidden + 1))
-        self.places_ND = nn.Parameter(sincos_positions(*grid, config.hidden))
+        rows, columns = (sincos_axis(count, config.hidden // 2) for count in grid)
+        self.rows, self.columns = nn.Parameter(rows), nn.Parameter(columns)
         self.background_NV = nn.Parameter((background_NV + 1e-4).log())
         self.background_N = nn.Parameter(torch.zeros(grid[0] * grid[1]))
 
@@ -71,31 +73,45 @@ class CompetitiveAggregator(nn.Module):
         return (where - self.background_N).sigmoid()
 
     def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-        """`places` with the weights as they are now, for the fifth of its cost: the looks are not computed, and
-        what makes a place from a hidden unit is one product in `dtype`."""
+        """`places` with the weights as they are now, for a fifth of its cost: looks are not computed, what makes
+        a row or a column from hidden units is one product in `dtype`, and parts are summed as odds."""
         first, last = linears(self.draw)
-        weight, bias = last.weight.unflatten(0, (self.parts, -1)), last.bias.unflatten(0, (self.parts, -1))
-        positions = self.places_ND / self.places_ND.shape[1] ** 0.5
-        where = positions @ weight[:, self.codes : -1] + weight[:, -1:]
-        offset = bias[:, self.codes : -1] @ positions.T + bias[:, -1:] - self.background_N
+        positions = self._positions()
+        weight, bias = (
+            part.unflatten(0, (self.parts, -1))[:, self.codes :] for part in (last.weight, last.bias)
+        )
         maps = [
             part.detach().to(dtype).contiguous()
-            for part in (first.weight, first.bias, where.flatten(0, 1), offset.flatten())
+            for part in (
+                first.weight,
+                first.bias,
+                (positions @ weight).flatten(0, 1),
+                (bias @ positions.T).flatten(),
+            )
         ]
+        scale = (-self.background_N.detach()).exp()
 
         def places(factors: torch.Tensor) -> torch.Tensor:
             hidden = nn.functional.gelu(nn.functional.linear(factors.to(dtype), maps[0], maps[1]))
-            logits = nn.functional.linear(hidden, maps[2], maps[3]).unflatten(-1, (self.parts, -1))
-            odds = logits.float().exp().sum(-2)  # too large for a float is inf, and then the place is 1
-            return 1 - (1 + odds).reciprocal()
+            logits = nn.functional.linear(hidden, maps[2], maps[3]).float().clamp(-MOST_LOGIT, MOST_LOGIT)
+            odds = logits.exp().unflatten(-1, (self.parts, -1))
+            row, column = odds.split([len(self.rows), len(self.columns)], -1)
+            return 1 - (1 + (row.transpose(-1, -2) @ column).flatten(-2) * scale).reciprocal()
 
         return places
 
     def _draw(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of each part's look `(..., K, parts, V)` and place `(..., K, parts, N)`."""
-        drawn = self.draw(factors_BKS).unflatten(-1, (self.parts, -1))
-        look, query, height = drawn.split([self.codes, drawn.shape[-1] - self.codes - 1, 1], -1)
-        return look, query @ self.places_ND.T / self.places_ND.shape[1] ** 0.5 + height
+        look, query = self.draw(factors_BKS).unflatten(-1, (self.parts, -1)).tensor_split([self.codes], -1)
+        logits = (query @ self._positions().T).clamp(-MOST_LOGIT, MOST_LOGIT)
+        row, column = logits.split([len(self.rows), len(self.columns)], -1)
+        return look, (row.unsqueeze(-1) + column.unsqueeze(-2)).flatten(-2)
+
+    def _positions(self) -> torch.Tensor:
+        """What the query of a part, halves for rows and for columns and a height, is multiplied with."""
+        positions = torch.block_diag(self.rows, self.columns) / (2 * self.rows.shape[1]) ** 0.5
+        height = torch.cat([torch.ones_like(self.rows[:, :1]), torch.zeros_like(self.columns[:, :1])])
+        return torch.cat([positions, height], 1)
 
 
 class TransformerAggregator(nn.Module):

@@ -10,10 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from .layers import AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
-
-MOST_LOGIT = 30.0
-"""Logits of where the prior looks are kept within it, so that their exponentials never overflow."""
+from .layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .dynamics import MOST_LOGIT, feel
+from .dynamics import feel
 from .flam import FLAM
-from .layers import linears, unit_rms
+from .layers import MOST_LOGIT, linears, unit_rms
 
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination."""

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+MOST_LOGIT = 30.0
+"""Logits of rows and of columns are kept within it: the exponential of a sum of two never overflows."""
+
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:
     """`layers` linear maps with a GELU between each two."""

@@ -43,7 +43,7 @@ class WorldTrainingConfig:
 
 
 def make_flam(tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int) -> FLAM:
-    """A FLAM whose factors start from what moves together in `episodes` of codes int64 `(T, N)`."""
+    """A FLAM whose factors start from what moves together in `episodes` of codes `(T, N)`."""
     looks = tokenizer.looks()
     statistics = code_statistics([e.numpy() for e in episodes], tokenizer.grid, len(looks))
     keys, queries = coherent_keys(statistics, config.factorizer.factors, seed=seed)
@@ -76,7 +76,9 @@ def train_world(
         checkpoint: file to save the state to every `checkpoint_every` steps, and to go on from if it is there.
     """
     device = flam.weight_V.device
-    optimizer = torch.optim.AdamW(flam.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(
+        flam.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4, fused=True
+    )
     flam.train()
     first = 0
     if checkpoint is not None and checkpoint.exists():
@@ -122,11 +124,13 @@ def train_prior(
     """The prior of latent actions, with the rest of `flam` as it is: which code was taken, given the factors.
 
     Args:
-        episodes: codes int64 `(T, N)` each.
+        episodes: codes `(T, N)` each.
     """
     now, imagined, places, next_places, index = _prior_data(flam, episodes)
     prior = flam.latent_action_prior
-    optimizer = torch.optim.AdamW(prior.parameters(), config.prior_learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(
+        prior.parameters(), config.prior_learning_rate, weight_decay=1e-2, fused=True
+    )
     generator = torch.Generator().manual_seed(seed)
     flam.eval()
     for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
@@ -153,7 +157,7 @@ def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor,
     codebook = flam.latent_action_prior.codebook
     columns: list[list[torch.Tensor]] = [[], [], [], [], []]
     for codes in episodes:
-        factors = flam.factorize(codes[None].to(device))
+        factors = flam.factorize(codes[None].to(device).long())
         taken = torch.cdist(flam.infer_actions(factors).mean, codebook[None]).argmin(-1)[0]
         factors = factors[0]
         predicted = flam.step(factors[:-1], codebook[taken])
