@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
+from ..models.heads import FrozenEvents
 from ..models.imagination import Imagination, Imagined
 from ..models.world import World
 
@@ -91,8 +92,10 @@ def observe(
         seen, bound = factors_BKS, world.factor_dim**0.5
         shape: tuple[int, ...] = (world.factors * world.factor_dim,)
     else:
-        codes = world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)
-        seen = world.paint(codes) if observation == "pixels" else world.tokenizer.codebook[codes]
+        if observation == "pixels":
+            seen = world.draw(factors_BKS)
+        else:
+            seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)]
         shape, bound = tuple(seen.shape[1:]), None
     if out is None:
         out = np.empty((len(seen), *shape), np.uint8 if observation == "pixels" else np.float32)
@@ -186,7 +189,7 @@ class FLAMVectorEnv(VectorEnv):
             self._imagination = Imagination(
                 self.world.flam, self.controlled, getattr(torch, precision), compile
             )
-            self._events = self.world.labels and self.world.labels.frozen_events()
+            self._events = FrozenEvents(self.world.labels) if self.world.labels else None
             self._starts = self._imagination.begin(self.world.starts())
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]

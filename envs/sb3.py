@@ -37,13 +37,17 @@ class SB3FLAMVecEnv(VecEnv):
             infos.pop(key, None)
         split = self._split(infos)
         done = terminated | truncated
-        for index in np.flatnonzero(done):
-            split[index]["terminal_observation"] = final[index]
-            split[index]["TimeLimit.truncated"] = bool(truncated[index])
+        for index in np.flatnonzero(done):  # Stable-Baselines3 wants a dictionary of each that ended
+            split[index] |= {
+                "terminal_observation": final[index],
+                "TimeLimit.truncated": bool(truncated[index]),
+            }
         return observations, rewards.astype(np.float32), done, split
 
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{key: value[index] for key, value in infos.items()} for index in range(self.num_envs)]
+        return [dict(zip(infos, row, strict=True)) for row in zip(*infos.values(), strict=True)] or [
+            {} for _ in range(self.num_envs)
+        ]
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Seed the next reset; one generator draws for the whole batch."""

@@ -8,10 +8,14 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
+import plain_ppo
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
 
 import flam_rl
 from flam_rl.envs import DecodedEnv, FLAMEnv, make_sb3_vec_env
@@ -170,10 +174,75 @@ def test_sb3_vec_env() -> None:
     assert dones.any()
     for done, info in zip(dones, infos, strict=True):
         assert ("terminal_observation" in info) == bool(done)
+        assert ("TimeLimit.truncated" in info) == bool(done)
     assert env.get_attr("horizon") == [3] * 6
+    assert env.env_method("render", indices=[0])[0][0].shape == (64, 64, 3)
+    env.set_attr("horizon", 9)
+    assert env.get_attr("horizon", [1]) == [9]
+    env.seed(0)
+    again = env.reset()
+    env.seed(0)
+    assert np.array_equal(env.reset(), again)
     assert len(env.get_images()) == 6
     with pytest.raises(ValueError, match="allowed is 'FLAM-v0'"):
         make_sb3_vec_env("CartPole-v1")
+
+
+def test_observations_without_copies_hold_until_the_step_after_the_next() -> None:
+    own, shared = (gym.make_vec("FLAM-v0", num_envs=5, copy=copy) for copy in (True, False))
+    actions = np.zeros(own.action_space.shape, np.float32)
+    before = [env.reset(seed=0)[0] for env in (own, shared)]
+    kept = before[1].copy()
+    for _ in range(4):
+        after = [env.step(actions)[0] for env in (own, shared)]
+        assert np.array_equal(*after)
+        assert np.array_equal(before[1], kept)  # one step later it is still what it was
+        before, kept = after, after[1].copy()
+    assert np.shares_memory(shared.step(actions)[0], before[1]) is False
+    assert np.shares_memory(shared.step(actions)[0], before[1])
+
+
+def test_only_ended_worlds_start_anew() -> None:
+    venv = gym.make_vec("FLAM-v0", num_envs=64, horizon=50, autoreset_mode="SameStep").unwrapped
+    venv.action_space.seed(0)
+    venv.reset(seed=0)
+    for _ in range(30):
+        elapsed = venv._elapsed.copy()
+        _, _, terminated, truncated, infos = venv.step(venv.action_space.sample())
+        ended = terminated | truncated
+        assert (venv._elapsed[ended] == 0).all()
+        assert (venv._elapsed[~ended] == elapsed[~ended] + 1).all()
+        if ended.any() and not ended.all():
+            final, seen = infos["final_obs"], venv._observe()
+            assert np.array_equal(final[~ended], seen[~ended])
+            assert not np.array_equal(final[ended], seen[ended])
+            return
+    raise AssertionError("no world ended in 30 steps")
+
+
+def test_bfloat16_and_wrong_precisions() -> None:
+    env = gym.make_vec("FLAM-v0", num_envs=3, precision="bfloat16")
+    env.reset(seed=0)
+    assert env.step(np.zeros((3, 4), np.float32))[0].dtype == np.float32
+    with pytest.raises(ValueError, match="precision is 'int4'; allowed are 'float32', 'bfloat16'"):
+        gym.make_vec("FLAM-v0", num_envs=3, precision="int4")
+
+
+@pytest.mark.learning
+def test_a_plain_ppo_that_knows_only_gymnasium_learns_in_imagination() -> None:
+    env = gym.make_vec("FLAM-v0", num_envs=64, control="agent", horizon=32)
+    history = plain_ppo.train(env, 80_000, seed=0)
+    assert np.mean(history[-5:]) > 2 * np.mean(history[:5])
+
+
+@pytest.mark.learning
+def test_stable_baselines3_ppo_learns_in_imagination() -> None:
+    env = VecMonitor(make_sb3_vec_env(num_envs=64, control="agent", horizon=32))
+    env.seed(0)
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=512, learning_rate=1e-3, gamma=0.95, seed=0)
+    untrained = evaluate_policy(model, env, 64, deterministic=False)[0]
+    model.learn(80_000)
+    assert evaluate_policy(model, env, 64, deterministic=False)[0] > untrained + 0.2
 
 
 def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) -> None:

@@ -11,7 +11,13 @@ import pytest
 import flam_rl
 from flam_rl.evaluation.correspondence import dci, evaluate_correspondence
 from flam_rl.evaluation.imagination import imagination_validity
-from flam_rl.evaluation.pictures import matrix_picture, prediction_picture, write_gif
+from flam_rl.evaluation.pictures import (
+    factor_colors,
+    matrix_picture,
+    prediction_picture,
+    reconstruction_picture,
+    write_gif,
+)
 from flam_rl.evaluation.prediction import evaluate_prediction
 from flam_rl.types import Video
 
@@ -79,6 +85,10 @@ def test_pictures_are_pictures(world, video: Video, tmp_path: Path) -> None:
     assert strip.dtype == np.uint8
     assert strip.shape[2] == 3
     assert strip.std() > 20
+    rebuilt = reconstruction_picture(world, video.episodes[0][:3])
+    assert rebuilt.shape[2] == 3
+    red, *_ = sorted(factor_colors(world).tolist(), key=lambda color: color[1] + color[2] - color[0])
+    assert red[0] > 200 > 100 > max(red[1:])  # the caller's agent is red, and so is its factor's mask
     assert matrix_picture(np.eye(4), "title").shape[2] == 3
     write_gif(tmp_path / "a.gif", list(video.episodes[0][:5]))
     assert (tmp_path / "a.gif").read_bytes()[:4] == b"GIF8"

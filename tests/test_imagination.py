@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
 from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined
 from flam_rl.models.world import World
 
@@ -161,3 +162,17 @@ def test_any_factors_can_be_controlled(world: World, controlled: list[int]) -> N
     assert state.factors_BKS.shape == (6, world.factors, world.factor_dim)
     assert taken.log_prior_BC.shape == (6, len(controlled))
     assert np.allclose(state.factors_KBS.square().mean(-1).numpy(), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("reward_sees", "termination_sees"), [((1,), (1,)), ((0, 1, 2, 3), (1,)), ((2,), (0, 3))]
+)
+def test_events_in_two_products_are_those_of_the_heads(
+    reward_sees: tuple[int, ...], termination_sees: tuple[int, ...]
+) -> None:
+    reward, termination = EventHead(8, reward_sees, 0.7), EventHead(8, termination_sees, 1.0)
+    factors = torch.randn(200, 4, 8)
+    found = FrozenEvents(Labels(0, Adapter(8, 4, 4), reward, termination, 10))(factors)
+    assert torch.allclose(found[0], (reward(factors) > 0.5) * 0.7)
+    assert torch.equal(found[1], termination(factors) > 0.5)
+    assert 0 < found[1].float().mean() < 1

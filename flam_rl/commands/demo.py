@@ -20,7 +20,6 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import ImaginationConfig, Judgement, train_in_imagination
 from ..checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv
-from ..envs.flam_vector_env import observe
 from ..envs.tasks.record import record_episodes
 from ..evaluation.pictures import enlarge, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
@@ -155,7 +154,7 @@ def rollout_frames(
         real = task.render()
         while not (done and finished):
             factors = state.factors_BKS
-            imagined = observe(world, factors, "pixels")[0]
+            imagined = world.draw(factors)[0].numpy()
             frames.append(_side_by_side([real, imagined, mask_picture(world, factors)[0]]))
             if not done:
                 action = model.predict(observation, deterministic=True)[0]

@@ -19,7 +19,12 @@ from ..data.clips import Clips, tokenize
 from ..data.minari import is_dataset, read_entities, read_labelled, read_video
 from ..data.video import VideoFilesConfig, read_video_folder
 from ..evaluation.correspondence import evaluate_correspondence
-from ..evaluation.pictures import mask_picture, matrix_picture, prediction_picture
+from ..evaluation.pictures import (
+    mask_picture,
+    matrix_picture,
+    prediction_picture,
+    reconstruction_picture,
+)
 from ..models.flam import FLAMConfig
 from ..models.tokenizer import TokenizerConfig
 from ..models.world import World, WorldInfo
@@ -54,6 +59,8 @@ class TrainConfig:
     """Episodes of the random agent on the real task, for the reward rate."""
     seed: int = 0
     device: DeviceName = "auto"
+    deterministic: bool = False
+    """Same seed, same weights on CUDA too; slower there."""
     files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
@@ -71,7 +78,7 @@ def train(config: TrainConfig) -> None:
     order = np.random.default_rng(config.seed).permutation(len(video.episodes))
     training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
     _save_config(config)
-    seed_everything(config.seed)
+    seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
         tokenizer = train_tokenizer(
             training, config.tokenizer, config.tokenizer_training, config.seed, device, log
@@ -173,6 +180,7 @@ def _log_pictures(
 ) -> None:
     world.flam.eval()
     episode = max(video.episodes, key=len)
+    log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
     log.picture("world/prediction", prediction_picture(world, episode), step)
     with torch.no_grad():
         factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]

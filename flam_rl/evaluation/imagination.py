@@ -61,7 +61,7 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
     for step in range(1, CHECKED[-1] + 1):
         state, _ = imagination.step(state, generator=generator)
         if step in CHECKED:
-            frames = (world.draw(state.factors_BKS) * 255).round().to(torch.uint8).cpu().numpy()
+            frames = world.draw(state.factors_BKS).cpu().numpy()
             result[str(step)] = float(valid_frames(frames, tiles, owner).mean())
     return result
 

@@ -16,21 +16,6 @@ from matplotlib.figure import Figure
 
 from ..models.world import World
 
-PALETTE = np.array(
-    [
-        (230, 85, 85),
-        (90, 140, 235),
-        (175, 95, 220),
-        (235, 205, 80),
-        (120, 200, 130),
-        (240, 150, 70),
-        (120, 210, 220),
-        (200, 200, 200),
-    ],
-    np.float32,
-)
-"""A colour for each factor."""
-
 
 def figure_to_image(figure: Figure) -> np.ndarray:
     """uint8 `(H, W, 3)`; closes the figure."""
@@ -46,12 +31,32 @@ def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
 
 
 @torch.inference_mode()
+def factor_colors(world: World, starts: int = 64) -> np.ndarray:
+    """The mean colour of what each factor draws in held-out frames, as bright as it gets: float `(K, 3)` in
+    0..255, so that the mask of a red agent is red."""
+    clips = world.starts_STN[:: max(1, len(world.starts_STN) // starts)].long()
+    factors = world.factorize(clips)[:, -1]
+    patches = world.tokenizer.patches(world.draw(factors)).float()
+    colors = patches.unflatten(-1, (-1, 3)).mean(-2)
+    mean = torch.einsum("bkn,bnc->kc", world.aggregate(factors).masks_BKN, colors)
+    return (230 * mean / mean.amax(-1, keepdim=True).clamp_min(1e-6)).cpu().numpy()
+
+
+@torch.inference_mode()
 def mask_picture(world: World, factors_BKS: torch.Tensor) -> np.ndarray:
-    """Each factor's mask in its colour: uint8 `(B, H, W, 3)`."""
+    """Each factor's mask in the colour of what it draws: uint8 `(B, H, W, 3)`."""
     masks = world.aggregate(factors_BKS).masks_BKN.unflatten(-1, world.tokenizer.grid).cpu().numpy()
-    colors = PALETTE[np.arange(masks.shape[1]) % len(PALETTE)]
-    picture = np.einsum("bkrc,kx->brcx", masks, colors).clip(0, 255).astype(np.uint8)
+    picture = np.einsum("bkrc,kx->brcx", masks, factor_colors(world)).clip(0, 255).astype(np.uint8)
     return enlarge(picture, world.tokenizer.config.patch)
+
+
+@torch.inference_mode()
+def reconstruction_picture(world: World, frames: np.ndarray) -> np.ndarray:
+    """Rows: true, by the tokenizer alone, by tokenizer and factors. Frames uint8 `(T, H, W, 3)` of an episode."""
+    z = world.encode(torch.as_tensor(frames, device=world.device))
+    drawn = world.draw(world.factorize(z[None])[0])
+    rows = {"true": frames, "tokenizer": world.paint(z).cpu().numpy(), "factors": drawn.cpu().numpy()}
+    return _strip(rows, [f"t = {t}" for t in range(len(frames))])
 
 
 @torch.inference_mode()
@@ -64,25 +69,28 @@ def prediction_picture(
     factors = world.factorize(z[None])
     unrolled = world.flam.unroll(factors[:, 0], world.infer_actions(factors).mean)[0]
     shown = [0, *(h for h in horizons if h < len(frames))]
-    rows = [
-        frames[shown].cpu().numpy(),
-        _bytes(world.decode(z[shown])),
-        _bytes(world.draw(unrolled[shown])),
-        mask_picture(world, unrolled[shown]),
-    ]
+    rows = {
+        "true": frames[shown].cpu().numpy(),
+        "reconstructed": world.paint(z[shown]).cpu().numpy(),
+        "predicted": world.draw(unrolled[shown]).cpu().numpy(),
+        "factor masks": mask_picture(world, unrolled[shown]),
+    }
+    return _strip(rows, [f"t = {t}" for t in shown])
+
+
+def _strip(rows: dict[str, np.ndarray], titles: list[str]) -> np.ndarray:
+    """Named rows of frames under titles, as one picture."""
     figure, axes = plt.subplots(
-        len(rows), len(shown), figsize=(1.7 * len(shown), 1.8 * len(rows)), squeeze=False
+        len(rows), len(titles), figsize=(1.7 * len(titles), 1.8 * len(rows)), squeeze=False
     )
-    for row, (name, images) in enumerate(
-        zip(("true", "reconstructed", "predicted", "factor masks"), rows, strict=True)
-    ):
+    for row, (name, images) in enumerate(rows.items()):
         for column, image in enumerate(images):
             axis = axes[row, column]
             axis.imshow(enlarge(image, 3))
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                axis.set_title(f"t = {shown[column]}")
+                axis.set_title(titles[column])
             if column == 0:
                 axis.set_ylabel(name)
     return figure_to_image(figure)
@@ -103,7 +111,3 @@ def matrix_picture(matrix: np.ndarray, title: str) -> np.ndarray:
 def write_gif(path: Path, frames: list[np.ndarray], fps: int = 6) -> None:
     """uint8 `(H, W, 3)` frames as an endless GIF."""
     imageio.imwrite(path, np.stack(frames), extension=".gif", duration=1000 / fps, loop=0)
-
-
-def _bytes(frames: torch.Tensor) -> np.ndarray:
-    return (frames * 255).round().to(torch.uint8).cpu().numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -63,6 +61,7 @@ class EventHead(nn.Module):
 
     def __init__(self, factor_dim: int, sees: tuple[int, ...], value: float) -> None:
         super().__init__()
+        self.factor_dim = factor_dim
         self.register_buffer("sees", torch.tensor(sees))
         self.register_buffer("value", torch.tensor(float(value)))
         self.net = EnsembleMLP(factor_dim * len(sees), 1)
@@ -91,31 +90,35 @@ class Labels(nn.Module):
         flat, lead = factors.flatten(0, -3), factors.shape[:-2]
         return (self.reward(flat) * self.reward.value).view(lead), self.termination(flat).view(lead)
 
-    def frozen_events(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is
-        more likely than not. Both heads in two products, with the weights as they are now."""
-        heads = (self.reward, self.termination)
+
+class FrozenEvents:
+    """Both heads in two products, with the weights that they have now: what a step of imagination asks."""
+
+    def __init__(self, labels: Labels) -> None:
+        heads = (labels.reward, labels.termination)
         sees = sorted({factor for head in heads for factor in head.sees.tolist()})
         first, bias, last, offset = [], [], [], []
         for head in heads:
-            net = head.net
-            members, inputs, hidden = net.weight_0.shape
-            weight = net.weight_0.new_zeros(members, len(sees), inputs // len(head.sees), hidden)
-            own = torch.tensor([sees.index(factor) for factor in head.sees.tolist()], device=weight.device)
-            weight[:, own] = net.weight_0.detach().unflatten(1, (len(own), -1))
-            first.append(weight.flatten(1, 2).movedim(-1, 1).flatten(0, 1))
-            bias.append(net.bias_0.detach().flatten())
-            last += list(net.weight_1.detach().mT)
-            offset.append(net.bias_1.detach().flatten())
-        maps = [torch.cat(first), torch.cat(bias), torch.block_diag(*last), torch.cat(offset)]
-        index = torch.tensor(sees, device=maps[0].device)
+            weight, out = head.net.weight_0.detach(), head.net.weight_1.detach()
+            members, _, hidden = weight.shape
+            seen = weight.new_zeros(members, len(sees), head.factor_dim, hidden)
+            own = [sees.index(factor) for factor in head.sees.tolist()]
+            seen[:, own] = weight.unflatten(1, (len(own), -1))
+            first.append(seen.movedim(-1, 1).flatten(2).flatten(0, 1))
+            bias.append(head.net.bias_0.detach().flatten())
+            last += list(out.mT)
+            offset.append(head.net.bias_1.detach().flatten())
+        self.sees = torch.tensor(sees, device=first[0].device)
+        self.first, self.last = (
+            (torch.cat(first), torch.cat(bias)),
+            (torch.block_diag(*last), torch.cat(offset)),
+        )
+        self.value = labels.reward.value
 
-        def events(factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            seen = factors_BKS.index_select(1, index).flatten(1)
-            hidden = nn.functional.gelu(nn.functional.linear(seen, maps[0], maps[1]))
-            likely = (
-                nn.functional.linear(hidden, maps[2], maps[3]).sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5
-            )
-            return likely[:, 0] * self.reward.value, likely[:, 1]
-
-        return events
+    def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is
+        more likely than not."""
+        seen = factors_BKS.index_select(1, self.sees).flatten(1)
+        hidden = nn.functional.gelu(nn.functional.linear(seen, *self.first))
+        likely = nn.functional.linear(hidden, *self.last).sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5
+        return likely[:, 0] * self.value, likely[:, 1]

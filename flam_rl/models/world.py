@@ -118,9 +118,14 @@ class World(nn.Module):
         """What factors would do by themselves: a mixture over latent actions, batch `(B, K)`, event `(A,)`."""
         return self.flam.prior(factors_BKS)
 
+    def paint(self, z: torch.Tensor) -> torch.Tensor:
+        """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
+        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
+        return self.tokenizer.unpatch(looks[z])
+
     def draw(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Decoded frames float `(B, H, W, 3)` in 0..1 of factors, the most likely code at each token."""
-        return self.decode(self.aggregate(factors_BKS).log_probs_BNV.argmax(-1))
+        """Frames uint8 `(B, H, W, 3)` of factors: the most likely code at each token."""
+        return self.paint(self.aggregate(factors_BKS).log_probs_BNV.argmax(-1))
 
     def imagine(
         self,
@@ -168,11 +173,6 @@ class World(nn.Module):
         codebook = self.flam.latent_action_prior.codebook
         log_probs = self.flam.prior_logits(factors_BKS)[:, factor].log_softmax(-1)
         return codebook[snap(log_probs, latent_actions_BA, codebook)[0]]
-
-    def paint(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
-        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
-        return self.tokenizer.unpatch(looks[z])
 
     def starts(self) -> Float[torch.Tensor, "starts K S"]:
         """Factors `(starts, K, S)` at the end of every held-out clip that imagination starts from."""

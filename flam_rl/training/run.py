@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -27,8 +28,16 @@ def pick_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the global generators that third-party code draws from."""
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed the global generators that third-party code draws from.
+
+    Args:
+        deterministic: let torch use only algorithms whose result does not depend on how threads interleave:
+            slower on CUDA; on CPU training is deterministic as it is.
+    """
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -38,6 +39,8 @@ class WorldTrainingConfig:
     prior_batch: int = 512
     """Transitions a step of the prior."""
     prior_learning_rate: float = 1e-3
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products in the world's loss (autocast); weights stay float32."""
     checkpoint_every: int = 250
     """Steps after which an interrupted run can go on."""
 
@@ -90,7 +93,8 @@ def train_world(
         optimizer.param_groups[0]["lr"] = config.learning_rate * rate
         beta = beta_at(config, done)
         z_BTN = clips.sample(max(1, config.frames // length), length).to(device)
-        loss, metrics = flam.loss(z_BTN, beta)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss, metrics = flam.loss(z_BTN, beta)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flam.parameters(), config.clip_norm)
