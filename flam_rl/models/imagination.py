@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from .layers import MOST_LOGIT, linears, unit_rms
 
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination."""
+COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
+BLOCK = 1024
+"""Worlds stepped at once on a CPU: what a step of more writes leaves its caches."""
 
 
 class Imagined(NamedTuple):
@@ -63,6 +68,9 @@ class Imagination:
         controlled: indices of the C factors that the caller acts for.
         dtype: of the products; factors stay float32.
         compile: whether the step is compiled by `torch.compile` when it is first taken.
+
+    Raises:
+        ValueError: `compile` on a CPU without a C++ compiler.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class Imagination:
         compile: bool = False,
     ) -> None:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
+        if compile and flam.weight_V.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+            raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
         self._advance = torch.compile(self._step, dynamic=False) if compile else self._step
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
@@ -128,7 +138,23 @@ class Imagination:
         order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        return self._advance(now, latent_actions_BCA, order, chance)
+        size = BLOCK if device.type == "cpu" else worlds
+        blocks = [
+            self._advance(
+                Imagined(*(part[:, first : first + size] for part in now)),
+                None if latent_actions_BCA is None else latent_actions_BCA[first : first + size],
+                order,
+                chance[:, first : first + size],
+            )
+            for first in range(0, worlds, size)
+        ]
+        if len(blocks) == 1:
+            return blocks[0]
+        states, taken = zip(*blocks, strict=True)
+        return (
+            Imagined(*(torch.cat(part, 1) for part in zip(*states, strict=True))),
+            Taken(*(torch.cat(part) for part in zip(*taken, strict=True))),
+        )
 
     def _step(
         self,
