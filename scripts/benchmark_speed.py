@@ -9,6 +9,7 @@ device. Ratios are of figures taken in the same run: machines differ, and are sh
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import time
@@ -88,6 +89,10 @@ def main(config: SpeedConfig) -> None:
         for observation in ("factors", "pixels")
     }
     results["real_task_steps_per_second"] = real_task(world, 200 if config.quick else 2000)
+    if not config.quick:
+        results["env_steps_per_second"]["factors, compiled"] = {
+            str(n): stepping(bench, world, "factors", n, compile=True) for n in (BATCH, sizes[-1])
+        }
     results["imagined_over_real"] = (
         results["env_steps_per_second"]["factors"][str(BATCH)] / results["real_task_steps_per_second"]
     )
@@ -95,6 +100,8 @@ def main(config: SpeedConfig) -> None:
         precision: roofline(bench, world, sizes[-1], getattr(torch, precision))
         for precision in ("float32", "bfloat16")
     }
+    if not config.quick:
+        results["roofline"]["float32, compiled"] = roofline(bench, world, sizes[-1], torch.float32, True)
     results["precision"] = precision_choice(bench, world)
     results["compile"] = None if config.quick else compiled(bench, world)
     results["split"] = split(bench, world)
@@ -149,7 +156,7 @@ def real_task(world: World, steps: int) -> float:
     return steps / (time.perf_counter() - began)
 
 
-def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype) -> Json:
+def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compile: bool = False) -> Json:
     """FLOP/s of a step against those of a large matmul in the same precision."""
     side = 2048
     left = torch.randn(side, side, device=world.device, dtype=dtype)
@@ -157,6 +164,7 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype) -> Jso
     imagination, state, wanted = _ready(world, worlds, dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         imagination.step(state, wanted)
+    imagination, *_ = _ready(world, worlds, dtype, compile)
     seconds = bench(lambda: imagination.step(state, wanted))
     flops = counter.get_total_flops()
     return {
@@ -212,28 +220,31 @@ def compiled(bench: Bench, world: World) -> Json | None:
 
 def split(bench: Bench, world: World) -> dict[str, float]:
     """Share of each part in a step with pixels: what of it is spent inside calls of that part."""
+    world = copy.copy(world)
     env = FLAMVectorEnv(BATCH, world, [0], "pixels")
     env.reset(seed=0)
     actions = env.action_space.sample()
     spent: dict[str, float] = {}
     imagination = env._imagination
     parts = {
-        "dynamics": (imagination, ("_prepare", "_moved")),
-        "places": (imagination, ("_places",)),
-        "prior": (imagination, ("_log_probs",)),
-        "heads": (env, ("_judge",)),
-        "decode and numpy": (env, ("_observe",)),
+        "prior and dynamics, all factors at once": (imagination, "_prepare"),
+        "prior": (imagination, "_logits"),
+        "dynamics": (imagination, "_moved"),
+        "places": (imagination, "_places"),
+        "heads": (env, "_judge"),
+        "decode": (world, "draw"),
+        "numpy": (env, "_observe"),
     }
-    for name, (owner, methods) in parts.items():
-        for method in methods:
-            setattr(owner, method, _timed(getattr(owner, method), name, spent))
+    for name, (owner, method) in parts.items():
+        setattr(owner, method, _timed(getattr(owner, method), name, spent))
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < 2 * bench.seconds:
         env.step(actions)
         steps += 1
     total = time.perf_counter() - began
+    spent["numpy"] -= spent["decode"]  # which is called inside of it
     shares = {name: seconds / total for name, seconds in spent.items()}
-    return shares | {"other": 1 - sum(shares.values()), "milliseconds": 1e3 * total / steps}
+    return shares | {"overhead": 1 - sum(shares.values()), "milliseconds": 1e3 * total / steps}
 
 
 def _timed(function: Callable, name: str, spent: dict[str, float]) -> Callable:

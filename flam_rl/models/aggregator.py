@@ -96,7 +96,8 @@ class CompetitiveAggregator(nn.Module):
             logits = nn.functional.linear(hidden, maps[2], maps[3]).float().clamp(-MOST_LOGIT, MOST_LOGIT)
             odds = logits.exp().unflatten(-1, (self.parts, -1))
             row, column = odds.split([len(self.rows), len(self.columns)], -1)
-            return 1 - (1 + (row.transpose(-1, -2) @ column).flatten(-2) * scale).reciprocal()
+            odds = (row.unsqueeze(-1) * column.unsqueeze(-2)).sum(-3).flatten(-2)
+            return 1 - (1 + odds * scale).reciprocal()
 
         return places
 

@@ -18,8 +18,6 @@ from .layers import MOST_LOGIT, linears, unit_rms
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination."""
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
-BLOCK = 1024
-"""Worlds stepped at once on a CPU: what a step of more writes leaves its caches."""
 
 
 class Imagined(NamedTuple):
@@ -138,23 +136,7 @@ class Imagination:
         order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        size = BLOCK if device.type == "cpu" else worlds
-        blocks = [
-            self._advance(
-                Imagined(*(part[:, first : first + size] for part in now)),
-                None if latent_actions_BCA is None else latent_actions_BCA[first : first + size],
-                order,
-                chance[:, first : first + size],
-            )
-            for first in range(0, worlds, size)
-        ]
-        if len(blocks) == 1:
-            return blocks[0]
-        states, taken = zip(*blocks, strict=True)
-        return (
-            Imagined(*(torch.cat(part, 1) for part in zip(*states, strict=True))),
-            Taken(*(torch.cat(part) for part in zip(*taken, strict=True))),
-        )
+        return self._advance(now, latent_actions_BCA, order, chance)
 
     def _step(
         self,
@@ -166,15 +148,18 @@ class Imagination:
         """`step` with its randomness drawn: factor `order_K[t]` moves at turn t, and where the prior acts it
         takes the first action code at which the cumulative probability exceeds `chance_KB1[t]`."""
         factors, places = (part.index_select(0, order_K) for part in now)
-        choose, came_weight, row, column, move = self._prepare(factors, places)
+        choose, scale, row, column, move = self._prepare(factors, places)
         came = torch.zeros_like(places[0])
         following: list[Imagined] = []
         codes: list[torch.Tensor] = []
         likelihood: list[torch.Tensor] = []
         through: list[torch.Tensor] = []
         for turn in range(len(factors)):
-            felt = feel(came.to(self.dtype).unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
-            logits = self._logits(choose[turn], felt * came_weight[turn])
+            hidden = choose[turn]
+            if turn > 0:
+                felt = feel(came.to(self.dtype).unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
+                hidden = hidden + self._came(felt * scale[turn])
+            logits = self._logits(hidden)
             acted = None
             if turn < len(self.controlled):
                 assert latent_actions_BCA is not None
@@ -219,11 +204,10 @@ class Imagination:
         felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
         return choose + self._stayed_or_left(felt), scale, row, column, move + seen
 
-    def _logits(self, choose_BH: torch.Tensor, came_BL: torch.Tensor) -> torch.Tensor:
-        """The prior of one factor, float32 `(B, M)`: `came_BL` is how much of what it looks at was taken since."""
+    def _logits(self, choose_BH: torch.Tensor) -> torch.Tensor:
+        """The prior of one factor, float32 `(B, M)`, from its first hidden units."""
         middle, last = self._choose
-        hidden = nn.functional.gelu(choose_BH + self._came(came_BL))
-        return last(nn.functional.gelu(middle(hidden))).float()
+        return last(nn.functional.gelu(middle(nn.functional.gelu(choose_BH)))).float()
 
     def _moved(
         self, factor_BS: torch.Tensor, move_BH: torch.Tensor, code_B: torch.Tensor, acted: torch.Tensor | None

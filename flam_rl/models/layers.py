@@ -13,6 +13,10 @@ MOST_LOGIT = 30.0
 """Logits of rows and of columns are kept within it: the exponential of a sum of two never overflows."""
 
 
+FEW = 8
+"""Factors up to which attention is written out: the library's is made for long sequences."""
+
+
 def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:
     """`layers` linear maps with a GELU between each two."""
     widths = [inputs] + [hidden] * (layers - 1) + [outputs]
@@ -73,7 +77,11 @@ class AttentionOverFactors(nn.Module):
 
     def factors_first(self, factors_KBS: Float[torch.Tensor, "K *B S"]) -> Float[torch.Tensor, "K *B S"]:
         """The same with factors first: float `(K, ..., S)`."""
-        qkv = self.qkv(factors_KBS).unflatten(-1, (3, self.heads, -1))
-        query, key, value = (part.movedim(0, -2) for part in qkv.unbind(-3))
-        seen = nn.functional.scaled_dot_product_attention(query, key, value)
-        return factors_KBS + self.out(seen.movedim(-2, 0).flatten(-2))
+        query, key, value = self.qkv(factors_KBS).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        if len(factors_KBS) <= FEW:
+            score = (query.unsqueeze(1) * key).sum(-1) / query.shape[-1] ** 0.5
+            seen = (score.softmax(1).unsqueeze(-1) * value).sum(1)
+        else:
+            query, key, value = (part.movedim(0, -2) for part in (query, key, value))
+            seen = nn.functional.scaled_dot_product_attention(query, key, value).movedim(-2, 0)
+        return factors_KBS + self.out(seen.flatten(-2))
