@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import torch
 import tyro
+from torch._inductor.utils import fresh_cache
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,10 +72,22 @@ class Bench:
 
     def __call__(self, function: Callable[[], Any]) -> float:
         """Median seconds of a call, without gradients."""
+        return self.compare({"": function}, rounds=1)[""]
+
+    def compare(self, functions: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+        """Median seconds of a call of each, taken in turns, so that a slow minute of the machine hits all."""
+        seconds: dict[str, list[float]] = {name: [] for name in functions}
         with torch.inference_mode():
-            function()
-            timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-            return float(timer.blocked_autorange(min_run_time=self.seconds).median)
+            for function in functions.values():
+                function()
+            for _ in range(rounds):
+                for name, function in functions.items():
+                    timer = Timer(
+                        "function()", globals={"function": function}, num_threads=torch.get_num_threads()
+                    )
+                    took = timer.blocked_autorange(min_run_time=self.seconds / rounds).median
+                    seconds[name].append(float(took))
+        return {name: float(np.median(took)) for name, took in seconds.items()}
 
 
 def main(config: SpeedConfig) -> None:
@@ -88,14 +101,7 @@ def main(config: SpeedConfig) -> None:
         observation: {str(n): stepping(bench, world, observation, n) for n in sizes}
         for observation in ("factors", "pixels")
     }
-    results["real_task_steps_per_second"] = real_task(world, 200 if config.quick else 2000)
-    if not config.quick:
-        results["env_steps_per_second"]["factors, compiled"] = {
-            str(n): stepping(bench, world, "factors", n, compile=True) for n in (BATCH, sizes[-1])
-        }
-    results["imagined_over_real"] = (
-        results["env_steps_per_second"]["factors"][str(BATCH)] / results["real_task_steps_per_second"]
-    )
+    results["against_the_real_task"] = against_the_real_task(bench, world, not config.quick)
     results["roofline"] = {
         precision: roofline(bench, world, sizes[-1], getattr(torch, precision))
         for precision in ("float32", "bfloat16")
@@ -134,46 +140,62 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def stepping(bench: Bench, world: World, observation: Any, num_envs: int, **arguments: Any) -> float:
+def stepping(bench: Bench, world: World, observation: Any, num_envs: int) -> float:
     """Env-steps/s of `gym.make_vec("FLAM-v0")`, autoreset included."""
-    env = gym.make_vec("FLAM-v0", num_envs=num_envs, world=world, observation=observation, **arguments)
+    return num_envs / bench(_stepper(world, num_envs, observation=observation))
+
+
+def _stepper(world: World, num_envs: int, **arguments: Any) -> Callable[[], Any]:
+    env = gym.make_vec("FLAM-v0", num_envs=num_envs, world=world, **arguments)
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = env.action_space.sample()
-    return num_envs / bench(lambda: env.step(actions))
+    return lambda: env.step(actions)
 
 
-def real_task(world: World, steps: int) -> float:
-    """Steps/s of the real task with its 64x64 frames, resets included."""
-    env = gym.make(world.info.task, **world.info.task_kwargs)
-    env.reset(seed=0)
-    env.action_space.seed(0)
-    began = time.perf_counter()
-    for _ in range(steps):
-        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        if terminated or truncated:
-            env.reset()
-    return steps / (time.perf_counter() - began)
+def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
+    """Env-steps/s at 256 worlds over steps/s of the real task with the same frames, resets included."""
+    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task.reset(seed=0)
+    task.action_space.seed(0)
+
+    def real() -> None:
+        for _ in range(BATCH):
+            _, _, terminated, truncated, _ = task.step(task.action_space.sample())
+            if terminated or truncated:
+                task.reset()
+
+    functions = {
+        "real": real,
+        "factors": _stepper(world, BATCH),
+        "pixels": _stepper(world, BATCH, observation="pixels"),
+    }
+    if compile:
+        functions["factors, compiled"] = _stepper(world, BATCH, compile=True)
+    speeds = {name: BATCH / seconds for name, seconds in bench.compare(functions).items()}
+    return {
+        "env_steps_per_second": speeds,
+        "over_real": {name: speed / speeds["real"] for name, speed in speeds.items() if name != "real"},
+    }
 
 
 def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compile: bool = False) -> Json:
     """FLOP/s of a step against those of a large matmul in the same precision."""
     side = 2048
     left = torch.randn(side, side, device=world.device, dtype=dtype)
-    peak = 2 * side**3 / bench(lambda: left @ left)
     imagination, state, wanted = _ready(world, worlds, dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         imagination.step(state, wanted)
     imagination, *_ = _ready(world, worlds, dtype, compile)
-    seconds = bench(lambda: imagination.step(state, wanted))
-    flops = counter.get_total_flops()
+    seconds = bench.compare({"peak": lambda: left @ left, "step": lambda: imagination.step(state, wanted)})
+    flops, peak = counter.get_total_flops(), 2 * side**3 / seconds["peak"]
     return {
         "num_envs": worlds,
         "peak_gflops": peak / 1e9,
         "step_mflop_per_env": flops / worlds / 1e6,
-        "achieved_gflops": flops / seconds / 1e9,
-        "fraction": flops / seconds / peak,
-        "env_steps_per_second": worlds / seconds,
+        "achieved_gflops": flops / seconds["step"] / 1e9,
+        "fraction": flops / seconds["step"] / peak,
+        "env_steps_per_second": worlds / seconds["step"],
     }
 
 
@@ -186,36 +208,36 @@ def _ready(world: World, worlds: int, dtype: torch.dtype = torch.float32, compil
 
 
 def precision_choice(bench: Bench, world: World) -> Json:
-    """bfloat16 over float32: its speed, and the share of tokens that both draw after 15 steps."""
+    """bfloat16 over float32: its speed, and the share of tokens drawn alike after 15 steps of the same latent
+    actions for all factors."""
+    start = world.start(BATCH, torch.Generator(world.device).manual_seed(0))
+    everyone = range(world.factors)
+    lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens = []
     for dtype in (torch.float32, torch.bfloat16):
-        imagination, state, _ = _ready(world, BATCH, dtype)
-        drawn = world.flam.latent_action_prior.codebook
-        with torch.inference_mode():
-            for step in range(15):
-                generator = torch.Generator(world.device).manual_seed(step)
-                wanted = drawn[
-                    torch.randint(len(drawn), (BATCH, 1), generator=generator, device=world.device)
-                ]
-                state, _ = imagination.step(state, wanted, generator)
-            tokens.append(world.aggregate(state.factors_BKS).log_probs_BNV.argmax(-1))
-    speed = {p: stepping(bench, world, "factors", BATCH, precision=p) for p in ("float32", "bfloat16")}
+        actions = iter(lived.latent_actions_BTKA.unbind(1))
+        again = world.imagine(lambda seen, a=actions: next(a).flatten(1), start, 15, everyone, None, dtype)
+        tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
+    seconds = bench.compare({p: _stepper(world, BATCH, precision=p) for p in ("float32", "bfloat16")})
     return {
-        "bfloat16_over_float32": speed["bfloat16"] / speed["float32"],
+        "bfloat16_over_float32": seconds["float32"] / seconds["bfloat16"],
         "same_tokens_after_15_steps": float((tokens[0] == tokens[1]).float().mean()),
     }
 
 
-def compiled(bench: Bench, world: World) -> Json | None:
-    """`torch.compile` of the step: what its first call takes, and its speed over the plain one's."""
+def compiled(bench: Bench, world: World) -> Json:
+    """`torch.compile` of the step: what its first call takes, nothing cached, and its speed over the plain one's."""
     plain, state, wanted = _ready(world, BATCH)
     fused, *_ = _ready(world, BATCH, compile=True)
-    began = time.perf_counter()
-    with torch.inference_mode():
+    torch.compiler.reset()
+    with torch.inference_mode(), fresh_cache():
+        began = time.perf_counter()
         fused.step(state, wanted)
-    warm_up = time.perf_counter() - began
-    seconds = [bench(lambda one=one: one.step(state, wanted)) for one in (plain, fused)]
-    return {"warm_up_s": warm_up, "compiled_over_plain": seconds[0] / seconds[1]}
+        warm_up = time.perf_counter() - began
+        seconds = bench.compare(
+            {"plain": lambda: plain.step(state, wanted), "fused": lambda: fused.step(state, wanted)}
+        )
+    return {"warm_up_s": warm_up, "compiled_over_plain": seconds["plain"] / seconds["fused"]}
 
 
 def split(bench: Bench, world: World) -> dict[str, float]:
@@ -263,16 +285,22 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
     start = world.start(BATCH)
     controlled = [world.labels.agent_factor] if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
-    core = bench(lambda: world.imagine(lambda seen: actions, start, horizon, controlled)) / horizon
     gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False)
     sb3 = SB3FLAMVecEnv(FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep", copy=False))
     gymnasium_env.reset(seed=0)
     sb3.reset()
     zeros = actions.cpu().numpy()
+    seconds = bench.compare(
+        {
+            "core": lambda: world.imagine(lambda seen: actions, start, horizon, controlled),
+            "gymnasium": lambda: [gymnasium_env.step(zeros) for _ in range(horizon)],
+            "sb3": lambda: [sb3.step(zeros) for _ in range(horizon)],
+        }
+    )
     return {
-        "world_imagine_milliseconds": 1e3 * core,
-        "gymnasium_overhead": bench(lambda: gymnasium_env.step(zeros)) / core - 1,
-        "sb3_overhead": bench(lambda: sb3.step(zeros)) / core - 1,
+        "world_imagine_milliseconds": 1e3 * seconds["core"] / horizon,
+        "gymnasium_overhead": seconds["gymnasium"] / seconds["core"] - 1,
+        "sb3_overhead": seconds["sb3"] / seconds["core"] - 1,
     }
 
 
@@ -361,10 +389,10 @@ def summary(results: Json) -> str:
     """A few lines for people."""
     lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
     for observation, speeds in results["env_steps_per_second"].items():
-        lines.append(f"{observation:<10}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
-    lines.append(
-        f"real task {results['real_task_steps_per_second']:,.0f}/s, x{results['imagined_over_real']:.0f}"
-    )
+        lines.append(f"{observation:<20}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
+    against = results["against_the_real_task"]
+    for name, speed in against["env_steps_per_second"].items():
+        lines.append(f"{BATCH} envs, {name:<18} {speed:,.0f}/s  x{against['over_real'].get(name, 1):.1f}")
     for precision, found in results["roofline"].items():
         lines.append(
             f"roofline  {precision} {found['fraction']:.2f} of {found['peak_gflops']:.0f} GFLOP/s, "
@@ -381,7 +409,12 @@ def plot(results: Json, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     for observation, speeds in results["env_steps_per_second"].items():
         left.loglog([int(n) for n in speeds], list(speeds.values()), "o-", label=f"FLAM-v0, {observation}")
-    left.axhline(results["real_task_steps_per_second"], color="grey", ls="--", label="the real task")
+    left.axhline(
+        results["against_the_real_task"]["env_steps_per_second"]["real"],
+        color="grey",
+        ls="--",
+        label="the real task",
+    )
     left.set(xlabel="num_envs", ylabel="env-steps/s")
     left.legend()
     shares = {name: share for name, share in results["split"].items() if name != "milliseconds"}
