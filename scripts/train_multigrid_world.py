@@ -2,7 +2,7 @@
 
     python scripts/train_multigrid_world.py --work runs/multigrid
 
-About 2 minutes of recording and 20 of training on 2 CPU cores. An interrupted run goes on where it was.
+About 3 minutes of recording and 8 of training on 2 CPU cores. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
