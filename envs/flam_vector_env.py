@@ -189,7 +189,7 @@ class FLAMVectorEnv(VectorEnv):
             self._imagination = Imagination(
                 self.world.flam, self.controlled, getattr(torch, precision), compile
             )
-            self._events = FrozenEvents(self.world.labels, compile) if self.world.labels else None
+            self._events = FrozenEvents(self.world.labels) if self.world.labels else None
             self._starts = self._imagination.begin(self.world.starts())
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]

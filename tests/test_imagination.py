@@ -176,3 +176,25 @@ def test_events_in_two_products_are_those_of_the_heads(
     assert torch.allclose(found[0], (reward(factors) > 0.5) * 0.7)
     assert torch.equal(found[1], termination(factors) > 0.5)
     assert 0 < found[1].float().mean() < 1
+
+
+@torch.inference_mode()
+def test_a_compiled_step_is_the_same_step(world: World) -> None:
+    start, wanted = (
+        world.start(16, torch.Generator().manual_seed(0)),
+        torch.randn(16, 1, world.latent_action_dim),
+    )
+    states = []
+    for compile in (False, True):
+        imagination = Imagination(world.flam, [2], compile=compile)
+        state = imagination.begin(start)
+        for step in range(3):
+            state, _ = imagination.step(state, wanted, torch.Generator().manual_seed(step))
+        states.append(state)
+    assert torch.allclose(states[0].factors_KBS, states[1].factors_KBS, atol=1e-4)
+
+
+def test_a_missing_compiler_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler; none of .*g\+\+"):
+        Imagination(world.flam, compile=True)

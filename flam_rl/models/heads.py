@@ -92,15 +92,9 @@ class Labels(nn.Module):
 
 
 class FrozenEvents:
-    """Both heads in two products, with the weights that they have now: what a step of imagination asks.
+    """Both heads in two products, with the weights that they have now: what a step of imagination asks."""
 
-    Args:
-        compile: whether `torch.compile` compiles them when they are first asked.
-    """
-
-    def __init__(self, labels: Labels, compile: bool = False) -> None:
-        self.labels, self.compile = labels, compile
-        self._judge = torch.compile(self._events, dynamic=False) if compile else self._events
+    def __init__(self, labels: Labels) -> None:
         heads = (labels.reward, labels.termination)
         sees = sorted({factor for head in heads for factor in head.sees.tolist()})
         first, bias, last, offset = [], [], [], []
@@ -121,15 +115,9 @@ class FrozenEvents:
         )
         self.value = labels.reward.value
 
-    def __reduce__(self) -> tuple:
-        return FrozenEvents, (self.labels, self.compile)
-
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is
         more likely than not."""
-        return self._judge(factors_BKS)
-
-    def _events(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen = factors_BKS.index_select(1, self.sees).flatten(1)
         hidden = nn.functional.gelu(nn.functional.linear(seen, *self.first))
         likely = nn.functional.linear(hidden, *self.last).sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5

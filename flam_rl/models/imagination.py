@@ -81,7 +81,9 @@ class Imagination:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
         if compile and flam.weight_V.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
             raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
-        self._advance = torch.compile(self._step, dynamic=False) if compile else self._step
+        self._advance = self._step
+        if compile:
+            self._advance = torch.compile(self._step, dynamic=False, options={"cpp_wrapper": True})
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
         look, *_ = linears(prior.look_at)
