@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -178,12 +180,12 @@ def test_events_in_two_products_are_those_of_the_heads(
     assert 0 < found[1].float().mean() < 1
 
 
-@torch.inference_mode()
-def test_a_compiled_step_is_the_same_step(world: World) -> None:
-    start, wanted = (
-        world.start(16, torch.Generator().manual_seed(0)),
-        torch.randn(16, 1, world.latent_action_dim),
-    )
+COMPILED = """
+import torch, flam_rl
+from flam_rl.models.imagination import Imagination
+world = flam_rl.load_world("multigrid")
+with torch.inference_mode():
+    start, wanted = world.start(16, torch.Generator().manual_seed(0)), torch.zeros(16, 1, world.latent_action_dim)
     states = []
     for compile in (False, True):
         imagination = Imagination(world.flam, [2], compile=compile)
@@ -191,7 +193,14 @@ def test_a_compiled_step_is_the_same_step(world: World) -> None:
         for step in range(3):
             state, _ = imagination.step(state, wanted, torch.Generator().manual_seed(step))
         states.append(state)
-    assert torch.allclose(states[0].factors_KBS, states[1].factors_KBS, atol=1e-4)
+print(float((states[0].factors_KBS - states[1].factors_KBS).abs().max()))
+"""
+
+
+def test_a_compiled_step_is_the_same_step() -> None:
+    """In a process of its own: the shape checks of the tests cannot be compiled."""
+    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 1e-4
 
 
 def test_a_missing_compiler_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
