@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: setup
-	@echo "== training an agent in imagination and evaluating it on the real task (about 5 minutes)"
+	@echo "== training an agent in imagination and evaluating it on the real task (a minute or two)"
 	$(BIN)/flam-rl demo --out runs/demo
 
 test: setup check

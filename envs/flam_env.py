@@ -48,7 +48,7 @@ class FLAMEnv(gym.Env):
     control: `"agent"` (the factor that the labels showed to be the agent's), `"all"`, or a list of factor
     indices. By default `"agent"`, in a world without labels `"all"` with a warning.
     observation: as above. horizon: steps, by default the world's own. masks: whether info holds them.
-    device: where the world's tensors live.
+    device: where the world's tensors live, by default the CPU; a `World` that is given stays where it is.
 
     Raises:
         ValueError: an unknown world, control, observation, horizon or render mode; a latent action of
@@ -67,7 +67,7 @@ class FLAMEnv(gym.Env):
         observation: Observation = "factors",
         horizon: int | None = None,
         masks: bool = False,
-        device: str = "cpu",
+        device: str | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         self.core = FLAMVectorEnv(

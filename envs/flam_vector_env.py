@@ -152,7 +152,7 @@ class FLAMVectorEnv(VectorEnv):
         observation: Observation = "factors",
         horizon: int | None = None,
         masks: bool = False,
-        device: str = "cpu",
+        device: str | None = None,
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
@@ -165,7 +165,11 @@ class FLAMVectorEnv(VectorEnv):
             raise ValueError(f"num_envs is {num_envs}; allowed is 1 or more")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
-        self.world = world if isinstance(world, World) else load_world(world, device)
+        self.world = world if isinstance(world, World) else load_world(world, device or "cpu")
+        if device is not None and self.world.device.type != torch.device(device).type:
+            raise ValueError(
+                f"device is {device!r}, but the world given is on {self.world.device}; move it first"
+            )
         self.device = self.world.device
         self.controlled = controlled_factors(self.world, control)
         self.observation, self.masks, self.render_mode = observation, masks, render_mode
@@ -255,13 +259,14 @@ class FLAMVectorEnv(VectorEnv):
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
             ended = self._ended.copy()
             infos = {
-                "final_obs": observations,
                 "_final_obs": ended,
                 "final_info": self._infos(),
                 "_final_info": ended,
             }
             self._restart(ended)
-            observations = self._observe()
+            final, fresh = observations.copy(), torch.from_numpy(np.flatnonzero(ended)).to(self.device)
+            observations[ended] = observe(self.world, self.factors_BKS[fresh], self.observation)
+            infos["final_obs"] = final
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _judge(self) -> tuple[np.ndarray, np.ndarray]:

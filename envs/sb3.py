@@ -82,7 +82,7 @@ def make_sb3_vec_env(env_id: str = "FLAM-v0", num_envs: int = 64, **kwargs: Any)
 
     Args:
         env_id: `FLAM-v0`, the only id that this batched core stands for.
-        kwargs: as `FLAMEnv`'s arguments.
+        kwargs: as `FLAMVectorEnv`'s arguments.
 
     Raises:
         ValueError: another id.

@@ -1,7 +1,7 @@
 """Records that cross the rooms of the project, and the legend of its shape suffixes.
 
 Shape suffixes: B batch, T time, K factors, N tokens, D feature dim, S factor dim, A latent action dim,
-M prior components, C H W image, V codebook size. `z_BTN` are code indices, `factors_BTKS` factors.
+M action codes, C H W image, V codebook size. `z_BTN` are code indices, `factors_BTKS` factors.
 """
 
 from __future__ import annotations

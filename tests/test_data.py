@@ -35,9 +35,12 @@ def test_minari_keeps_every_pixel(dataset: Path, episodes) -> None:
 
 def test_minari_keeps_labels_and_entities(dataset: Path, episodes) -> None:
     budget = sum(len(e.actions) for e in episodes[:8])
-    labelled = read_labelled(dataset, budget)
+    labelled = read_labelled(dataset, budget, range(8))
     assert len(labelled) == budget
-    assert sorted(map(len, labelled.actions)) == sorted(len(e.actions) for e in episodes[:8])
+    assert [len(actions) for actions in labelled.actions] == [len(e.actions) for e in episodes[:8]]
+    chosen = read_labelled(dataset, len(episodes[5].actions) + 1, [5, 2])
+    assert np.array_equal(chosen.episodes[0], episodes[5].frames)
+    assert [len(actions) for actions in chosen.actions] == [len(episodes[5].actions), 1]
     for stored, recorded in zip(read_entities(dataset), episodes, strict=False):
         assert np.array_equal(stored["position"], recorded.entities["position"])
 

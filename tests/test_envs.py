@@ -83,6 +83,11 @@ def test_truncates_at_the_horizon() -> None:
     ] * 4 + [True]
 
 
+def test_a_world_stays_where_it_is(world) -> None:
+    with pytest.raises(ValueError, match="device is 'cuda', but the world given is on cpu"):
+        gym.make_vec("FLAM-v0", num_envs=2, world=world, device="cuda")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,12 +193,14 @@ def test_sb3_vec_env() -> None:
         make_sb3_vec_env("CartPole-v1")
 
 
-def test_observations_without_copies_hold_until_the_step_after_the_next() -> None:
-    own, shared = (gym.make_vec("FLAM-v0", num_envs=5, copy=copy) for copy in (True, False))
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_observations_without_copies_hold_until_the_step_after_the_next(mode: str) -> None:
+    arguments = {"num_envs": 5, "horizon": 3, "autoreset_mode": mode}
+    own, shared = (gym.make_vec("FLAM-v0", copy=copy, **arguments) for copy in (True, False))
     actions = np.zeros(own.action_space.shape, np.float32)
     before = [env.reset(seed=0)[0] for env in (own, shared)]
     kept = before[1].copy()
-    for _ in range(4):
+    for _ in range(7):
         after = [env.step(actions)[0] for env in (own, shared)]
         assert np.array_equal(*after)
         assert np.array_equal(before[1], kept)  # one step later it is still what it was

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from flam_rl.models.aggregator import AggregatorConfig
+from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.flam import FLAM, FLAMConfig
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined
+from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined, plausible
 from flam_rl.models.world import World
 
 
@@ -69,6 +73,46 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
         assert torch.equal(taken.latent_actions_BKA, torch.stack([actions for _, actions in expected]))
         assert torch.allclose(state.factors_BKS, plain, atol=1e-4)
     assert torch.allclose(state.places_KBN.transpose(0, 1), world.flam.aggregator.places(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("factors", "grid", "kind", "controlled"),
+    [
+        (1, (3, 5), "competitive", [0]),
+        (3, (5, 2), "competitive", [2, 0]),
+        (3, (2, 6), "transformer", [1]),
+        (10, (3, 4), "competitive", []),
+    ],
+)
+@torch.inference_mode()
+def test_the_step_equals_the_reference_whatever_the_sizes(
+    factors: int, grid: tuple[int, int], kind: str, controlled: list[int]
+) -> None:
+    torch.manual_seed(1)
+    config = FLAMConfig(
+        FactorizerConfig(factors=factors, factor_dim=16, hidden=32),
+        aggregator=AggregatorConfig(kind=kind, hidden=32),
+    )
+    flam = FLAM.empty(config, grid, codes=9, pixels=12, code_dim=8).eval()
+    flam.latent_action_prior.codebook.copy_(torch.randn(16, 4))
+    world = SimpleNamespace(flam=flam, factors=factors, latent_action_dim=4)
+    start = torch.nn.functional.rms_norm(torch.randn(6, factors, 16), (16,))
+    wanted, chance = torch.randn(6, len(controlled), 4), torch.rand(factors, 6, 1)
+    order = controlled + [factor for factor in reversed(range(factors)) if factor not in controlled]
+    imagination = Imagination(flam, controlled)
+    state, taken = imagination._step(imagination.begin(start), wanted, torch.tensor(order), chance)
+    for b in range(6):
+        expected, actions = plain_step(world, start[b], wanted[b], order, chance[:, b, 0].tolist())
+        assert torch.equal(taken.latent_actions_BKA[b], actions)
+        assert torch.allclose(state.factors_BKS[b], expected, atol=1e-5)
+
+
+def test_the_most_likely_action_code_is_plausible_however_many_there_are() -> None:
+    flat = torch.full((3, 100), 0.01)
+    flat[:, 7] += 0.001
+    assert plausible(flat).nonzero()[:, 1].tolist() == [7, 7, 7]
+    peaked = torch.tensor([[0.9, 0.08, 0.015, 0.005]])
+    assert plausible(peaked).tolist() == [[True, True, False, False]]
 
 
 @torch.inference_mode()

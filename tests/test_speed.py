@@ -25,6 +25,7 @@ def test_the_quick_benchmark_writes_possible_figures(tmp_path: Path) -> None:
     shares = {name: share for name, share in found["split"].items() if name != "milliseconds"}
     assert abs(sum(shares.values()) - 1) < 1e-6
     assert all(-0.05 < share < 1 for share in shares.values())
+    assert shares["overhead"] < 0.5
     assert found["precision"]["same_tokens_after_15_steps"] > 0.98
     assert found["wrapping"]["sb3_overhead"] > -0.5
     assert 0 < found["scaling"]["factors"]["exponent"] < 2

@@ -21,7 +21,7 @@ from ..agents.imagination import ImaginationConfig, Judgement, train_in_imaginat
 from ..checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv
 from ..envs.tasks.record import record_episodes
-from ..evaluation.pictures import enlarge, figure_to_image, mask_picture, write_gif
+from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
 from ..models.imagination import Imagination
 from ..models.world import World
@@ -145,9 +145,10 @@ def rollout_frames(
     assert world.labels is not None
     frames: list[np.ndarray] = []
     task: Any = decoded.env
+    imagination, colors = Imagination(world.flam, [decoded.agent_factor]), factor_colors(world)
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
-        imagination = Imagination(world.flam, [decoded.agent_factor])
+        imagined_steps = 0
         state = imagination.begin(decoded.factors_BKS)
         generator = torch.Generator().manual_seed(seed + index)
         done = finished = False
@@ -155,7 +156,7 @@ def rollout_frames(
         while not (done and finished):
             factors = state.factors_BKS
             imagined = world.draw(factors)[0].numpy()
-            frames.append(_side_by_side([real, imagined, mask_picture(world, factors)[0]]))
+            frames.append(_side_by_side([real, imagined, mask_picture(world, factors, colors)[0]]))
             if not done:
                 action = model.predict(observation, deterministic=True)[0]
                 observation, _, terminated, truncated, _ = decoded.step(action)
@@ -164,9 +165,9 @@ def rollout_frames(
             if not finished:
                 wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])
                 state, _ = imagination.step(state, wanted[:, None], generator)
-                finished = bool(world.labels.termination(state.factors_BKS) > 0.5) or len(frames) > 60 * (
-                    index + 1
-                )
+                imagined_steps += 1
+                ended = bool(world.labels.termination(state.factors_BKS) > 0.5)
+                finished = ended or imagined_steps == world.info.horizon
         frames += frames[-1:] * 4
     return frames
 

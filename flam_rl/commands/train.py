@@ -16,8 +16,9 @@ import torch
 from ..agents.adapter import fit_labels
 from ..checkpoint import save_world
 from ..data.clips import Clips, tokenize
-from ..data.minari import is_dataset, read_entities, read_labelled, read_video
-from ..data.video import VideoFilesConfig, read_video_folder
+from ..data.minari import is_dataset, read_labelled
+from ..data.sources import read_source
+from ..data.video import VideoFilesConfig
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.pictures import (
     mask_picture,
@@ -73,10 +74,17 @@ def train(config: TrainConfig) -> None:
     began = time.perf_counter()
     device = pick_device(config.device)
     dataset = is_dataset(config.data)
-    video = read_video(config.data) if dataset else read_video_folder(config.data, config.files)
-    entities = _entities(config.data) if dataset else None
+    video, entities = read_source(config.data, config.files)
     order = np.random.default_rng(config.seed).permutation(len(video.episodes))
     training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
+    for_labels = order[len(held_out.episodes) :]  # as held-out episodes, whose labels are only evaluated on
+    transitions = sum(len(video.episodes[i]) - 1 for i in for_labels)
+    if dataset and transitions < config.labels:
+        raise ValueError(
+            f"label budget is {config.labels}, but the training episodes of {config.data} hold only "
+            f"{transitions} transitions; give fewer --labels or record more"
+        )
+    del video
     _save_config(config)
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
@@ -84,6 +92,8 @@ def train(config: TrainConfig) -> None:
             training, config.tokenizer, config.tokenizer_training, config.seed, device, log
         )
         codes = tokenize(tokenizer, training, config.out / "codes.npy")
+        training_frames = training.frames
+        del training  # 12 kB a frame, against 64 bytes of codes
         flam = make_flam(tokenizer, codes.episodes, config.flam, config.seed).to(device)
         starts = _starts(tokenize(tokenizer, held_out).episodes, config.flam.factorizer.window)
         task_id, task_kwargs = _task(config.data) if dataset else ("", {})
@@ -102,10 +112,11 @@ def train(config: TrainConfig) -> None:
             flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
         )
         train_prior(flam, codes.episodes, config.world, config.seed, log)
+    torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
+    save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
     if dataset and config.labels:
-        world.labels, adapter = fit_labels(
-            world, read_labelled(config.data, config.labels, config.seed), config.labels, seed=config.seed
-        )
+        labelled = read_labelled(config.data, config.labels, for_labels.tolist())
+        world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
@@ -114,7 +125,7 @@ def train(config: TrainConfig) -> None:
     results |= {
         "wall_s": time.perf_counter() - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "training_frames": training.frames,
+        "training_frames": training_frames,
         "parameters": sum(p.numel() for p in world.parameters()),
     }
     world.info = dataclasses.replace(
@@ -129,13 +140,6 @@ def train(config: TrainConfig) -> None:
     print(
         f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
     )
-
-
-def _entities(data: Path) -> list[dict[str, np.ndarray]] | None:
-    try:
-        return read_entities(data)
-    except ValueError:
-        return None
 
 
 def _split(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -77,14 +77,16 @@ def read_video(folder: Path) -> Video:
     return Video(tuple(np.asarray(episode.observations) for episode in dataset.iterate_episodes()))
 
 
-def read_labelled(folder: Path, budget: int, seed: int = 0) -> LabelledTransitions:
-    """`budget` labelled transitions of whole episodes in an order drawn by `seed`; the last may be cut.
+def read_labelled(folder: Path, budget: int, order: Sequence[int]) -> LabelledTransitions:
+    """`budget` labelled transitions of whole episodes; the last may be cut.
+
+    Args:
+        order: which episodes to read, one after the other until there are enough.
 
     Raises:
-        ValueError: the dataset holds fewer transitions.
+        ValueError: they hold fewer transitions.
     """
     dataset = MinariDataset(Path(folder).resolve())
-    order = np.random.default_rng(seed).permutation(dataset.total_episodes)
     episodes = (
         Episode(
             np.asarray(e.observations),

@@ -43,10 +43,11 @@ def factor_colors(world: World, starts: int = 64) -> np.ndarray:
 
 
 @torch.inference_mode()
-def mask_picture(world: World, factors_BKS: torch.Tensor) -> np.ndarray:
-    """Each factor's mask in the colour of what it draws: uint8 `(B, H, W, 3)`."""
+def mask_picture(world: World, factors_BKS: torch.Tensor, colors_K3: np.ndarray | None = None) -> np.ndarray:
+    """Each factor's mask in its colour, by default that of what it draws: uint8 `(B, H, W, 3)`."""
+    colors_K3 = factor_colors(world) if colors_K3 is None else colors_K3
     masks = world.aggregate(factors_BKS).masks_BKN.unflatten(-1, world.tokenizer.grid).cpu().numpy()
-    picture = np.einsum("bkrc,kx->brcx", masks, factor_colors(world)).clip(0, 255).astype(np.uint8)
+    picture = np.einsum("bkrc,kx->brcx", masks, colors_K3).clip(0, 255).astype(np.uint8)
     return enlarge(picture, world.tokenizer.config.patch)
 
 

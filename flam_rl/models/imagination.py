@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from .flam import FLAM
 from .layers import MOST_LOGIT, linears, unit_rms
 
 PLAUSIBLE = 0.02
-"""Action codes to which the prior gives less are never taken in imagination."""
+"""Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 
 
@@ -83,7 +83,8 @@ class Imagination:
             raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
         self._advance = self._step
         if compile:
-            self._advance = torch.compile(self._step, dynamic=False, options={"cpp_wrapper": True})
+            options: dict[str, Any] = {"cpp_wrapper": flam.weight_V.device.type == "cpu"}
+            self._advance = torch.compile(self._step, dynamic=False, fullgraph=True, options=options)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
         look, *_ = linears(prior.look_at)
@@ -228,7 +229,7 @@ def _index(factors: list[int], device: torch.device) -> torch.Tensor:
 
 def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
-    mass = (probs_BM * (probs_BM >= PLAUSIBLE)).cumsum(-1)
+    mass = (probs_BM * plausible(probs_BM)).cumsum(-1)
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
 
 
@@ -250,5 +251,10 @@ def snap(
     of the nearest of all."""
     distance = (latent_actions_BA.detach().unsqueeze(-2) - codebook_MA).square().sum(-1)
     nearest = log_probs_BM.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
-    implausible = log_probs_BM.exp() < PLAUSIBLE
+    implausible = ~plausible(log_probs_BM.exp())
     return distance.masked_fill(implausible, float("inf")).argmin(-1), nearest
+
+
+def plausible(probs_BM: torch.Tensor) -> torch.Tensor:
+    """Which action codes may be taken, bool `(B, M)`: the most likely one, and all at `PLAUSIBLE` or above."""
+    return probs_BM >= probs_BM.amax(-1, keepdim=True).clamp_max(PLAUSIBLE)

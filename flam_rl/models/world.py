@@ -39,7 +39,7 @@ class WorldInfo:
 
 
 class World(nn.Module):
-    """The public verbs. Everything is batched; nothing here needs gradients.
+    """The public verbs. Everything is batched; its own weights are frozen.
 
     Args:
         starts_STN: codes of held-out clips, an integer type `(S, T, N)`; imagination starts from them.
@@ -136,7 +136,9 @@ class World(nn.Module):
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Rollout:
-        """Imagine `horizon` steps without leaving the device; FLAM-v0 is this, one step at a time.
+        """Imagine `horizon` steps without leaving the device, in the same steps as FLAM-v0.
+
+        Other than there, nothing is clipped or restarted, rewards are expected ones and ends are probabilities.
 
         Gradients flow from factors, rewards and terminations to the policy's parameters, straight through the
         snapping of latent actions; call it under `torch.inference_mode()` where they are not wanted.

@@ -43,7 +43,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
         }
         for key, value in row.items():
             columns.setdefault(key, []).append(value)
-    return {key: torch.cat(parts).clone() for key, parts in columns.items()}
+    return {key: torch.cat(parts) for key, parts in columns.items()}
 
 
 def held_out_episodes(episode: torch.Tensor, seed: int, share: float = 0.2) -> torch.Tensor:
@@ -82,11 +82,12 @@ def fit_event_head(
         data: of `labelled_factors`. event: bool `(n,)`.
     """
     held_out = held_out_episodes(data["episode"], seed)
+    fitting = ~held_out if bool((~held_out).any()) else held_out
     heads, errors = [], []
     for sees in ((agent_factor,), tuple(range(world.factors))):
         torch.manual_seed(seed)
         head = EventHead(world.factor_dim, sees, value).to(event.device)
-        _fit_head(head, data, event, ~held_out, seed)
+        _fit_head(head, data, event, fitting, seed)
         heads.append(head)
         errors.append(_head_error(head, data, event, held_out))
     # Events are rare, so held-out errors are noisy: more inputs must be worth it.

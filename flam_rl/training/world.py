@@ -170,7 +170,7 @@ def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor,
         row = (factors[:-1], imagined[:-1], places[:-1], places[1:], taken)
         for column, value in zip(columns, row, strict=True):
             column.append(value)
-    return tuple(torch.cat(column).clone() for column in columns)
+    return tuple(torch.cat(column) for column in columns)
 
 
 def _save(path: Path, step: int, flam: FLAM, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
@@ -180,6 +180,7 @@ def _save(path: Path, step: int, flam: FLAM, optimizer: torch.optim.Optimizer, c
         "optimizer": optimizer.state_dict(),
         "clips": clips.generator.get_state(),
         "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all(),
     }
     scratch = path.with_name(f".{path.name}.part")
     torch.save(state, scratch)
@@ -192,4 +193,5 @@ def _resume(path: Path, flam: FLAM, optimizer: torch.optim.Optimizer, clips: Cli
     optimizer.load_state_dict(state["optimizer"])
     clips.generator.set_state(state["clips"])
     torch.set_rng_state(state["random"])
+    torch.cuda.set_rng_state_all(state["random_cuda"])
     return int(state["step"])
