@@ -16,6 +16,9 @@ from ..models.world import World
 from ..training.heads import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
 from ..types import LabelledTransitions
 
+STILL = 0.01
+"""Mean square change of a factor, of unit RMS, below which nothing happened to it."""
+
 
 @dataclass(frozen=True)
 class ActionAdapter:
@@ -116,11 +119,24 @@ def fit_labels(
     return Labels(adapter.agent_factor, adapter.net, reward, termination, adapter.budget), adapter
 
 
+def told(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Tensor, actions: int) -> torch.Tensor:
+    """Which transitions tell what a latent action is in real ones: bool `(B,)`.
+
+    Walking into a wall and staying change nothing alike. Of the transitions that changed nothing, only those
+    tell whose action most surely does nothing; else a latent action of staying decodes to one of walking.
+    """
+    still = (next_BS - now_BS).square().mean(-1) < STILL
+    often = torch.bincount(action_B, minlength=actions)
+    idle = (torch.bincount(action_B[still], minlength=actions) / (often + 5)).argmax()
+    return ~still | (action_B == idle)
+
+
 def _fit(
     world: World, data: dict[str, torch.Tensor], factor: int, actions: int, rows: torch.Tensor, seed: int
 ) -> Adapter:
     torch.manual_seed(seed)
     net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"].device)
+    rows = rows & told(data["now"][:, factor], data["next"][:, factor], data["action"], actions)
     now, action = data["now"][rows, factor], data["action"][rows]
     latent = data["latent"][rows, factor]
     # In imagination latent actions are snapped to codes, so the adapter must know those as well.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flam_rl.agents import ActionAdapter, BehaviorCloning, ImaginationConfig, train_in_imagination
-from flam_rl.agents.adapter import fit_labels
+from flam_rl.agents.adapter import fit_labels, told
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, wilson
@@ -128,3 +128,15 @@ def test_wilson_interval_of_a_known_case() -> None:
     assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
     assert wilson(100, 100)[1] == 1.0
     assert np.isclose(wilson(0, 10)[0], 0.0)
+
+
+def test_what_changed_nothing_tells_only_of_the_action_that_does_nothing() -> None:
+    now = torch.randn(40, 8)
+    action = torch.arange(4).repeat(10)
+    moved = (action != 3) & (
+        torch.arange(40) >= 8
+    )  # the first two of each action change nothing, as in a corner
+    tells = told(now, now + moved[:, None], action, actions=4)
+    assert tells[moved].all()
+    assert tells[action == 3].all()
+    assert not tells[~moved & (action != 3)].any()
