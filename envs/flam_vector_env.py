@@ -89,21 +89,19 @@ def observe(
     Nothing is decoded that is not asked for.
     """
     if observation == "factors":
-        seen, bound = factors_BKS, world.factor_dim**0.5
-        shape: tuple[int, ...] = (world.factors * world.factor_dim,)
+        seen = factors_BKS
+    elif observation == "pixels":
+        seen = world.draw(factors_BKS)
     else:
-        if observation == "pixels":
-            seen = world.draw(factors_BKS)
-        else:
-            seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)]
-        shape, bound = tuple(seen.shape[1:]), None
-    if out is None:
-        out = np.empty((len(seen), *shape), np.uint8 if observation == "pixels" else np.float32)
-    target = torch.from_numpy(out)
-    target.view(seen.shape).copy_(seen)
-    if bound is not None:
-        target.clamp_(-bound, bound)  # of unit RMS, so only rounding is beyond it
-    return out
+        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)]
+    target = (
+        torch.empty(seen.shape, dtype=seen.dtype) if out is None else torch.from_numpy(out).view(seen.shape)
+    )
+    target.copy_(seen)
+    if observation == "factors":
+        bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
+        target = target.clamp_(-bound, bound).flatten(1)
+    return target.numpy()
 
 
 def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -31,6 +31,8 @@ class SB3FLAMVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Observations, float32 rewards, ends and an info a world; ended worlds have started anew, and their
+        infos hold `terminal_observation` and `TimeLimit.truncated`."""
         observations, rewards, terminated, truncated, infos = self.core.step(self._actions)
         final = infos.pop("final_obs", None)
         for key in ("_final_obs", "final_info", "_final_info"):

@@ -65,10 +65,9 @@ class SpeedConfig:
 
 @dataclass(frozen=True)
 class Bench:
-    """How long to repeat a thing for its median, and where."""
+    """How long to repeat a thing for its median."""
 
     seconds: float
-    device: torch.device
 
     def __call__(self, function: Callable[[], Any]) -> float:
         """Median seconds of a call, without gradients."""
@@ -93,7 +92,7 @@ class Bench:
 def main(config: SpeedConfig) -> None:
     """Measure everything."""
     device = pick_device(config.device)
-    bench = Bench(0.2 if config.quick else 2.0, device)
+    bench = Bench(0.2 if config.quick else 2.0)
     world = load_world(config.world, device)
     sizes = (1, 16, 256) if config.quick else (1, 16, 256, 4096)
     results: Json = {"machine": machine(device), "quick": config.quick}

@@ -77,7 +77,7 @@ def train(config: TrainConfig) -> None:
     video, entities = read_source(config.data, config.files)
     order = np.random.default_rng(config.seed).permutation(len(video.episodes))
     training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
-    for_labels = order[len(held_out.episodes) :]  # as held-out episodes, whose labels are only evaluated on
+    for_labels = order[len(held_out.episodes) :]  # never of held-out episodes
     transitions = sum(len(video.episodes[i]) - 1 for i in for_labels)
     if dataset and transitions < config.labels:
         raise ValueError(
@@ -112,7 +112,8 @@ def train(config: TrainConfig) -> None:
             flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
         )
         train_prior(flam, codes.episodes, config.world, config.seed, log)
-    torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
+    if config.deterministic:
+        torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
     if dataset and config.labels:
         labelled = read_labelled(config.data, config.labels, for_labels.tolist())

@@ -17,7 +17,8 @@ def read_source(
     """The frames of either, and for evaluation the true entities of each episode where a dataset has them."""
     if not is_dataset(data):
         return read_video_folder(data, files), None
+    video = read_video(data)
     try:
-        return read_video(data), read_entities(data)
+        return video, read_entities(data)
     except ValueError:
-        return read_video(data), None
+        return video, None

@@ -35,8 +35,8 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         deterministic: let torch use only algorithms whose result does not depend on how threads interleave:
             slower on CUDA; on CPU training is deterministic as it is.
     """
-    torch.use_deterministic_algorithms(deterministic)
     if deterministic:
+        torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
