@@ -15,7 +15,7 @@ from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM, FLAMConfig
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined, _draw, plausible
+from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined, plausible
 from flam_rl.models.world import World
 
 
@@ -113,15 +113,6 @@ def test_the_most_likely_action_code_is_plausible_however_many_there_are() -> No
     assert plausible(flat).nonzero()[:, 1].tolist() == [7, 7, 7]
     peaked = torch.tensor([[0.9, 0.08, 0.015, 0.005]])
     assert plausible(peaked).tolist() == [[True, True, False, False]]
-
-
-def test_a_chance_just_below_one_draws_the_last_plausible_code() -> None:
-    chance = torch.full((200, 1), 1 - 2**-24)
-    probs = torch.rand(200, 16, generator=torch.Generator().manual_seed(0)) * 1.3  # totals on both sides of 1
-    probs[:, -1] = 0
-    drawn = _draw(probs / 8, chance)
-    expected = torch.arange(16).expand(200, -1).masked_fill(~plausible(probs / 8), -1).amax(-1)
-    assert torch.equal(drawn, expected)
 
 
 @torch.inference_mode()

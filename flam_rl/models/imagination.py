@@ -230,9 +230,7 @@ def _index(factors: list[int], device: torch.device) -> torch.Tensor:
 def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
     mass = (probs_BM * plausible(probs_BM)).cumsum(-1)
-    total = mass[:, -1:]
-    # A chance just below 1 can round up to the total: the last plausible code is as far as it goes.
-    return ((mass <= chance_B1 * total) & (mass < total)).sum(-1)
+    return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
 
 
 class _Frozen:

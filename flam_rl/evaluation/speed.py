@@ -1,0 +1,158 @@
+"""Speed of the model alone: timing in turns, against the processor's own limit, and against size."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._inductor.utils import fresh_cache
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..models.dynamics import DynamicsConfig
+from ..models.factorizer import FactorizerConfig
+from ..models.flam import FLAM, FLAMConfig
+from ..models.imagination import Imagination, Imagined
+from ..models.tokenizer import TokenizerConfig
+from ..models.world import World
+from ..types import Json
+
+BATCH = 256
+"""Worlds at which one figure stands for all."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How long to repeat a thing for its median."""
+
+    seconds: float
+
+    def __call__(self, function: Callable[[], Any]) -> float:
+        """Median seconds of a call, without gradients."""
+        return self.compare({"": function}, rounds=1)[""]
+
+    def compare(self, functions: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+        """Median seconds of a call of each, taken in turns, so that a slow minute of the machine hits all."""
+        seconds: dict[str, list[float]] = {name: [] for name in functions}
+        with torch.inference_mode():
+            for function in functions.values():
+                function()
+            for _ in range(rounds):
+                for name, function in functions.items():
+                    timer = Timer(
+                        "function()", globals={"function": function}, num_threads=torch.get_num_threads()
+                    )
+                    took = timer.blocked_autorange(min_run_time=self.seconds / rounds).median
+                    seconds[name].append(float(took))
+        return {name: float(np.median(took)) for name, took in seconds.items()}
+
+
+def machine(device: torch.device) -> Json:
+    """What the figures were taken on."""
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compile: bool = False) -> Json:
+    """FLOP/s of a step against those of a large matmul in the same precision."""
+    side = 2048
+    left = torch.randn(side, side, device=world.device, dtype=dtype)
+    imagination, state, wanted = ready(world, worlds, dtype)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        imagination.step(state, wanted)
+    imagination, *_ = ready(world, worlds, dtype, compile)
+    seconds = bench.compare({"peak": lambda: left @ left, "step": lambda: imagination.step(state, wanted)})
+    flops, peak = counter.get_total_flops(), 2 * side**3 / seconds["peak"]
+    return {
+        "num_envs": worlds,
+        "peak_gflops": peak / 1e9,
+        "step_mflop_per_env": flops / worlds / 1e6,
+        "achieved_gflops": flops / seconds["step"] / 1e9,
+        "fraction": flops / seconds["step"] / peak,
+        "env_steps_per_second": worlds / seconds["step"],
+    }
+
+
+def ready(
+    world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False
+) -> tuple[Imagination, Imagined, torch.Tensor]:
+    """A stepper of factor 0, B imagined worlds and what is wanted of them: the same for every call."""
+    with torch.inference_mode():
+        imagination = Imagination(world.flam, [0], dtype, compile)
+        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)))
+        wanted = torch.randn(worlds, 1, world.latent_action_dim, device=world.device)
+    return imagination, state, wanted
+
+
+def compiled(bench: Bench, world: World) -> Json:
+    """`torch.compile` of the step: what its first call takes, nothing cached, and its speed over the plain one's."""
+    plain, state, wanted = ready(world, BATCH)
+    fused, *_ = ready(world, BATCH, compile=True)
+    torch.compiler.reset()
+    with torch.inference_mode(), fresh_cache():
+        began = time.perf_counter()
+        fused.step(state, wanted)
+        warm_up = time.perf_counter() - began
+        seconds = bench.compare(
+            {"plain": lambda: plain.step(state, wanted), "fused": lambda: fused.step(state, wanted)}
+        )
+    return {"warm_up_s": warm_up, "compiled_over_plain": seconds["plain"] / seconds["fused"]}
+
+
+def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> dict[str, Json]:
+    """Seconds of a step against one size at a time, and the exponent of the line through their logarithms."""
+    factors = (2, 8, 32) if quick else (2, 4, 8, 16, 32)
+    grids = (4, 8) if quick else (4, 8, 16)
+    horizons = (8, 32) if quick else (8, 16, 32, 64, 128)
+
+    def step_of(count: int, side: int, worlds: int = BATCH) -> float:
+        torch.manual_seed(0)
+        config = FLAMConfig(FactorizerConfig(factors=count), DynamicsConfig())
+        tokenizer = TokenizerConfig()
+        flam = FLAM.empty(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim)
+        flam = flam.to(world.device).eval().requires_grad_(False)
+        with torch.inference_mode():
+            imagination = Imagination(flam)
+            dim = config.factorizer.factor_dim
+            start = torch.randn(worlds, count, dim, device=world.device)
+            state = imagination.begin(torch.nn.functional.rms_norm(start, (dim,)))
+        return bench(lambda: imagination.step(state))
+
+    start = world.start(BATCH)
+    return {
+        "factors": _exponent({k: step_of(k, 8) for k in factors}),
+        "tokens": _exponent({side**2: step_of(4, side) for side in grids}),
+        "horizon": _exponent(
+            {t: bench(partial(world.imagine, lambda seen: seen, start, t)) for t in horizons}
+        ),
+        "num_envs": _exponent({n: step_of(4, 8, n) for n in sizes}),
+    }
+
+
+def _exponent(seconds: dict[int, float]) -> Json:
+    sizes, values = np.log(list(seconds)), np.log(list(seconds.values()))
+    return {
+        "exponent": float(np.polyfit(sizes, values, 1)[0]),
+        "milliseconds": {str(size): 1e3 * value for size, value in seconds.items()},
+    }
