@@ -12,6 +12,7 @@ from .behaviors import BEHAVIORS, STAY, Behavior, BehaviorName, shortest_path_ac
 
 try:
     from multigrid.core.actions import Action
+    from multigrid.core.constants import Color
     from multigrid.core.grid import Grid
     from multigrid.core.world_object import Goal, Wall
     from multigrid.envs.empty import EmptyEnv
@@ -24,8 +25,11 @@ except ImportError as error:
 FRAME_SIZE = 64
 ACTIONS = (Action.left, Action.right, Action.forward, Action.done)
 """What the task's actions 0..3 are in MultiGrid's own enumeration."""
-COLORS = ("red", "blue", "purple", "yellow", "grey", "green")
-"""Agents' colours in order; green, the goal's own, comes last, so that up to 5 agents stay visible on it."""
+COLORS = ("red", "blue", "purple", "yellow", "grey", "cyan", "orange", "white", "green")
+"""Agents' colours in order; green, the goal's own, comes last, so that up to 8 agents stay visible on it."""
+for _name, _rgb in {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}.items():
+    if _name not in Color.__members__:  # MultiGrid has six colours
+        Color.add_color(_name, np.array(_rgb))
 
 
 class _Room(EmptyEnv):
