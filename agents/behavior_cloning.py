@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..models.flam import FLAM
 from ..models.layers import mlp
 from ..models.tokenizer import scale
 from ..models.world import World
@@ -47,11 +48,13 @@ class BehaviorCloning:
         """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
 
         Raises:
-            ValueError: the world has no labels that tell which factor is the agent's.
+            ValueError: the world is no FLAM, or has no labels that tell which factor is the agent's.
         """
         if world.labels is None:
             raise ValueError("this world has no labels: which factor is the expert's is not known")
-        codebook = world.flam.latent_action_prior.codebook
+        if not isinstance(world.model, FLAM):
+            raise ValueError("latent behaviour cloning chooses among FLAM's action codes; this world is no FLAM")
+        codebook = world.model.latent_action_prior.codebook
         seen, target = [], []
         with torch.inference_mode():
             for episode in video.episodes:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import SB3FLAMVecEnv, make_sb3_vec_env
-from ..models.imagination import PLAUSIBLE
+from ..models.dynamics import PLAUSIBLE
 from ..models.world import World
 
 

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
 from ..models.heads import FrozenEvents
-from ..models.imagination import Imagination, Imagined
+from ..models.imagination import Imagined
 from ..models.world import World
 
 logger = logging.getLogger(__name__)
@@ -30,30 +30,30 @@ ACTION_BOUND = 3.0
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the factors that the caller acts for; None is `agent` where labels told which that is.
+    """Indices of the latent actions that are the caller's, of its factors where each has one; None is `agent` where labels told which that is.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
             `agent` in a world without labels.
     """
-    allowed = f"allowed are 'agent', 'all' and lists of different indices 0 to {world.factors - 1}"
+    allowed = f"allowed are 'agent', 'all' and lists of different indices 0 to {world.latent_actions - 1}"
     if control is None:
         if world.labels is None:
             logger.warning("this world has no labels: control is 'all', reward is 0 and nothing terminates")
-            return list(range(world.factors))
+            return list(range(world.latent_actions))
         control = "agent"
     if isinstance(control, str):
         if control == "all":
-            return list(range(world.factors))
+            return list(range(world.latent_actions))
         if control != "agent":
             raise ValueError(f"control is {control!r}; {allowed}")
         if world.labels is None:
             raise ValueError(
                 f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
             )
-        return [world.labels.agent_factor]
+        return [world.moved_by(world.labels.agent_factor)]
     chosen = [int(index) for index in control]
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(world.factors)):
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(world.latent_actions)):
         raise ValueError(f"control is {control!r}; {allowed}")
     return chosen
 
@@ -188,9 +188,7 @@ class FLAMVectorEnv(VectorEnv):
         self._ended = np.ones(num_envs, bool)
         self._state: Imagined | None = None
         with torch.inference_mode():
-            self._imagination = Imagination(
-                self.world.flam, self.controlled, getattr(torch, precision), compile
-            )
+            self._imagination = self.world.imagination(self.controlled, getattr(torch, precision), compile)
             self._events = FrozenEvents(self.world.labels) if self.world.labels else None
             self._starts = self._imagination.begin(self.world.starts())
         self._copy = copy

@@ -16,14 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .models.aggregator import AggregatorConfig
+from .models.baselines import MODELS, name_of
 from .models.dynamics import DynamicsConfig
 from .models.factorizer import FactorizerConfig
-from .models.flam import FLAM, FLAMConfig
 from .models.heads import Adapter, EventHead, Labels
 from .models.tokenizer import Tokenizer, TokenizerConfig
 from .models.world import World, WorldInfo
+from .models.world_model import CodeFacts, FLAMConfig
 
-VERSION = 1
+VERSION = 2
 SHIPPED = Path(__file__).parent / "worlds"
 
 
@@ -48,7 +49,7 @@ def save_world(world: World, folder: Path, card: str) -> None:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _save_tensors(
-            nn.ModuleDict({"tokenizer": world.tokenizer, "flam": world.flam}).state_dict(),
+            nn.ModuleDict({"tokenizer": world.tokenizer, "model": world.model}).state_dict(),
             scratch / "model.safetensors",
         )
         _save_tensors({"starts": world.starts_STN}, scratch / "starts.safetensors")
@@ -80,7 +81,8 @@ def _config(world: World) -> dict[str, Any]:
     return {
         "version": VERSION,
         "tokenizer": asdict(world.tokenizer.config) | {"frame_size": list(world.tokenizer.frame_size)},
-        "flam": asdict(world.flam.config),
+        "model": name_of(world.model),
+        "flam": asdict(world.model.config),
         "info": asdict(world.info),
         "labels": labels
         and {
@@ -117,7 +119,7 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         if str(error).startswith(str(folder)):
             raise
         raise ValueError(f"{path}: {error}") from error
-    _fill(nn.ModuleDict({"tokenizer": world.tokenizer, "flam": world.flam}), folder / "model.safetensors")
+    _fill(nn.ModuleDict({"tokenizer": world.tokenizer, "model": world.model}), folder / "model.safetensors")
     if world.labels is not None:
         _fill(world.labels, folder / "labels.safetensors")
     return world.to(device)
@@ -139,18 +141,24 @@ def _build(config: dict[str, Any], starts: torch.Tensor) -> World:
         }
     )
     codes, pixels = tokenizer.looks().shape
-    model = FLAM.empty(flam_config, tokenizer.grid, codes, pixels, tokenizer.config.code_dim)
-    labels = config["labels"] and _build_labels(config["labels"], model)
-    return World(tokenizer, model, starts, WorldInfo(**config["info"]), labels)
+    if config["model"] not in MODELS:
+        raise ValueError(f"model {config['model']!r}; allowed are {', '.join(MODELS)}")
+    facts = CodeFacts.blank(flam_config, tokenizer.grid, codes, pixels, tokenizer.config.code_dim)
+    world = World(
+        tokenizer, MODELS[config["model"]](flam_config, facts), starts, WorldInfo(**config["info"])
+    )
+    if config["labels"]:
+        world.labels = _build_labels(config["labels"], world).eval().requires_grad_(False)
+    return world
 
 
-def _build_labels(found: dict[str, Any], flam: FLAM) -> Labels:
-    dim = flam.config.factorizer.factor_dim
-    if not 0 <= found["agent_factor"] < flam.config.factorizer.factors:
-        raise ValueError(f"agent_factor {found['agent_factor']} of {flam.config.factorizer.factors} factors")
+def _build_labels(found: dict[str, Any], world: World) -> Labels:
+    dim = world.factor_dim
+    if not 0 <= found["agent_factor"] < world.factors:
+        raise ValueError(f"agent_factor {found['agent_factor']} of {world.factors} factors")
     return Labels(
         found["agent_factor"],
-        Adapter(dim, flam.config.dynamics.latent_action_dim, found["actions"]),
+        Adapter(dim, world.latent_action_dim, found["actions"]),
         EventHead(dim, tuple(found["reward_sees"]), 0.0),
         EventHead(dim, tuple(found["termination_sees"]), 0.0),
         found["budget"],

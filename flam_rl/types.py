@@ -1,7 +1,7 @@
 """Records that cross the rooms of the project, and the legend of its shape suffixes.
 
-Shape suffixes: B batch, T time, K factors, N tokens, D feature dim, S factor dim, A latent action dim,
-M action codes, C H W image, V codebook size. `z_BTN` are code indices, `factors_BTKS` factors.
+Shape suffixes: B batch, T time, K factors, N tokens, D feature dim, S factor dim, L latent actions of a step (K in
+FLAM), A latent action dim, M action codes, C H W image, V codebook size. `z_BTN` are code indices, `factors_BTKS` factors.
 """
 
 from __future__ import annotations
@@ -115,14 +115,14 @@ class Rollout:
 
     Attributes:
         factors_BTKS: factors `(B, T + 1, K, S)`, start included.
-        latent_actions_BTKA: `(B, T, K, A)`, what led from each to the next.
+        latent_actions_BTLA: `(B, T, L, A)`, what led from each to the next.
         log_prior_BTC: `(B, T, C)`, the prior's log-probability of the action code nearest to what was wanted.
         rewards_BT: `(B, T)`, expected reward of what was entered; zeros in a world without labels.
         terminations_BT: `(B, T)`, probability that it is an end; the rollout goes on whatever it is.
     """
 
     factors_BTKS: torch.Tensor
-    latent_actions_BTKA: torch.Tensor
+    latent_actions_BTLA: torch.Tensor
     log_prior_BTC: torch.Tensor
     rewards_BT: torch.Tensor
     terminations_BT: torch.Tensor

@@ -30,12 +30,12 @@ from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, scaling
-from flam_rl.models.flam import FLAMConfig
+from flam_rl.models.world_model import FLAMConfig
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, make_flam, train_world
+from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
 from flam_rl.types import Json, Video
 
 
@@ -131,7 +131,7 @@ def precision_choice(bench: Bench, world: World) -> Json:
     lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens = []
     for dtype in (torch.float32, torch.bfloat16):
-        actions = iter(lived.latent_actions_BTKA.unbind(1))
+        actions = iter(lived.latent_actions_BTLA.unbind(1))
         again = world.imagine(lambda seen, a=actions: next(a).flatten(1), start, 15, everyone, None, dtype)
         tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
     seconds = bench.compare({p: _stepper(world, BATCH, precision=p) for p in ("float32", "bfloat16")})
@@ -217,7 +217,7 @@ def training(world: World, device: torch.device, quick: bool) -> dict[str, float
     tokens = tokenizer.grid[0] * tokenizer.grid[1]
     result = {"tokenizer_frames_per_second": steps * settings.batch / tokens / (time.perf_counter() - began)}
     codes = tokenize(world.tokenizer, video)
-    flam = make_flam(world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
+    flam = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
     began = time.perf_counter()
     recipe = WorldTrainingConfig(steps=steps)
     train_world(flam, Clips(codes, 0), recipe, log)

@@ -13,9 +13,11 @@ import torch
 
 from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.flam import FLAM
+from flam_rl.models.world_model import CodeFacts, FLAMConfig
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import PLAUSIBLE, Imagination, Imagined, plausible
+from flam_rl.models.dynamics import PLAUSIBLE, plausible
+from flam_rl.models.imagination import Imagined
 from flam_rl.models.world import World
 
 
@@ -23,7 +25,7 @@ def plain_step(
     world: World, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One world, one factor after the other, by the public parts alone: what the fused step must equal."""
-    flam, prior = world.flam, world.flam.latent_action_prior
+    flam, prior = world.model, world.model.latent_action_prior
     factors = factors_KS[None]
     seen = flam.forward_dynamics.look(factors)
     places = flam.aggregator.places(factors)
@@ -54,7 +56,7 @@ def plain_step(
 @torch.inference_mode()
 def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
     imagination, worlds, wanted = (
-        Imagination(world.flam, [2]),
+        world.imagination([2]),
         12,
         torch.randn(12, 1, world.latent_action_dim),
     )
@@ -70,9 +72,9 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
             plain_step(world, plain[b], wanted[b], order, chance[:, b, 0].tolist()) for b in range(worlds)
         ]
         plain = torch.stack([factors for factors, _ in expected])
-        assert torch.equal(taken.latent_actions_BKA, torch.stack([actions for _, actions in expected]))
+        assert torch.equal(taken.latent_actions_BLA, torch.stack([actions for _, actions in expected]))
         assert torch.allclose(state.factors_BKS, plain, atol=1e-4)
-    assert torch.allclose(state.places_KBN.transpose(0, 1), world.flam.aggregator.places(plain), atol=1e-4)
+    assert torch.allclose(state.places_KBN.transpose(0, 1), world.model.aggregator.places(plain), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_the_step_equals_the_reference_whatever_the_sizes(
         FactorizerConfig(factors=factors, factor_dim=16, hidden=32),
         aggregator=AggregatorConfig(kind=kind, hidden=32),
     )
-    flam = FLAM.empty(config, grid, codes=9, pixels=12, code_dim=8).eval()
+    flam = FLAM(config, CodeFacts.blank(config, grid, codes=9, pixels=12, code_dim=8)).eval()
     flam.latent_action_prior.codebook.copy_(torch.randn(16, 4))
     world = SimpleNamespace(flam=flam, factors=factors, latent_action_dim=4)
     start = torch.nn.functional.rms_norm(torch.randn(6, factors, 16), (16,))
@@ -103,7 +105,7 @@ def test_the_step_equals_the_reference_whatever_the_sizes(
     state, taken = imagination._step(imagination.begin(start), wanted, torch.tensor(order), chance)
     for b in range(6):
         expected, actions = plain_step(world, start[b], wanted[b], order, chance[:, b, 0].tolist())
-        assert torch.equal(taken.latent_actions_BKA[b], actions)
+        assert torch.equal(taken.latent_actions_BLA[b], actions)
         assert torch.allclose(state.factors_BKS[b], expected, atol=1e-5)
 
 
@@ -120,15 +122,15 @@ def test_imagine_is_the_step_repeated(world: World) -> None:
     start = world.start(5, torch.Generator().manual_seed(0))
     rollout = world.imagine(lambda seen: seen[:, :4], start, 6, [1], torch.Generator().manual_seed(1))
     assert rollout.factors_BTKS.shape == (5, 7, world.factors, world.factor_dim)
-    assert rollout.latent_actions_BTKA.shape == (5, 6, world.factors, world.latent_action_dim)
+    assert rollout.latent_actions_BTLA.shape == (5, 6, world.factors, world.latent_action_dim)
     assert rollout.log_prior_BTC.shape == (5, 6, 1)
     assert rollout.rewards_BT.shape == rollout.terminations_BT.shape == (5, 6)
-    imagination, generator = Imagination(world.flam, [1]), torch.Generator().manual_seed(1)
+    imagination, generator = world.imagination([1]), torch.Generator().manual_seed(1)
     state = imagination.begin(start)
     for step in range(6):
         state, taken = imagination.step(state, state.factors_BKS.flatten(1)[:, None, :4], generator)
         assert torch.equal(state.factors_BKS, rollout.factors_BTKS[:, step + 1])
-        assert torch.equal(taken.latent_actions_BKA, rollout.latent_actions_BTKA[:, step])
+        assert torch.equal(taken.latent_actions_BLA, rollout.latent_actions_BTLA[:, step])
     reward, end = world.labels.judge(state.factors_BKS)
     assert torch.allclose(reward, rollout.rewards_BT[:, -1])
     assert torch.allclose(end, rollout.terminations_BT[:, -1])
@@ -149,11 +151,11 @@ def test_gradients_flow_through_imagination_to_the_policy(world: World) -> None:
 def test_only_plausible_actions_are_taken(world: World) -> None:
     factors = world.start(64, torch.Generator().manual_seed(0))
     wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
-    imagination = Imagination(world.flam, [2])
+    imagination = world.imagination([2])
     taken, likelihood = imagination.step(imagination.begin(factors), wanted)[1]
-    codebook = world.flam.latent_action_prior.codebook
+    codebook = world.model.latent_action_prior.codebook
     code = torch.cdist(taken[:, 2], codebook).argmin(-1)
-    probability = world.flam.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
+    probability = world.model.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
     assert probability.min() >= PLAUSIBLE
     assert likelihood.shape == (64, 1)
     assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
@@ -163,13 +165,13 @@ def test_only_plausible_actions_are_taken(world: World) -> None:
 def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
     """Codes of the factor that moves first, drawn 20,000 times from one state, against the prior itself."""
     factors = world.start(1, torch.Generator().manual_seed(3))
-    probs = world.flam.prior_logits(factors)[0, 1].softmax(-1)
+    probs = world.model.prior_logits(factors)[0, 1].softmax(-1)
     expected = torch.where(probs >= PLAUSIBLE, probs, 0)
-    imagination = Imagination(world.flam)
+    imagination = world.imagination()
     state = imagination.begin(factors.expand(20_000, -1, -1))
     chance = torch.rand(world.factors, 20_000, 1, generator=torch.Generator().manual_seed(0))
-    taken = imagination._step(state, None, torch.tensor([1, 0, 2, 3]), chance)[1].latent_actions_BKA[:, 1]
-    code = torch.cdist(taken, world.flam.latent_action_prior.codebook).argmin(-1)
+    taken = imagination._step(state, None, torch.tensor([1, 0, 2, 3]), chance)[1].latent_actions_BLA[:, 1]
+    code = torch.cdist(taken, world.model.latent_action_prior.codebook).argmin(-1)
     found = torch.bincount(code, minlength=len(probs)) / 20_000
     assert torch.allclose(found, expected / expected.sum(), atol=0.015)
 
@@ -180,14 +182,14 @@ def test_bfloat16_products_draw_the_same_frames(world: World) -> None:
     drawn = []
     for dtype in (torch.float32, torch.bfloat16):
         wanted = torch.zeros(64, 1, world.latent_action_dim)
-        imagination = Imagination(world.flam, [0], dtype)
+        imagination = world.imagination([0], dtype)
         state = imagination.step(imagination.begin(start), wanted, torch.Generator().manual_seed(1))[0]
         drawn.append(world.aggregate(state.factors_BKS).log_probs_BNV.argmax(-1))
     assert (drawn[0] == drawn[1]).float().mean() > 0.99
 
 
 def test_pickles(world: World) -> None:
-    imagination = Imagination(world.flam, [1])
+    imagination = world.imagination([1])
     other = pickle.loads(pickle.dumps(imagination))
     with torch.inference_mode():
         states = [one.begin(world.start(3, torch.Generator().manual_seed(0))) for one in (imagination, other)]
@@ -201,7 +203,7 @@ def test_pickles(world: World) -> None:
 
 @pytest.mark.parametrize("controlled", [[], [3, 1]])
 def test_any_factors_can_be_controlled(world: World, controlled: list[int]) -> None:
-    imagination = Imagination(world.flam, controlled)
+    imagination = world.imagination(controlled)
     wanted = torch.zeros(6, len(controlled), world.latent_action_dim) if controlled else None
     with torch.inference_mode():
         state, taken = imagination.step(imagination.begin(world.start(6)), wanted)
@@ -232,7 +234,7 @@ with torch.inference_mode():
     start, wanted = world.start(16, torch.Generator().manual_seed(0)), torch.zeros(16, 1, world.latent_action_dim)
     states = []
     for compile in (False, True):
-        imagination = Imagination(world.flam, [2], compile=compile)
+        imagination = world.imagination([2], compile=compile)
         state = imagination.begin(start)
         for step in range(3):
             state, _ = imagination.step(state, wanted, torch.Generator().manual_seed(step))
@@ -250,4 +252,4 @@ def test_a_compiled_step_is_the_same_step() -> None:
 def test_a_missing_compiler_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler; none of .*g\+\+"):
-        Imagination(world.flam, compile=True)
+        world.imagination(compile=True)

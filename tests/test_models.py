@@ -11,7 +11,8 @@ import torch
 from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.binding import code_statistics, coherent_keys
 from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.flam import FLAM
+from flam_rl.models.world_model import CodeFacts, FLAMConfig
 from flam_rl.models.layers import sincos_positions, unit_rms
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
 
@@ -22,8 +23,7 @@ GRID = (4, 4)
 def make_flam(config: FLAMConfig = SMALL) -> FLAM:
     torch.manual_seed(0)
     factors = config.factorizer.factors
-    return FLAM(
-        config,
+    facts = CodeFacts(
         looks_VP=torch.rand(10, 12),
         codebook_VD=torch.randn(10, 8),
         keys_VE=torch.randn(10, factors + 1),
@@ -33,6 +33,7 @@ def make_flam(config: FLAMConfig = SMALL) -> FLAM:
         background_NV=torch.full((16, 10), 0.1),
         grid=GRID,
     )
+    return FLAM(config, facts)
 
 
 CONFIGS = {

@@ -14,12 +14,13 @@ from flam_rl.data.clips import Clips, tokenize
 from flam_rl.data.minari import read_video, write_dataset
 from flam_rl.evaluation.correspondence import evaluate_correspondence
 from flam_rl.evaluation.prediction import evaluate_prediction
-from flam_rl.models.flam import FLAM, FLAMConfig
+from flam_rl.models.flam import FLAM
+from flam_rl.models.world_model import CodeFacts, FLAMConfig
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World, WorldInfo
 from flam_rl.training.run import Log, pick_device, seed_everything
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, beta_at, make_flam, train_prior, train_world
+from flam_rl.training.world import WorldTrainingConfig, beta_at, make_model, train_prior, train_world
 from flam_rl.types import Episode, Video
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ def train_briefly(video: Video, seed: int = 0, checkpoint: Path | None = None, c
             video, TokenizerConfig(), TokenizerTrainingConfig(steps=20), seed, CPU, log
         )
         codes = tokenize(tokenizer, video)
-        flam = make_flam(tokenizer, codes.episodes, FLAMConfig(), seed)
+        flam = make_model("flam", tokenizer, codes.episodes, FLAMConfig(), seed)
         train_world(flam, Clips(codes, seed), config, log, checkpoint=checkpoint)
         return train_prior(flam, codes.episodes, config, seed, log)
 
@@ -84,7 +85,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, v
     with Log(None) as log:
         tokenizer = train_tokenizer(few, TokenizerConfig(), TokenizerTrainingConfig(steps=20), 0, CPU, log)
         codes = tokenize(tokenizer, few)
-        flam = make_flam(tokenizer, codes.episodes, FLAMConfig(), 0)
+        flam = make_model("flam", tokenizer, codes.episodes, FLAMConfig(), 0)
         with pytest.raises(Interrupted):
             train_world(flam, Clips(codes, 0), BRIEF, log, interrupt, tmp_path / "checkpoint.pt")
     assert same(whole, train_briefly(few, checkpoint=tmp_path / "checkpoint.pt"))
@@ -127,7 +128,7 @@ def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> No
         tokenizer = train_tokenizer(video, TokenizerConfig(), TokenizerTrainingConfig(steps=800), 0, CPU, log)
         codes = tokenize(tokenizer, video)
         flam = train_world(
-            make_flam(tokenizer, codes.episodes, FLAMConfig(), 0), Clips(codes, 0), config, log
+            make_model("flam", tokenizer, codes.episodes, FLAMConfig(), 0), Clips(codes, 0), config, log
         )
     world = World(tokenizer, flam, torch.stack([codes.episodes[0][:4]]), WorldInfo())
     held_out = Video(tuple(e.frames for e in test))

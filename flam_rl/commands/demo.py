@@ -23,7 +23,6 @@ from ..envs.decoded_env import DecodedEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
-from ..models.imagination import Imagination
 from ..models.world import World
 from ..types import LabelledTransitions, Video
 from .collect import with_bar
@@ -145,7 +144,7 @@ def rollout_frames(
     assert world.labels is not None
     frames: list[np.ndarray] = []
     task: Any = decoded.env
-    imagination, colors = Imagination(world.flam, [decoded.agent_factor]), factor_colors(world)
+    imagination, colors = world.imagination([world.moved_by(decoded.agent_factor)]), factor_colors(world)
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
         imagined_steps = 0

@@ -15,7 +15,7 @@ import torch
 
 from ..agents.adapter import fit_labels
 from ..checkpoint import save_world
-from ..data.clips import Clips, tokenize
+from ..data.clips import tokenize
 from ..data.minari import is_dataset, read_labelled
 from ..data.sources import read_source
 from ..data.video import VideoFilesConfig
@@ -26,19 +26,17 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
-from ..models.flam import FLAMConfig
-from ..models.tokenizer import TokenizerConfig
 from ..models.world import World, WorldInfo
+from ..training.build import BuildConfig, build_world
 from ..training.run import DeviceName, Log, pick_device, seed_everything
-from ..training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from ..training.world import WorldTrainingConfig, make_flam, train_prior, train_world
+from ..training.tokenizer import train_tokenizer
 from ..types import Json, Video
 from .evaluate import evaluate_world, summary, write_pictures
 from .results import write_results
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(BuildConfig):
     """Train tokenizer, world and, where there are labels, heads; ends with an evaluation.
 
     Example: flam-rl train --data data/multigrid --out runs/multigrid
@@ -58,15 +56,10 @@ class TrainConfig:
     """Share of episodes that are only evaluated on and started from."""
     episodes: int = 200
     """Episodes of the random agent on the real task, for the reward rate."""
-    seed: int = 0
     device: DeviceName = "auto"
     deterministic: bool = False
     """Same seed, same weights on CUDA too; slower there."""
     files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
-    flam: FLAMConfig = field(default_factory=FLAMConfig)
-    world: WorldTrainingConfig = field(default_factory=WorldTrainingConfig)
 
 
 def train(config: TrainConfig) -> None:
@@ -94,24 +87,27 @@ def train(config: TrainConfig) -> None:
         codes = tokenize(tokenizer, training, config.out / "codes.npy")
         training_frames = training.frames
         del training  # 12 kB a frame, against 64 bytes of codes
-        flam = make_flam(tokenizer, codes.episodes, config.flam, config.seed).to(device)
-        starts = _starts(tokenize(tokenizer, held_out).episodes, config.flam.factorizer.window)
         task_id, task_kwargs = _task(config.data) if dataset else ("", {})
         task = gym.make(task_id, **task_kwargs) if task_id else None
         info = WorldInfo(
             task_id, task_kwargs, training=json.loads(json.dumps(dataclasses.asdict(config), default=str))
         )
-        world = World(tokenizer, flam, starts.to(device), info)
 
-        def pictures(step: int) -> None:
+        def pictures(world: World, step: int) -> None:
             if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
                 _log_pictures(world, held_out, held_out_entities, log, step)
 
-        world.flam.requires_grad_(True)
-        train_world(
-            flam, Clips(codes, config.seed), config.world, log, pictures, config.out / "checkpoint.pt"
+        world = build_world(
+            config,
+            tokenizer,
+            codes,
+            tokenize(tokenizer, held_out),
+            info,
+            log,
+            pictures,
+            config.out / "checkpoint.pt",
+            entities and [entities[i]["action"] for i in order[len(held_out.episodes) :]],
         )
-        train_prior(flam, codes.episodes, config.world, config.seed, log)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
@@ -154,16 +150,6 @@ def _split(
     return training, held_out, entities and [entities[i] for i in order[:cut]]
 
 
-def _starts(episodes: list[torch.Tensor], window: int, most: int = 1024) -> torch.Tensor:
-    """The first frames of held-out episodes and, spread over them, later ones: uint8 or int16 `(S, window, N)`."""
-    clips = []
-    for codes in episodes:
-        padded = torch.cat([codes[:1].expand(window - 1, -1), codes])
-        clips += [padded[start : start + window] for start in range(0, len(codes) - 1, 4)]
-    keep = np.linspace(0, len(clips) - 1, min(most, len(clips))).astype(int)
-    return torch.stack([clips[i] for i in keep])
-
-
 def _task(data: Path) -> tuple[str, Json]:
     spec = json.loads(json.loads((data / "metadata.json").read_text()).get("env_spec") or "{}")
     kwargs = {k: v for k, v in spec.get("kwargs", {}).items() if k != "render_mode"}
@@ -183,7 +169,7 @@ def _save_config(config: TrainConfig) -> None:
 def _log_pictures(
     world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, log: Log, step: int
 ) -> None:
-    world.flam.eval()
+    world.model.eval()
     episode = max(video.episodes, key=len)
     log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
     log.picture("world/prediction", prediction_picture(world, episode), step)
@@ -195,7 +181,7 @@ def _log_pictures(
         log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
         for name, value in found.scores().items():
             log.scalar(f"world/{name}", value, step)
-    world.flam.train()
+    world.model.train()
 
 
 def model_card(world: World, results: Json, config: TrainConfig) -> str:

@@ -30,6 +30,15 @@ class Codes:
         """The codes of each episode `(T, N)`: views."""
         return list(self.frames_FN.split(list(self.lengths)))
 
+    def with_actions(self, actions: list[np.ndarray]) -> Codes:
+        """For a model that is told: columns after the N tokens, an entity's action that led to the frame plus 1.
+
+        Args:
+            actions: int `(T, entities)` of each episode, -1 where there was none.
+        """
+        columns = torch.as_tensor(np.concatenate(actions) + 1).to(self.frames_FN.dtype)
+        return Codes(torch.cat([self.frames_FN, columns], 1), self.lengths)
+
 
 @torch.inference_mode()
 def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batch: int = 512) -> Codes:

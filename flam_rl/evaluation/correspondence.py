@@ -94,7 +94,7 @@ def evaluate_correspondence(
             factors = world.factorize(z[None])
             seen = factors[:, :-1]
             if latent:
-                seen = torch.cat([seen, world.infer_actions(factors).mean], -1)
+                seen = torch.cat([seen, world.of_factors(world.infer_actions(factors).mean)], -1)
             inputs.append(seen[0].cpu().numpy())
             targets.append(effective_actions(truth["position"], truth["direction"]))
             episode.append(np.full(len(frames) - 1, index))

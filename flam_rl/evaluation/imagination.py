@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ..models.imagination import Imagination
 from ..models.world import World
 
 CHECKED = (1, 10, 40)
@@ -55,7 +54,7 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
     tiles, owner = task.tiles()
     generator = torch.Generator(world.device).manual_seed(seed)
-    imagination = Imagination(world.flam)
+    imagination = world.imagination()
     state = imagination.begin(world.start(count, generator))
     result = {}
     for step in range(1, CHECKED[-1] + 1):

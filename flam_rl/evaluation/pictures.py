@@ -68,7 +68,7 @@ def prediction_picture(
     frames = torch.as_tensor(episode[: horizons[-1] + 1], device=world.device)
     z = world.encode(frames)
     factors = world.factorize(z[None])
-    unrolled = world.flam.unroll(factors[:, 0], world.infer_actions(factors).mean)[0]
+    unrolled = world.model.unroll(factors[:, 0], world.infer_actions(factors).mean)[0]
     shown = [0, *(h for h in horizons if h < len(frames))]
     rows = {
         "true": frames[shown].cpu().numpy(),

@@ -54,7 +54,7 @@ def _at_horizon(world: World, video: Video, horizon: int, most: int) -> tuple[fl
     frames = _first_frames(world, video, horizon, most)
     z = world.encode(frames)
     factors = world.factorize(z)
-    unrolled = world.flam.unroll(factors[:, 0], world.infer_actions(factors).mean)
+    unrolled = world.model.unroll(factors[:, 0], world.infer_actions(factors).mean)
     predicted = world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
     changed = z[:, -1] != z[:, 0]
     psnr, ssim = _quality(world.decode(predicted), frames[:, -1])

@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..models.dynamics import DynamicsConfig
 from ..models.factorizer import FactorizerConfig
-from ..models.flam import FLAM, FLAMConfig
-from ..models.imagination import Imagination, Imagined
+from ..models.flam import FLAM
+from ..models.imagination import Imagination, Imagined, SceneImagination
 from ..models.tokenizer import TokenizerConfig
 from ..models.world import World
+from ..models.world_model import CodeFacts, FLAMConfig
 from ..types import Json
 
 BATCH = 256
@@ -96,10 +97,10 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
 
 def ready(
     world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False
-) -> tuple[Imagination, Imagined, torch.Tensor]:
+) -> tuple[Imagination | SceneImagination, Imagined, torch.Tensor]:
     """A stepper of factor 0, B imagined worlds and what is wanted of them: the same for every call."""
     with torch.inference_mode():
-        imagination = Imagination(world.flam, [0], dtype, compile)
+        imagination = world.imagination([0], dtype, compile)
         state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)))
         wanted = torch.randn(worlds, 1, world.latent_action_dim, device=world.device)
     return imagination, state, wanted
@@ -130,7 +131,7 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
         torch.manual_seed(0)
         config = FLAMConfig(FactorizerConfig(factors=count), DynamicsConfig())
         tokenizer = TokenizerConfig()
-        flam = FLAM.empty(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim)
+        flam = FLAM(config, CodeFacts.blank(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim))
         flam = flam.to(world.device).eval().requires_grad_(False)
         with torch.inference_mode():
             imagination = Imagination(flam)

@@ -12,6 +12,9 @@ from vector_quantize_pytorch import VectorQuantize
 
 from .layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
 
+PLAUSIBLE = 0.02
+"""Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -157,3 +160,19 @@ def feel(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch
     """How much of `places`, `(..., P, N)`, each look sees, `(..., P, looks)`; looks as `LatentActionPrior.view`."""
     across = places.unflatten(-1, (row.shape[-2], -1)).flatten(-3, -2) @ column
     return (across.unflatten(-2, (-1, row.shape[-2])) * row.unsqueeze(-3)).sum(-2)
+
+
+def snap(
+    log_probs_BM: torch.Tensor, latent_actions_BA: torch.Tensor, codebook_MA: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plausible action code nearest to a wanted latent action, int64 `(B,)`, and the log-probability `(B,)`
+    of the nearest of all."""
+    distance = (latent_actions_BA.detach().unsqueeze(-2) - codebook_MA).square().sum(-1)
+    nearest = log_probs_BM.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
+    implausible = ~plausible(log_probs_BM.exp())
+    return distance.masked_fill(implausible, float("inf")).argmin(-1), nearest
+
+
+def plausible(probs_BM: torch.Tensor) -> torch.Tensor:
+    """Which action codes may be taken, bool `(B, M)`: the most likely one, and all at `PLAUSIBLE` or above."""
+    return probs_BM >= probs_BM.amax(-1, keepdim=True).clamp_max(PLAUSIBLE)

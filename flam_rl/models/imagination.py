@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .dynamics import feel
+from .baselines import Rival
+from .dynamics import feel, plausible, snap
 from .flam import FLAM
 from .layers import MOST_LOGIT, linears, unit_rms
 
-PLAUSIBLE = 0.02
-"""Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 
 
@@ -41,12 +40,12 @@ class Taken(NamedTuple):
     """What led to the next state.
 
     Attributes:
-        latent_actions_BKA: float `(B, K, A)`, of every factor.
+        latent_actions_BLA: float `(B, L, A)`, all of the step.
         log_prior_BC: float `(B, C)`, the prior's log-probability of the action code nearest to what the
             caller wanted.
     """
 
-    latent_actions_BKA: Float[torch.Tensor, "B K A"]
+    latent_actions_BLA: Float[torch.Tensor, "B L A"]
     log_prior_BC: Float[torch.Tensor, "B C"]
 
 
@@ -233,6 +232,51 @@ def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
 
 
+class SceneImagination:
+    """Steps imagined worlds of a model in which one latent action moves everything, as `Imagination` does.
+
+    Args:
+        controlled: `[0]` if the caller acts, else the prior does.
+        dtype: of the products; factors stay float32.
+        compile: whether the model's step is compiled.
+    """
+
+    def __init__(
+        self,
+        model: Rival,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        self.model, self.controlled, self.dtype = model, list(controlled), dtype
+        self._move = torch.compile(model.step) if compile else model.step
+
+    def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
+        """Worlds in which the factors are these; nobody asks where they are."""
+        factors_KBS = factors_BKS.transpose(0, 1).contiguous()
+        return Imagined(factors_KBS, factors_KBS[..., :0])
+
+    def step(
+        self,
+        now: Imagined,
+        latent_actions_BCA: Float[torch.Tensor, "B C A"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Imagined, Taken]:
+        """One step of every world; arguments as `Imagination.step`."""
+        factors = now.factors_BKS
+        if self.controlled:
+            assert latent_actions_BCA is not None
+            wanted = latent_actions_BCA[:, 0]
+            snapped, nearest = self.model.snap(factors, 0, wanted)
+            taken = (snapped + wanted - wanted.detach() if wanted.requires_grad else snapped).unsqueeze(1)
+            log_prior = nearest.unsqueeze(1)
+        else:
+            taken, log_prior = self.model.draw_actions(factors, generator), factors.new_zeros(len(factors), 0)
+        with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            following = self._move(factors, taken).float()
+        return self.begin(following), Taken(taken, log_prior)
+
+
 class _Frozen:
     """A linear map with frozen weights."""
 
@@ -242,19 +286,3 @@ class _Frozen:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, self.weight, self.bias)
-
-
-def snap(
-    log_probs_BM: torch.Tensor, latent_actions_BA: torch.Tensor, codebook_MA: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The plausible action code nearest to a wanted latent action, int64 `(B,)`, and the log-probability `(B,)`
-    of the nearest of all."""
-    distance = (latent_actions_BA.detach().unsqueeze(-2) - codebook_MA).square().sum(-1)
-    nearest = log_probs_BM.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
-    implausible = ~plausible(log_probs_BM.exp())
-    return distance.masked_fill(implausible, float("inf")).argmin(-1), nearest
-
-
-def plausible(probs_BM: torch.Tensor) -> torch.Tensor:
-    """Which action codes may be taken, bool `(B, M)`: the most likely one, and all at `PLAUSIBLE` or above."""
-    return probs_BM >= probs_BM.amax(-1, keepdim=True).clamp_max(PLAUSIBLE)

@@ -1,4 +1,4 @@
-"""A world: a trained FLAM with its tokenizer, its start states and what labels added."""
+"""A world: a trained world model with its tokenizer, its start states and what labels added."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import nn
-from torch.distributions import MixtureSameFamily, Normal
+from torch.distributions import Distribution, Normal
 
 from ..types import Rollout
 from .aggregator import Aggregated
+from .baselines import Rival
 from .flam import FLAM
 from .heads import Labels
-from .imagination import Imagination, snap
+from .imagination import Imagination, SceneImagination
 from .tokenizer import Tokenizer
+from .world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class World(nn.Module):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        flam: FLAM,
+        model: WorldModel,
         starts_STN: torch.Tensor,
         info: WorldInfo,
         labels: Labels | None = None,
     ) -> None:
         super().__init__()
-        self.tokenizer, self.flam, self.info, self.labels = tokenizer, flam, info, labels
+        self.tokenizer, self.model, self.info, self.labels = tokenizer, model, info, labels
         self.register_buffer("starts_STN", starts_STN, persistent=False)
         self.eval().requires_grad_(False)
 
@@ -68,23 +70,27 @@ class World(nn.Module):
     @property
     def factors(self) -> int:
         """K."""
-        return self.flam.config.factorizer.factors
+        return self.model.factors
 
     @property
     def factor_dim(self) -> int:
         """S."""
-        return self.flam.config.factorizer.factor_dim
+        return self.model.factor_dim
+
+    @property
+    def latent_actions(self) -> int:
+        """L: how many latent actions a step has, one for each factor or one for all."""
+        return self.model.latent_actions
 
     @property
     def latent_action_dim(self) -> int:
         """A."""
-        return self.flam.config.dynamics.latent_action_dim
+        return self.model.latent_action_dim
 
     @property
     def window(self) -> int:
         """Frames that the factorizer looks back, the present one included."""
-        config = self.flam.config.factorizer
-        return config.window if config.temporal_attention else 1
+        return self.model.window
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
@@ -96,27 +102,27 @@ class World(nn.Module):
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Codes `(B, T, N)` of successive frames to factors `(B, T, K, S)`."""
-        return self.flam.factorize(z_BTN)
+        return self.model.factorize(z_BTN)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
-        """Latent actions between successive factors: a Normal of shape `(B, T - 1, K, A)`."""
-        return self.flam.infer_actions(factors_BTKS)
+        """Latent actions between successive factors: a Normal of shape `(B, T - 1, L, A)`."""
+        return self.model.infer_actions(factors_BTKS)
 
     def step(
         self,
         factors_BKS: Float[torch.Tensor, "*B K S"],
-        latent_actions_BKA: Float[torch.Tensor, "*B K A"],
+        latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
-        """Next factors `(B, K, S)` under latent actions `(B, K, A)`."""
-        return self.flam.step(factors_BKS, latent_actions_BKA)
+        """Next factors `(B, K, S)` under latent actions `(B, L, A)`."""
+        return self.model.step(factors_BKS, latent_actions_BLA)
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         """Code log-probabilities `(B, N, V)` and factor masks `(B, K, N)`."""
-        return self.flam.aggregate(factors_BKS)
+        return self.model.aggregate(factors_BKS)
 
-    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> MixtureSameFamily:
-        """What factors would do by themselves: a mixture over latent actions, batch `(B, K)`, event `(A,)`."""
-        return self.flam.prior(factors_BKS)
+    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        """What would be done by itself: a distribution of latent actions, batch `(B, L)`, event `(A,)`."""
+        return self.model.prior(factors_BKS)
 
     def paint(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
@@ -144,14 +150,13 @@ class World(nn.Module):
         snapping of latent actions; call it under `torch.inference_mode()` where they are not wanted.
 
         Args:
-            policy: factors `(B, K * S)`, FLAM-v0's observation, to the latent actions `(B, C * A)` of the
-                controlled factors.
+            policy: factors `(B, K * S)`, FLAM-v0's observation, to the controlled latent actions `(B, C * A)`.
             factors_BKS: where to begin, of `start` for instance.
-            controlled: indices of the C factors that the policy acts for; with none it is not called.
+            controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
             dtype: of the products; factors stay float32.
         """
-        imagination = Imagination(self.flam, controlled, dtype)
+        imagination = self.imagination(controlled, dtype)
         state = imagination.begin(factors_BKS)
         factors, latent_actions, log_prior = [factors_BKS], [], []
         for _ in range(horizon):
@@ -160,7 +165,7 @@ class World(nn.Module):
             )
             state, taken = imagination.step(state, wanted, generator)
             factors.append(state.factors_BKS)
-            latent_actions.append(taken.latent_actions_BKA)
+            latent_actions.append(taken.latent_actions_BLA)
             log_prior.append(taken.log_prior_BC)
         entered = torch.stack(factors[1:], 1)
         return Rollout(
@@ -170,11 +175,26 @@ class World(nn.Module):
             *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
         )
 
+    def imagination(
+        self, controlled: Sequence[int] = (), dtype: torch.dtype = torch.float32, compile: bool = False
+    ) -> Imagination | SceneImagination:
+        """A stepper in which the caller has the controlled latent actions and the prior the others."""
+        if isinstance(self.model, Rival):
+            return SceneImagination(self.model, controlled, dtype, compile)
+        assert isinstance(self.model, FLAM)
+        return Imagination(self.model, controlled, dtype, compile)
+
+    def moved_by(self, factor: int) -> int:
+        """Which latent action moves a factor: its own, or the scene's."""
+        return factor if self.latent_actions > 1 else 0
+
+    def of_factors(self, latent_actions: torch.Tensor) -> torch.Tensor:
+        """The latent action of each factor: `(..., L, A)` to `(..., K, A)`."""
+        return latent_actions.expand(*latent_actions.shape[:-2], self.factors, -1)
+
     def snap(self, factors_BKS: torch.Tensor, factor: int, latent_actions_BA: torch.Tensor) -> torch.Tensor:
         """The latent action `(B, A)` that imagination takes when this one is wanted of `factor`, moving first."""
-        codebook = self.flam.latent_action_prior.codebook
-        log_probs = self.flam.prior_logits(factors_BKS)[:, factor].log_softmax(-1)
-        return codebook[snap(log_probs, latent_actions_BA, codebook)[0]]
+        return self.model.snap(factors_BKS, self.moved_by(factor), latent_actions_BA)[0]
 
     def starts(self) -> Float[torch.Tensor, "starts K S"]:
         """Factors `(starts, K, S)` at the end of every held-out clip that imagination starts from."""

@@ -21,7 +21,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
 
     Returns:
         now, next, imagined: float `(n, K, S)`, the last what the world makes of `now` under the inferred
-        latent actions; latent: float `(n, K, A)`; action int64, reward float, termination bool and
+        latent actions; latent: float `(n, K, A)`, of each factor; action int64, reward float, termination bool and
         episode int64 `(n,)`.
     """
     device = world.device
@@ -29,12 +29,12 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
     labels = zip(labelled.episodes, labelled.actions, labelled.rewards, labelled.terminations, strict=True)
     for index, (frames, actions, rewards, terminations) in enumerate(labels):
         factors = world.factorize(world.encode(torch.as_tensor(frames, device=device))[None])
-        latent = world.infer_actions(factors).mean[0]
-        now = factors[0, :-1]
+        taken = world.infer_actions(factors).mean[0]
+        now, latent = factors[0, :-1], world.of_factors(taken)
         row = {
             "now": now,
             "next": factors[0, 1:],
-            "imagined": world.step(now, latent),
+            "imagined": world.step(now, taken),
             "latent": latent,
             "action": torch.tensor(actions, device=device),
             "reward": torch.tensor(rewards, device=device),

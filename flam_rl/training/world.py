@@ -1,4 +1,4 @@
-"""Train a FLAM on the codes of action-free video."""
+"""Train a world model on the codes of action-free video."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import torch
 
 from ..data.clips import Clips
 from ..models.binding import code_statistics, coherent_keys
-from ..models.flam import FLAM, FLAMConfig
+from ..models.baselines import MODELS, Coded, ModelName
+from ..models.flam import FLAM
 from ..models.tokenizer import Tokenizer
+from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
 from .run import Log
 
 
@@ -35,7 +37,7 @@ class WorldTrainingConfig:
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     prior_steps: int = 5000
-    """Steps of the prior, after the rest is trained."""
+    """Steps of the prior, after the rest is trained; with 0 every action code is as likely."""
     prior_batch: int = 512
     """Transitions a step of the prior."""
     prior_learning_rate: float = 1e-3
@@ -45,14 +47,21 @@ class WorldTrainingConfig:
     """Steps after which an interrupted run can go on."""
 
 
-def make_flam(tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int) -> FLAM:
-    """A FLAM whose factors start from what moves together in `episodes` of codes `(T, N)`."""
+def make_model(
+    name: ModelName, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
+) -> WorldModel:
+    """A model, FLAM or a rival, for what `episodes` of codes `(T, N)` show; factors start from what moves together.
+
+    Raises:
+        ValueError: there is no model of that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model is {name!r}; allowed are {', '.join(MODELS)}")
     looks = tokenizer.looks()
     statistics = code_statistics([e.numpy() for e in episodes], tokenizer.grid, len(looks))
     keys, queries = coherent_keys(statistics, config.factorizer.factors, seed=seed)
     torch.manual_seed(seed)
-    return FLAM(
-        config,
+    facts = CodeFacts(
         looks.detach().cpu(),
         tokenizer.codebook.detach().cpu().clone(),
         torch.as_tensor(keys),
@@ -62,30 +71,33 @@ def make_flam(tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMCo
         torch.as_tensor(statistics.background).float(),
         tokenizer.grid,
     )
+    return MODELS[name](config, facts)
 
 
 def train_world(
-    flam: FLAM,
+    model: WorldModel,
     clips: Clips,
     config: WorldTrainingConfig,
     log: Log,
     on_step: Callable[[int], None] = lambda step: None,
     checkpoint: Path | None = None,
-) -> FLAM:
-    """`flam` trained in place.
+) -> WorldModel:
+    """`model` trained in place; one without parameters stays as it is.
 
     Args:
         on_step: called after each step, for pictures.
         checkpoint: file to save the state to every `checkpoint_every` steps, and to go on from if it is there.
     """
-    device = flam.weight_V.device
+    device = model.weight_V.device
+    if not any(True for _ in model.parameters()):
+        return model
     optimizer = torch.optim.AdamW(
-        flam.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4, fused=True
+        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4, fused=True
     )
-    flam.train()
+    model.train()
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, flam, optimizer, clips)
+        first = _resume(checkpoint, model, optimizer, clips)
     for step, bar in log.steps("world", config.steps, config.frames, first):
         done = step / config.steps
         length = min(config.clip_lengths[int(done * len(config.clip_lengths))], clips.longest)
@@ -94,10 +106,10 @@ def train_world(
         beta = beta_at(config, done)
         z_BTN = clips.sample(max(1, config.frames // length), length).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss, metrics = flam.loss(z_BTN, beta)
+            loss, metrics = model.loss(z_BTN, beta)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(flam.parameters(), config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         if step % 50 == 0 or step == config.steps - 1:
             log.metrics("world", metrics, step)
@@ -109,8 +121,8 @@ def train_world(
             )
         on_step(step)
         if checkpoint is not None and (step + 1) % config.checkpoint_every == 0:
-            _save(checkpoint, step + 1, flam, optimizer, clips)
-    return flam.eval()
+            _save(checkpoint, step + 1, model, optimizer, clips)
+    return model.eval()
 
 
 def beta_at(config: WorldTrainingConfig, done: float) -> float:
@@ -123,13 +135,45 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
 
 
 def train_prior(
-    flam: FLAM, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
-) -> FLAM:
-    """The prior of latent actions, with the rest of `flam` as it is: which code was taken, given the factors.
+    model: WorldModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+) -> WorldModel:
+    """The prior of latent actions, with the rest of `model` as it is.
+
+    FLAM's learns which action code was taken, given the factors; of a rival's codes it is counted how often each is
+    taken; a continuous rival's stays standard normal.
 
     Args:
         episodes: codes `(T, N)` each.
     """
+    if isinstance(model, FLAM):
+        _train_flam_prior(model, episodes, config, seed, log)
+    elif isinstance(model, Coded):
+        _count_codes(model, episodes)
+    return model.requires_grad_(False)
+
+
+@torch.inference_mode()
+def _count_codes(model: Coded, episodes: list[torch.Tensor]) -> None:
+    device = model.frequency_GM.device
+    model.count(
+        torch.cat(
+            [
+                model.infer_actions(model.factorize(codes[None].to(device).long())).mean[0]
+                for codes in episodes
+                if len(codes) > 1
+            ]
+        )
+    )
+
+
+def _train_flam_prior(
+    flam: FLAM, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+) -> None:
+    if config.prior_steps == 0:
+        last = flam.latent_action_prior.net[-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+        return
     now, imagined, places, next_places, index = _prior_data(flam, episodes)
     prior = flam.latent_action_prior
     optimizer = torch.optim.AdamW(
@@ -150,7 +194,6 @@ def train_prior(
         if step % 100 == 0 or step == config.prior_steps - 1:
             log.scalar("prior/loss", loss.item(), step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
-    return flam.requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -173,10 +216,10 @@ def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor,
     return tuple(torch.cat(column) for column in columns)
 
 
-def _save(path: Path, step: int, flam: FLAM, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
+def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
     state = {
         "step": step,
-        "flam": flam.state_dict(),
+        "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "clips": clips.generator.get_state(),
         "random": torch.get_rng_state(),
@@ -187,9 +230,9 @@ def _save(path: Path, step: int, flam: FLAM, optimizer: torch.optim.Optimizer, c
     os.replace(scratch, path)
 
 
-def _resume(path: Path, flam: FLAM, optimizer: torch.optim.Optimizer, clips: Clips) -> int:
+def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> int:
     state = torch.load(path, map_location="cpu", weights_only=True)
-    flam.load_state_dict(state["flam"])
+    model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     clips.generator.set_state(state["clips"])
     torch.set_rng_state(state["random"])
