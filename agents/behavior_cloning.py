@@ -53,7 +53,9 @@ class BehaviorCloning:
         if world.labels is None:
             raise ValueError("this world has no labels: which factor is the expert's is not known")
         if not isinstance(world.model, FLAM):
-            raise ValueError("latent behaviour cloning chooses among FLAM's action codes; this world is no FLAM")
+            raise ValueError(
+                "latent behaviour cloning chooses among FLAM's action codes; this world is no FLAM"
+            )
         codebook = world.model.latent_action_prior.codebook
         seen, target = [], []
         with torch.inference_mode():

@@ -144,9 +144,7 @@ def _build(config: dict[str, Any], starts: torch.Tensor) -> World:
     if config["model"] not in MODELS:
         raise ValueError(f"model {config['model']!r}; allowed are {', '.join(MODELS)}")
     facts = CodeFacts.blank(flam_config, tokenizer.grid, codes, pixels, tokenizer.config.code_dim)
-    world = World(
-        tokenizer, MODELS[config["model"]](flam_config, facts), starts, WorldInfo(**config["info"])
-    )
+    world = World(tokenizer, MODELS[config["model"]](flam_config, facts), starts, WorldInfo(**config["info"]))
     if config["labels"]:
         world.labels = _build_labels(config["labels"], world).eval().requires_grad_(False)
     return world

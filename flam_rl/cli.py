@@ -13,6 +13,7 @@ import tyro
 def main(args: list[str] | None = None) -> None:
     """Parse `args`, by default the command line's, and run the command; errors of use end with status 2."""
     from .commands.agent import AgentConfig, agent
+    from .commands.benchmark import BenchmarkConfig, benchmark
     from .commands.collect import CollectConfig, collect
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
@@ -25,6 +26,7 @@ def main(args: list[str] | None = None) -> None:
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),
         "demo": (DemoConfig, demo),
+        "benchmark": (BenchmarkConfig, benchmark),
     }
     config = tyro.extras.subcommand_cli_from_dict(
         {name: kind for name, (kind, _) in commands.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +126,20 @@ class Rollout:
     log_prior_BTC: torch.Tensor
     rewards_BT: torch.Tensor
     terminations_BT: torch.Tensor
+
+
+class Tiles(NamedTuple):
+    """Every tile that a grid task's renderer draws.
+
+    Attributes:
+        images: uint8 `(tiles, h, w, 3)`.
+        owner: int `(tiles,)`, the agent that a tile shows, -1 for none.
+        heading: int `(tiles,)`, where that agent heads, 0 to 3 clockwise, -1 for none.
+    """
+
+    images: np.ndarray
+    owner: np.ndarray
+    heading: np.ndarray
 
 
 Json = dict[str, Any]

@@ -30,9 +30,9 @@ from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, scaling
-from flam_rl.models.world_model import FLAMConfig
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
+from flam_rl.models.world_model import FLAMConfig
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.training.world import WorldTrainingConfig, make_model, train_world

@@ -19,6 +19,7 @@ ROOMS = {
     "checkpoint": {"types", "models"},
     "envs": {"types", "models", "checkpoint"},
     "agents": {"types", "models", "data", "training", "envs"},
+    "benchmark": {"types", "models", "data", "training", "evaluation", "checkpoint", "envs", "agents"},
 }
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from flam_rl.models.aggregator import AggregatorConfig
+from flam_rl.models.dynamics import PLAUSIBLE, plausible
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.dynamics import PLAUSIBLE, plausible
 from flam_rl.models.imagination import Imagined
 from flam_rl.models.world import World
+from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
 
 def plain_step(

@@ -12,9 +12,9 @@ from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.binding import code_statistics, coherent_keys
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
 from flam_rl.models.layers import sincos_positions, unit_rms
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
+from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
 SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
 GRID = (4, 4)

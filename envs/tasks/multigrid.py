@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from ...types import Tiles
 from .behaviors import BEHAVIORS, STAY, Behavior, BehaviorName, shortest_path_action
 
 try:
@@ -181,24 +182,22 @@ class MultiGridTask(gym.Env):
         self._room.agent_states.terminated = ended
         return frame
 
-    def tiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every tile that the renderer can draw, for checking imagined frames.
-
-        Returns:
-            tiles uint8 `(tiles, h, w, 3)` and owner int `(tiles,)`: the agent that a tile shows, or -1.
-        """
-        pairs: list[tuple[np.ndarray, int]] = []
+    def tiles(self) -> Tiles:
+        """Every tile that the renderer can draw, for reading imagined frames."""
+        drawn: list[tuple[np.ndarray, int, int]] = []
         size = self._room.tile_size
         for thing in (None, Wall(), Goal()):
-            pairs.append((Grid.render_tile(thing, tile_size=size), -1))
+            drawn.append((Grid.render_tile(thing, tile_size=size), -1, -1))
         shown = _Room(size=8, agents=len(self._room.agents), tile_size=size)
         for agent in shown.agents:
             agent.state.color = COLORS[agent.index % len(COLORS)]
             for heading in range(4):
                 agent.state.dir = heading
                 for thing in (None, Goal()):
-                    pairs.append((Grid.render_tile(thing, agent=agent, tile_size=size), agent.index))
-        return np.stack([tile for tile, _ in pairs]).astype(np.uint8), np.array([owner for _, owner in pairs])
+                    tile = Grid.render_tile(thing, agent=agent, tile_size=size)
+                    drawn.append((tile, agent.index, heading))
+        images, owner, headings = zip(*drawn, strict=True)
+        return Tiles(np.stack(images).astype(np.uint8), np.array(owner), np.array(headings))
 
     def _blocked(self, index: int) -> np.ndarray:
         blocked = self._walls.copy()

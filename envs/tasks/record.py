@@ -8,7 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ...types import Episode
+from ...types import Episode, LabelledTransitions
 from .behaviors import BEHAVIORS, BehaviorName
 
 PolicyName = Literal["mixed", "goal", "random", "expert"]
@@ -30,6 +30,13 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "
         episode = record_episode(task, int(rng.integers(2**31)), _make_policy(task, policy, rng))
         recorded += len(episode.actions)
         yield episode
+
+
+def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
+    """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions."""
+    half, rest = budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half)
+    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest)
 
 
 def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], int]) -> Episode:

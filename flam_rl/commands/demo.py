@@ -20,11 +20,11 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import ImaginationConfig, Judgement, train_in_imagination
 from ..checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv
-from ..envs.tasks.record import record_episodes
+from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
 from ..models.world import World
-from ..types import LabelledTransitions, Video
+from ..types import Video
 from .collect import with_bar
 from .results import write_results
 
@@ -116,15 +116,6 @@ def demo(config: DemoConfig) -> None:
     _plot(scores, history, config.out / "plot.png")
     print(table(scores))
     print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
-
-
-def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
-    """Half of the budget as the video was recorded, half seeking the goal: rewards are rarer than actions."""
-    half = budget // 2
-    mixed = LabelledTransitions.of(with_bar(record_episodes(task, half, seed), half), half)
-    rest = budget - half
-    seeking = LabelledTransitions.of(with_bar(record_episodes(task, rest, seed + 1, "goal"), rest), rest)
-    return mixed + seeking
 
 
 def table(scores: dict[str, PolicyScore]) -> str:

@@ -17,9 +17,10 @@ from ..envs.decoded_env import DecodedEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation.correspondence import evaluate_correspondence
-from ..evaluation.imagination import imagination_validity, random_reward_rate, random_reward_rate_batched
+from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
+from ..evaluation.measure import measure_world
+from ..evaluation.perceptual import FVD, HOW, LPIPS
 from ..evaluation.pictures import matrix_picture, prediction_picture
-from ..evaluation.prediction import evaluate_prediction
 from ..models.world import World
 from ..training.run import DeviceName, pick_device
 from ..types import Json, Video
@@ -47,6 +48,10 @@ class EvaluateConfig:
     episodes: int = 200
     """Episodes of the random agent on the real task, for the reward rate."""
     device: DeviceName = "auto"
+    lpips_weights: Path | None = None
+    """AlexNet's weights, torchvision's alexnet-owt-7be5be79.pth, for LPIPS."""
+    fvd_weights: Path | None = None
+    """I3D as TorchScript, StyleGAN-V's i3d_torchscript.pt, for FVD; loading it runs its code, so trust its source."""
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -61,7 +66,9 @@ def evaluate(config: EvaluateConfig) -> None:
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
         entities = [episode.entities for episode in recorded]
-    results = evaluate_world(world, video, entities, task, config.seed, config.episodes)
+    lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
+    fvd = FVD(config.fvd_weights) if config.fvd_weights else None
+    results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
     path = write_results(config.out, results)
     write_pictures(world, video, results, config.out)
     print(summary(results))
@@ -75,27 +82,21 @@ def evaluate_world(
     task: gym.Env | None,
     seed: int,
     episodes: int = 200,
+    lpips: LPIPS | None = None,
+    fvd: FVD | None = None,
 ) -> Json:
-    """Everything that can be measured with what is given; what cannot is None.
+    """What `measure_world` says, the control of its probes, and how often a random agent is rewarded.
 
     Args:
-        entities: true positions and directions of each episode, of which 4 are needed for the probes.
         episodes: of the random agent on the real task.
     """
-    results: Json = {"seed": seed, "frames": video.frames, **evaluate_prediction(world, video)}
-    results |= dict.fromkeys(
-        ("dci", "correspondence", "dci_factor_alone", "imagination_validity", "reward_rate")
-    )
-    if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
-        found = evaluate_correspondence(world, video, entities)
+    results = measure_world(
+        world, video, entities, task and task.unwrapped, seed, lpips=lpips, fvd=fvd
+    ) | dict.fromkeys(("dci_factor_alone", "reward_rate"))
+    if results["dci"]:
+        assert entities is not None
         control = evaluate_correspondence(world, video, entities, latent=False)
-        results |= {
-            "dci": found.scores(),
-            "correspondence": found.matrix.tolist(),
-            "dci_factor_alone": control.scores() | {"correspondence": control.matrix.tolist()},
-        }
-    if task is not None and hasattr(task.unwrapped, "tiles"):
-        results["imagination_validity"] = imagination_validity(world, task.unwrapped, seed)
+        results["dci_factor_alone"] = control.scores() | {"correspondence": control.matrix.tolist()}
     if task is not None and world.labels is not None:
         results["reward_rate"] = evaluate_reward_rate(world, task, seed, episodes)
     return results
@@ -129,6 +130,19 @@ def summary(results: Json) -> str:
     lines.append("KL per factor      " + "  ".join(f"{kl:.2f}" for kl in results["kl_per_factor"]))
     if results["dci"]:
         lines.append("DCI                " + "  ".join(f"{k} {v:.3f}" for k, v in results["dci"].items()))
+    if results["masks"]:
+        found = results["masks"]
+        lines.append(
+            f"masks              foreground ARI {found['foreground_ari']:.3f}  IoU {found['mask_iou']:.3f}"
+        )
+    if results["transfer"] is not None:
+        lines.append(f"transfer           {results['transfer']:.3f} of entities do the same again")
+    if results["lpips"]:
+        lines.append(f"LPIPS              {_by_horizon(results['lpips'])}")
+    if results["fvd"] is not None:
+        lines.append(f"FVD                {results['fvd']:.1f}")
+    if results["lpips"] is None and results["fvd"] is None:
+        lines.append(HOW)
     if results["imagination_validity"]:
         lines.append(f"valid imagination  {_by_horizon(results['imagination_validity'])}")
     if results["reward_rate"]:

@@ -106,7 +106,7 @@ def train(config: TrainConfig) -> None:
             log,
             pictures,
             config.out / "checkpoint.pt",
-            entities and [entities[i]["action"] for i in order[len(held_out.episodes) :]],
+            [entities[i]["action"] for i in for_labels] if entities else None,
         )
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so

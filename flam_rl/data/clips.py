@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..models.baselines import with_actions
 from ..models.tokenizer import Tokenizer
 from ..types import Video
 
@@ -31,13 +32,8 @@ class Codes:
         return list(self.frames_FN.split(list(self.lengths)))
 
     def with_actions(self, actions: list[np.ndarray]) -> Codes:
-        """For a model that is told: columns after the N tokens, an entity's action that led to the frame plus 1.
-
-        Args:
-            actions: int `(T, entities)` of each episode, -1 where there was none.
-        """
-        columns = torch.as_tensor(np.concatenate(actions) + 1).to(self.frames_FN.dtype)
-        return Codes(torch.cat([self.frames_FN, columns], 1), self.lengths)
+        """For the oracle: the same with `actions`, int `(T, entities)` of each episode, -1 where there was none."""
+        return Codes(with_actions(self.frames_FN, np.concatenate(actions)), self.lengths)
 
 
 @torch.inference_mode()

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ..models.world import World
 from ..types import Video
 
+WIDEST = 128
+"""Numbers of a factor that a probe sees: of a wider one, a whole scene's, so many principal components."""
 NOTHING, LEFT, RIGHT, WALKED = range(4)
 
 
@@ -87,19 +90,23 @@ def evaluate_correspondence(
     """
     if len(video.episodes) < 4:
         raise ValueError(f"probes need 4 episodes or more; given {len(video.episodes)}")
-    inputs, targets, episode = [], [], []
+    seen, acted, targets, episode = [], [], [], []
     with torch.inference_mode():
         for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
-            z = world.encode(torch.as_tensor(frames, device=world.device))
-            factors = world.factorize(z[None])
-            seen = factors[:, :-1]
-            if latent:
-                seen = torch.cat([seen, world.of_factors(world.infer_actions(factors).mean)], -1)
-            inputs.append(seen[0].cpu().numpy())
+            factors = world.factorize(world.encode_episode(frames, truth)[None])
+            seen.append(factors[0, :-1].cpu().numpy())
+            acted.append(world.of_factors(world.infer_actions(factors).mean)[0].cpu().numpy())
             targets.append(effective_actions(truth["position"], truth["direction"]))
             episode.append(np.full(len(frames) - 1, index))
-    x, y, of = np.concatenate(inputs), np.concatenate(targets), np.concatenate(episode)
-    train = np.isin(of, np.random.default_rng(seed).permutation(len(inputs))[: round(0.75 * len(inputs))])
+    x, y, of = np.concatenate(seen), np.concatenate(targets), np.concatenate(episode)
+    train = np.isin(of, np.random.default_rng(seed).permutation(len(seen))[: round(0.75 * len(seen))])
+    if x.shape[-1] > WIDEST:
+        x = np.stack(
+            [PCA(WIDEST, random_state=seed).fit(x[train, i]).transform(x[:, i]) for i in range(x.shape[1])],
+            1,
+        )
+    if latent:
+        x = np.concatenate([x, np.concatenate(acted)], -1)
     matrix = np.zeros((x.shape[1], y.shape[1]))
     for j in range(y.shape[1]):
         majority = float((y[~train, j] == np.bincount(y[train, j]).argmax()).mean())

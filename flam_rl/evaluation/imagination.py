@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..models.world import World
+from ..types import Tiles
 
 CHECKED = (1, 10, 40)
 TOLERANCE = 2.0
@@ -18,41 +19,44 @@ TOLERANCE = 2.0
 class DrawsTiles(Protocol):
     """A task that can list every tile that its renderer draws."""
 
-    def tiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tiles uint8 `(tiles, h, w, 3)` and whose agent each shows `(tiles,)`, -1 for none."""
+    def tiles(self) -> Tiles:
+        """Its tiles."""
         ...
 
 
-def valid_frames(frames: np.ndarray, tiles: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Which frames show in every cell a tile of the renderer, and every agent exactly once.
-
-    Args:
-        frames: uint8 `(B, H, W, 3)`.
+def read_frames(frames: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest tile of each cell of frames uint8 `(B, H, W, 3)`.
 
     Returns:
-        bool `(B,)`.
+        index int `(B, cells)`, row by row, and mean absolute difference in grey levels `(B, cells)`.
     """
-    height, width = tiles.shape[1:3]
+    height, width = tiles.images.shape[1:3]
     batch, rows, columns = len(frames), frames.shape[1] // height, frames.shape[2] // width
     cells = (
         frames.reshape(batch, rows, height, columns, width, 3)
         .swapaxes(2, 3)
         .reshape(batch, rows * columns, -1)
     )
-    flat = tiles.reshape(len(tiles), -1).astype(np.float32)
+    flat = tiles.images.reshape(len(tiles.images), -1).astype(np.float32)
     difference = (
         torch.cdist(torch.as_tensor(cells, dtype=torch.float32), torch.as_tensor(flat), p=1) / flat.shape[1]
     )
     nearest, tile = difference.min(-1)
-    shown = owner[tile.numpy()]
-    once = np.stack([(shown == agent).sum(1) == 1 for agent in range(owner.max() + 1)])
-    return np.logical_and((nearest.numpy() <= TOLERANCE).all(1), once.all(0))
+    return tile.numpy(), nearest.numpy()
+
+
+def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """Which frames show in every cell a tile of the renderer, and every agent exactly once: bool `(B,)`."""
+    tile, difference = read_frames(frames, tiles)
+    shown = tiles.owner[tile]
+    once = np.stack([(shown == agent).sum(1) == 1 for agent in range(tiles.owner.max() + 1)])
+    return np.logical_and((difference <= TOLERANCE).all(1), once.all(0))
 
 
 @torch.inference_mode()
 def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
-    tiles, owner = task.tiles()
+    tiles = task.tiles()
     generator = torch.Generator(world.device).manual_seed(seed)
     imagination = world.imagination()
     state = imagination.begin(world.start(count, generator))
@@ -61,7 +65,7 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
         state, _ = imagination.step(state, generator=generator)
         if step in CHECKED:
             frames = world.draw(state.factors_BKS).cpu().numpy()
-            result[str(step)] = float(valid_frames(frames, tiles, owner).mean())
+            result[str(step)] = float(valid_frames(frames, tiles).mean())
     return result
 
 

@@ -2,63 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from ..models.world import World
 from ..types import Video
+from .perceptual import FVD, LPIPS
 
 HORIZONS = (1, 5, 15)
 BEST_PSNR = 100.0
 """dB given to a frame without any error, whose PSNR would be infinite."""
 
+Entities = Sequence[dict[str, np.ndarray]] | None
+
 
 @torch.inference_mode()
-def evaluate_prediction(world: World, video: Video, most_clips: int = 400) -> dict[str, Any]:
+def evaluate_prediction(
+    world: World,
+    video: Video,
+    entities: Entities = None,
+    most_clips: int = 400,
+    lpips: LPIPS | None = None,
+    fvd: FVD | None = None,
+) -> dict[str, Any]:
     """PSNR (dB, mean over frames), SSIM, and accuracy on changed tokens, open loop from the first frames.
 
     Latent actions are inferred from the true video. A changed token is one whose true code differs from the
     first frame's. Each episode gives a clip, its first frames; a horizon that no episode reaches is None.
 
+    Args:
+        entities: of each episode; only the oracle is told of them.
+        lpips, fvd: networks that compare frames and videos; without them those two measures are None.
+
     Raises:
         ValueError: no episode has 2 frames.
     """
-    result: dict[str, Any] = {"psnr": {}, "ssim": {}, "token_accuracy_changed": {}}
+    result: dict[str, Any] = {"psnr": {}, "ssim": {}, "token_accuracy_changed": {}, "lpips": {}}
     longest = max(len(episode) for episode in video.episodes) - 1
     if longest < 1:
         raise ValueError("prediction needs an episode of 2 frames or more")
     for horizon in HORIZONS:
-        measured = (
-            _at_horizon(world, video, horizon, most_clips) if horizon <= longest else (None, None, None)
-        )
-        for name, value in zip(("psnr", "ssim", "token_accuracy_changed"), measured, strict=True):
+        clips = _Clips(world, video, entities, horizon, most_clips) if horizon <= longest else None
+        measured = clips.measure(lpips) if clips else dict.fromkeys(result)
+        for name, value in measured.items():
             result[name][str(horizon)] = value
-    frames = _first_frames(world, video, min(longest, HORIZONS[-1]), most_clips)
-    z = world.encode(frames)
-    result["reconstruction_psnr"] = _quality(world.decode(z[:, 0]), frames[:, 0])[0]
-    latent = world.infer_actions(world.factorize(z))
-    kl = torch.distributions.kl_divergence(latent, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    if lpips is None:
+        result["lpips"] = None
+    clips = _Clips(world, video, entities, min(longest, HORIZONS[-1]), most_clips)
+    result["fvd"] = fvd.distance(clips.frames, clips.predict()) if fvd else None
+    result["reconstruction_psnr"] = _quality(world.decode(clips.z[:, 0]), clips.frames[:, 0])[0]
+    kl = torch.distributions.kl_divergence(clips.latent, torch.distributions.Normal(0.0, 1.0)).sum(-1)
     result["kl_per_factor"] = kl.mean((0, 1)).tolist()
     return result
 
 
-def _first_frames(world: World, video: Video, horizon: int, most: int) -> torch.Tensor:
-    clips = [torch.as_tensor(episode[: horizon + 1]) for episode in video.episodes if len(episode) > horizon]
-    return torch.stack(clips[:most]).to(world.device)
+class _Clips:
+    """The first `horizon + 1` frames of each episode that has as many."""
 
+    def __init__(self, world: World, video: Video, entities: Entities, horizon: int, most: int) -> None:
+        chosen = [index for index, episode in enumerate(video.episodes) if len(episode) > horizon][:most]
+        cut = slice(horizon + 1)
+        told = [
+            world.encode_episode(
+                video.episodes[index][cut],
+                {key: value[cut] for key, value in entities[index].items()} if entities else None,
+            )
+            for index in chosen
+        ]
+        frames = [torch.as_tensor(video.episodes[index][cut]) for index in chosen]
+        self.world, self.frames = world, torch.stack(frames).to(world.device)
+        self.factors = world.factorize(torch.stack(told))
+        self.latent = world.infer_actions(self.factors)
+        self.z = torch.stack(told)[..., : world.tokenizer.grid[0] * world.tokenizer.grid[1]]
 
-def _at_horizon(world: World, video: Video, horizon: int, most: int) -> tuple[float, float, float]:
-    """PSNR, SSIM and accuracy on changed tokens of the frame `horizon` steps after the first."""
-    frames = _first_frames(world, video, horizon, most)
-    z = world.encode(frames)
-    factors = world.factorize(z)
-    unrolled = world.model.unroll(factors[:, 0], world.infer_actions(factors).mean)
-    predicted = world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
-    changed = z[:, -1] != z[:, 0]
-    psnr, ssim = _quality(world.decode(predicted), frames[:, -1])
-    return psnr, ssim, float((predicted == z[:, -1])[changed].float().mean())
+    def predict(self) -> torch.Tensor:
+        """Frames float `(B, T, H, W, 3)` in 0..1, open loop; the first is the reconstructed one."""
+        unrolled = self.world.model.unroll(self.factors[:, 0], self.latent.mean)
+        return self.world.decode(self.world.aggregate(unrolled).log_probs_BNV.argmax(-1))
+
+    def measure(self, lpips: LPIPS | None) -> dict[str, float]:
+        """Everything of the last frame."""
+        unrolled = self.world.model.unroll(self.factors[:, 0], self.latent.mean)
+        predicted = self.world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
+        changed = self.z[:, -1] != self.z[:, 0]
+        shown = self.world.decode(predicted)
+        psnr, ssim = _quality(shown, self.frames[:, -1])
+        right = float((predicted == self.z[:, -1])[changed].float().mean())
+        found = {"psnr": psnr, "ssim": ssim, "token_accuracy_changed": right}
+        return found | ({"lpips": lpips.distance(shown, self.frames[:, -1])} if lpips else {})
 
 
 def _quality(predicted: torch.Tensor, frames: torch.Tensor) -> tuple[float, float]:

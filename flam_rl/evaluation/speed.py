@@ -131,7 +131,9 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
         torch.manual_seed(0)
         config = FLAMConfig(FactorizerConfig(factors=count), DynamicsConfig())
         tokenizer = TokenizerConfig()
-        flam = FLAM(config, CodeFacts.blank(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim))
+        flam = FLAM(
+            config, CodeFacts.blank(config, (side, side), tokenizer.codebook_size, 192, tokenizer.code_dim)
+        )
         flam = flam.to(world.device).eval().requires_grad_(False)
         with torch.inference_mode():
             imagination = Imagination(flam)

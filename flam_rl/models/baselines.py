@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import nn
@@ -86,7 +87,9 @@ def matched_width(
         low, high = SMALLEST, LARGEST
         while high - low > 4:
             middle = (low + high) // 8 * 4
-            low, high = (middle, high) if parameters(rival(config, facts, middle)) <= wanted else (low, middle)
+            low, high = (
+                (middle, high) if parameters(rival(config, facts, middle)) <= wanted else (low, middle)
+            )
         return min((low, high), key=lambda width: abs(parameters(rival(config, facts, width)) - wanted))
 
 
@@ -95,10 +98,8 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-class Continuous:
+class Continuous(Rival):
     """A continuous latent action with a standard normal prior: what is wanted is taken as it is."""
-
-    latent_action_dim: int
 
     def prior(self, factors_BKS: torch.Tensor) -> Distribution:
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
@@ -114,20 +115,19 @@ class Continuous:
         return latent_actions_BA, torch.zeros_like(latent_actions_BA[:, 0])
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
-        posterior = self.infer_actions(factors_BTKS)  # type: ignore[attr-defined]
+        posterior = self.infer_actions(factors_BTKS)
         kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
         return Acted(posterior.rsample(), beta * kl.sum(), {"kl": kl})
 
 
-class Coded:
+class Coded(Rival):
     """A latent action of G parts, each one of M codes; the prior is how often the video takes each code."""
 
     frequency_GM: torch.Tensor
-    latent_action_dim: int
 
+    @abstractmethod
     def codebooks(self) -> torch.Tensor:
         """What the codes stand for: float `(G, M, A / G)`."""
-        raise NotImplementedError
 
     def code_of(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The nearest code of each part: `(..., A)` to int64 `(..., G)`."""
@@ -151,7 +151,9 @@ class Coded:
         logits = self.frequency_GM.log().expand(*lead, 1, -1, -1)
         components = Normal(books.expand(*lead, 1, *books.shape), torch.full_like(books, CODE_SPREAD))
         parts = Independent(MixtureSameFamily(Categorical(logits=logits), Independent(components, 1)), 1)
-        flat = ReshapeTransform((len(books), books.shape[-1]), (self.latent_action_dim,))
+        flat = ReshapeTransform(
+            torch.Size([len(books), books.shape[-1]]), torch.Size([self.latent_action_dim])
+        )
         return TransformedDistribution(parts, [flat])
 
     def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -179,6 +181,7 @@ class SceneModel(Rival):
 
     looks_VP: torch.Tensor
     positions_PD: torch.Tensor
+
     def _make(self, facts: CodeFacts, width: int) -> None:
         rows, columns = facts.grid
         if rows % PATCH or columns % PATCH:
@@ -336,7 +339,7 @@ class Genie(Coded, SceneModel):
         self.register_buffer("frequency_GM", torch.full((parts, codes), 1 / codes))
 
     def codebooks(self) -> torch.Tensor:
-        return torch.stack([quantizer.codebook for quantizer in self.quantizers])
+        return torch.stack([torch.as_tensor(quantizer.codebook) for quantizer in self.quantizers])
 
     def _bounded(self, factors_BTKS: torch.Tensor) -> torch.Tensor:
         return 3 * (self.posterior(factors_BTKS) / 3).tanh()  # FLAM-v0's box
@@ -448,7 +451,16 @@ class Oracle(Coded, SceneModel):
         return super().aggregate(factors_BKS[..., : -self.latent_action_dim])
 
 
-class PlaySlot(Continuous, Rival):
+def with_actions(z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
+    """Codes `(T, N)` followed by what the oracle is told, `(T, N + K)`.
+
+    Args:
+        actions: int `(T, K)`, what each entity did to come to a frame, -1 where that is not known.
+    """
+    return torch.cat([z, torch.as_tensor(actions + 1, device=z.device).to(z.dtype)], 1)
+
+
+class PlaySlot(Continuous):
     """PlaySlot (Villar-Corrales and Behnke 2025, arXiv 2502.07600): factors as FLAM's, one latent action for all.
 
     There slots come from SAVi, the latent action is a code plus a small continuous part, and the dynamics is a
@@ -493,7 +505,7 @@ class PlaySlot(Continuous, Rival):
         return self.aggregator(factors_BKS)
 
 
-class CopyLastFrame(Continuous, Rival):
+class CopyLastFrame(Continuous):
     """The floor: nothing ever moves. It has no parameters; a factor is the frame's codes, each a fixed random vector."""
 
     WIDTH = 16

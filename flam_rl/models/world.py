@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import nn
@@ -13,7 +14,7 @@ from torch.distributions import Distribution, Normal
 
 from ..types import Rollout
 from .aggregator import Aggregated
-from .baselines import Rival
+from .baselines import Rival, with_actions
 from .flam import FLAM
 from .heads import Labels
 from .imagination import Imagination, SceneImagination
@@ -95,6 +96,22 @@ class World(nn.Module):
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
         return self.tokenizer.encode(frames)
+
+    def encode_episode(
+        self, frames: np.ndarray, entities: dict[str, np.ndarray] | None = None
+    ) -> torch.Tensor:
+        """Codes of an episode's frames uint8 `(T, H, W, 3)`, for evaluation: int64 `(T, N)`, and for a model that
+        is told the true actions, which are `entities["action"]`, with those.
+
+        Raises:
+            ValueError: the model must be told and there is nothing to tell.
+        """
+        z = self.encode(torch.as_tensor(frames, device=self.device))
+        if not self.model.TOLD:
+            return z
+        if entities is None:
+            raise ValueError("the oracle is told the true actions; this video comes without")
+        return with_actions(z, entities["action"])
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(..., N)` to frames float `(..., H, W, 3)` in 0..1."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.tokenizer import Tokenizer, TokenizerConfig
+from ..models.tokenizer import Tokenizer, TokenizerConfig, scale
 from ..types import Video
 from .run import Log
 
@@ -21,6 +21,8 @@ class TokenizerTrainingConfig:
     learning_rate: float = 2e-3
     rarity_power: float = 0.7
     """Patches that occur n times are drawn with weight n^(1 - rarity_power): moving things are few."""
+    enough: float | None = None
+    """PSNR in dB of the training frames at which to stop before `steps`: makes tokenizers of several videos alike."""
     max_patches: int = 2_000_000
     """Patches kept in memory at most, drawn at random."""
 
@@ -51,7 +53,26 @@ def train_tokenizer(
         if step % 100 == 0 or step == training.steps - 1:
             log.metrics("tokenizer", metrics, step)
             bar.set_postfix(mse=f"{metrics['mse']:.1e}")
+        if training.enough is not None and step % 10 == 9:
+            psnr = _psnr(tokenizer, patches, counts)
+            log.scalar("tokenizer/psnr", psnr, step)
+            if psnr >= training.enough:
+                break
     return tokenizer.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _psnr(tokenizer: Tokenizer, patches: torch.Tensor, counts: torch.Tensor, most: int = 4096) -> float:
+    """Of the frames that distinct `patches` make up, in dB; of a part of them if there are many."""
+    every = -(-len(patches) // most)
+    shown, weight = (
+        patches[::every].to(tokenizer.codebook.device),
+        counts[::every].to(tokenizer.codebook.device),
+    )
+    latent = tokenizer.encoder(scale(shown))
+    looks = tokenizer.looks()[torch.cdist(latent, tokenizer.codebook).argmin(-1)]
+    error = (looks - shown.float() / 255).square().mean(-1)
+    return float(-10 * torch.log10((error * weight).sum() / weight.sum()))
 
 
 def _distinct_patches(

@@ -12,9 +12,10 @@ from typing import Literal
 import torch
 
 from ..data.clips import Clips
-from ..models.binding import code_statistics, coherent_keys
 from ..models.baselines import MODELS, Coded, ModelName
+from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
+from ..models.layers import linears
 from ..models.tokenizer import Tokenizer
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
 from .run import Log
@@ -170,7 +171,7 @@ def _train_flam_prior(
     flam: FLAM, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
 ) -> None:
     if config.prior_steps == 0:
-        last = flam.latent_action_prior.net[-1]
+        last = linears(flam.latent_action_prior.net)[-1]
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
         return

@@ -1,0 +1,163 @@
+"""Run one cell: from nothing to its results."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+
+from ..agents.adapter import fit_labels
+from ..agents.behavior_cloning import BehaviorCloning
+from ..agents.imagination import train_in_imagination
+from ..checkpoint import load_world, save_world
+from ..data.clips import tokenize
+from ..envs.decoded_env import DecodedEnv
+from ..envs.tasks.record import record_episodes, record_labels
+from ..evaluation.measure import measure_world
+from ..evaluation.perceptual import FVD, LPIPS
+from ..evaluation.policies import PolicyScore, score_policy
+from ..models.world import WorldInfo
+from ..training.build import build_world
+from ..training.run import Log, pick_device, seed_everything
+from ..training.tokenizer import train_tokenizer
+from ..types import Episode, Json, Video
+from .suites import ABLATED, Budget, Cell
+
+TASK = "flam_rl/MultiGrid-v0"
+TEST_SEED = 1_000_000
+"""Added to a cell's seed for video that nothing is trained on."""
+
+
+def run_cell(
+    cell: Cell, budget: Budget, folder: Path, lpips: Path | None = None, fvd: Path | None = None
+) -> Json:
+    """Everything that a cell has to say; what it made stays in `folder`.
+
+    Args:
+        lpips, fvd: weights of feature networks.
+    """
+    began = time.perf_counter()
+    seed_everything(cell.seed)
+    if cell.build is not None:
+        found = _world_cell(cell, budget, folder, lpips, fvd)
+    else:
+        found = _labels_cell(cell, budget, folder)
+    return {
+        "suite": cell.suite,
+        "model": cell.model,
+        "entities": cell.entities,
+        "seed": cell.seed,
+        "labels": cell.labels,
+        **found,
+        "wall_s": time.perf_counter() - began,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "threads": torch.get_num_threads(),
+        "config": {"build": cell.build and asdict(cell.build), "budget": asdict(budget)},
+    }
+
+
+def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fvd: Path | None) -> Json:
+    assert cell.build is not None
+    device = pick_device("auto")
+    kwargs: Json = {"agents": cell.entities}
+    task = gym.make(TASK, **kwargs)
+    episodes = list(record_episodes(task, budget.transitions, cell.seed))
+    test = list(record_episodes(task, budget.test_transitions, TEST_SEED + cell.seed))
+    with Log(folder / "logs") as log:
+        # Same video and same seed, so every model of a seed gets the same tokenizer.
+        tokenizer = train_tokenizer(
+            _video(episodes), cell.build.tokenizer, cell.build.tokenizer_training, cell.seed, device, log
+        )
+        codes, held_out = tokenize(tokenizer, _video(episodes)), tokenize(tokenizer, _video(test))
+        actions = [episode.entities["action"] for episode in episodes]
+        del episodes
+        began = time.perf_counter()
+        world = build_world(
+            cell.build,
+            tokenizer,
+            codes,
+            held_out,
+            WorldInfo(TASK, kwargs),
+            log,
+            checkpoint=folder / "checkpoint.pt",
+            actions=actions,
+        )
+        training_s = time.perf_counter() - began
+    card = f"# {cell.model}, {cell.entities} entities, seed {cell.seed}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
+    save_world(world, folder / "world", card)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    measured = measure_world(
+        world,
+        _video(test),
+        [episode.entities for episode in test],
+        task.unwrapped,
+        cell.seed,
+        probe_iterations=budget.probe_iterations,
+        lpips=LPIPS(lpips) if lpips else None,
+        fvd=FVD(fvd) if fvd else None,
+    )
+    parameters = sum(p.numel() for p in world.model.parameters())
+    return measured | {"parameters": parameters, "training_s": training_s}
+
+
+def _video(episodes: list[Episode]) -> Video:
+    return Video(tuple(episode.frames for episode in episodes))
+
+
+def _labels_cell(cell: Cell, budget: Budget, folder: Path) -> Json:
+    task = gym.make(TASK, agents=cell.entities)
+    seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
+    if cell.labels is None:
+        return {"curve": _real_ppo(task, budget, cell.seed, seeds[0], folder)}
+    assert isinstance(task.action_space, gym.spaces.Discrete)
+    actions = int(task.action_space.n)
+    labelled = record_labels(task, cell.labels, seeds[0])
+    if cell.model == "bc":
+        clone = BehaviorCloning.from_labels(labelled, actions, cell.seed)
+        return _scored(score_policy(task, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
+    world = load_world("multigrid")
+    world.labels, adapter = fit_labels(world, labelled, cell.labels, actions, cell.seed)
+    env = DecodedEnv(task, world)
+    if cell.model == "latent-bc":
+        expert = record_episodes(task, 10**9, seeds[1], "expert")
+        video = _video([episode for episode, _ in zip(expert, range(budget.expert_episodes), strict=False)])
+        clone = BehaviorCloning.from_expert_video(world, video, cell.seed)
+        score = score_policy(env, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
+    else:
+        model, _ = train_in_imagination(world, budget.imagination, cell.seed, folder / "logs")
+        score = score_policy(
+            env, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
+        )
+    return _scored(score) | {"adapter_accuracy": max(adapter.accuracy)}
+
+
+def _scored(score: PolicyScore) -> Json:
+    return {"success": score.success_rate, "ci95": score.ci95, "return": score.mean_return}
+
+
+def _real_ppo(task: gym.Env, budget: Budget, seed: int, test_seed: int, folder: Path) -> list[Json]:
+    """PPO from pixels on the real task, scored after so many environment steps on an instance of its own."""
+    model = PPO(
+        "CnnPolicy",
+        gym.make(TASK, agents=ABLATED),
+        n_steps=256,
+        batch_size=128,
+        n_epochs=4,
+        gamma=0.95,
+        ent_coef=1e-2,
+        tensorboard_log=str(folder / "logs"),
+        seed=seed,
+        device="cpu",
+    )
+    curve: list[Json] = []
+    for steps in budget.real_steps:
+        model.learn(steps - model.num_timesteps, reset_num_timesteps=not curve, progress_bar=False)
+        score = score_policy(task, lambda seen: int(model.predict(seen)[0]), budget.episodes, test_seed)
+        curve.append({"steps": model.num_timesteps, **_scored(score)})
+    return curve

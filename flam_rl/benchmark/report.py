@@ -1,0 +1,270 @@
+"""Tables and plots of a suite's results."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import bootstrap, trim_mean
+
+from ..evaluation.perceptual import HOW
+from ..types import Json
+
+Estimate = tuple[float, float, float]
+"""Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
+SINGLE_LATENT = ("genie", "genie-matched", "adaworld", "lapo", "playslot")
+COLORS = dict(
+    zip(
+        ("flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "copy", "oracle"),
+        ("tab:blue", "tab:olive", "tab:orange", "tab:red", "tab:green", "tab:purple", "tab:gray", "black"),
+        strict=True,
+    )
+)
+
+
+def interquartile_mean(values: Sequence[float]) -> Estimate:
+    """Mean of the middle half over seeds and its 95% percentile-bootstrap interval (Agarwal et al. 2021)."""
+    found = np.array([value for value in values if value is not None], float)
+    if not len(found):
+        return math.nan, math.nan, math.nan
+    middle = float(_iqm(found))
+    if len(found) < 2 or np.ptp(found) == 0:
+        return middle, middle, middle
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = bootstrap(
+            (found,), _iqm, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
+        ).confidence_interval
+    return middle, float(drawn.low), float(drawn.high)
+
+
+def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return trim_mean(values, 0.25, axis=axis)
+
+
+def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
+    """README.md and plots from `out/results.json`; the path of the first."""
+    results = json.loads((out / "results.json").read_text())
+    cells = results["cells"]
+    write: Callable[[Path, list[Json]], list[str]] = {
+        "entities": _entities,
+        "ablations": _ablations,
+        "labels": _labels,
+    }[suite]
+    lines = [f"# {suite}, budget {budget}", "", f"Written by `{command}`; do not edit.", ""]
+    lines += [f"{len(cells)} cells. Interquartile mean over seeds, 95% bootstrap interval in brackets.", ""]
+    lines += write(out, cells) if cells else ["No cell has finished.", ""]
+    if results["failed"]:
+        lines += ["## Failed", ""]
+        lines += [f"- {name}: {error}" for name, error in results["failed"].items()] + [""]
+    path = out / "README.md"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _entities(out: Path, cells: list[Json]) -> list[str]:
+    models = _in_order(cells, "model")
+    counts = sorted({cell["entities"] for cell in cells})
+    lines: list[str] = []
+
+    def table(title: str, of: Callable[[Json], float | None], digits: int) -> None:
+        lines.extend([f"## {title}", "", *_header(["model", *(f"{count} entities" for count in counts)])])
+        for model in models:
+            row = [
+                _text(interquartile_mean(_values(cells, of, model=model, entities=n)), digits) for n in counts
+            ]
+            lines.append(_row([model, *row]))
+        lines.append("")
+
+    lines += _bars(cells, counts)
+    for horizon in ("1", "5", "15"):
+        table(f"PSNR after {_steps(horizon)}, dB", _at_horizon("psnr", horizon), 1)
+    for horizon in ("1", "15"):
+        table(f"SSIM after {_steps(horizon)}", _at_horizon("ssim", horizon), 4)
+    for horizon in ("1", "15"):
+        table(
+            f"Changed tokens predicted right after {_steps(horizon)}",
+            _at_horizon("token_accuracy_changed", horizon),
+            3,
+        )
+    table("Disentanglement (DCI)", lambda c: c["dci"]["disentanglement"], 3)
+    table("Informativeness (DCI)", lambda c: c["dci"]["informativeness"], 3)
+    table("Latent-action transfer", lambda c: c["transfer"], 3)
+    table("Foreground ARI of masks", lambda c: c["masks"] and c["masks"]["foreground_ari"], 3)
+    table("IoU of masks and entities", lambda c: c["masks"] and c["masks"]["mask_iou"], 3)
+    table("Imagined frames valid after 10 steps", lambda c: _at(c["imagination_validity"], "10"), 3)
+    if any(cell["lpips"] for cell in cells):
+        table("LPIPS after 1 step", lambda c: _at(c["lpips"], "1"), 4)
+    if any(cell["fvd"] is not None for cell in cells):
+        table("FVD", lambda c: c["fvd"], 1)
+    if not any(cell["lpips"] or cell["fvd"] is not None for cell in cells):
+        lines += [HOW, ""]
+    table("Tokenizer alone, PSNR in dB: what no model can exceed", lambda c: c["reconstruction_psnr"], 1)
+    table("KL of latent actions, nats, all together", lambda c: sum(c["kl_per_factor"]), 1)
+    table("Parameters, thousands", lambda c: c["parameters"] / 1000, 0)
+    table("Seconds of training", lambda c: c["training_s"], 0)
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), sharex=True)
+    for axis, (title, of) in zip(
+        axes,
+        {
+            "PSNR after 1 step, dB": lambda c: c["psnr"]["1"],
+            "PSNR after 15 steps, dB": lambda c: c["psnr"]["15"],
+            "latent-action transfer": lambda c: c["transfer"],
+        }.items(),
+        strict=True,
+    ):
+        for model in models:
+            found = [interquartile_mean(_values(cells, of, model=model, entities=n)) for n in counts]
+            _curve(axis, counts, found, model, COLORS[model])
+        axis.set_title(title)
+        axis.set_xlabel("entities")
+        axis.set_xticks(counts)
+    axes[0].legend(frameon=False)
+    return [*_save(figure, out, "entities"), *lines]
+
+
+def _bars(cells: list[Json], counts: list[int]) -> list[str]:
+    """FLAM minus the best single-latent-action rival, seeds paired."""
+    lines = ["## FLAM minus the best rival with a single latent action", ""]
+    lines += _header(["entities", "best rival", "1-step PSNR, dB: difference", "intervals apart"])
+    for count in counts:
+        rivals = {
+            model: _values(cells, lambda c: c["psnr"]["1"], model=model, entities=count)
+            for model in _in_order(cells, "model")
+            if model in SINGLE_LATENT
+        }
+        rivals = {model: values for model, values in rivals.items() if values}
+        own = {c["seed"]: c["psnr"]["1"] for c in cells if c["model"] == "flam" and c["entities"] == count}
+        if not rivals or not own:
+            continue
+        best = max(rivals, key=lambda model: interquartile_mean(rivals[model])[0])
+        theirs = {c["seed"]: c["psnr"]["1"] for c in cells if c["model"] == best and c["entities"] == count}
+        paired = [own[seed] - theirs[seed] for seed in own if seed in theirs]
+        apart = interquartile_mean(list(own.values()))[1] > interquartile_mean(rivals[best])[2]
+        lines.append(_row([str(count), best, _text(interquartile_mean(paired), 1), "yes" if apart else "no"]))
+    return [*lines, ""]
+
+
+def _ablations(out: Path, cells: list[Json]) -> list[str]:
+    models = _in_order(cells, "model")
+    measures: dict[str, tuple[Callable[[Json], float | None], int]] = {
+        "PSNR 1, dB": (lambda c: c["psnr"]["1"], 1),
+        "PSNR 15, dB": (lambda c: c["psnr"]["15"], 1),
+        "disentanglement": (lambda c: c["dci"]["disentanglement"], 3),
+        "informativeness": (lambda c: c["dci"]["informativeness"], 3),
+        "transfer": (lambda c: c["transfer"], 3),
+        "valid after 10": (lambda c: _at(c["imagination_validity"], "10"), 3),
+        "foreground ARI": (lambda c: c["masks"] and c["masks"]["foreground_ari"], 3),
+        "KL, nats": (lambda c: sum(c["kl_per_factor"]), 1),
+        "training, s": (lambda c: c["training_s"], 0),
+    }
+    lines = ["## FLAM with one thing changed", "", *_header(["variant", *measures])]
+    for model in models:
+        row = [
+            _text(interquartile_mean(_values(cells, of, model=model)), digits)
+            for of, digits in measures.values()
+        ]
+        lines.append(_row([model, *row]))
+    figure, axes = plt.subplots(1, 3, figsize=(13, 0.35 * len(models) + 1.2), sharey=True)
+    for axis, name in zip(axes, ("PSNR 15, dB", "disentanglement", "valid after 10"), strict=True):
+        found = np.array([interquartile_mean(_values(cells, measures[name][0], model=m)) for m in models])
+        error = np.maximum([found[:, 0] - found[:, 1], found[:, 2] - found[:, 0]], 0)
+        colors = ["tab:blue" if model == "flam" else "silver" for model in models]
+        axis.barh(range(len(models)), found[:, 0], xerr=error, color=colors, capsize=2)
+        axis.set_title(name)
+    axes[0].set_yticks(range(len(models)), models)
+    axes[0].invert_yaxis()
+    return [*_save(figure, out, "ablations"), *lines, ""]
+
+
+def _labels(out: Path, cells: list[Json]) -> list[str]:
+    names = {"bc": "BC", "latent-bc": "latent BC on expert video", "imagination": "PPO in imagination"}
+    budgets = sorted({cell["labels"] for cell in cells if cell["labels"]})
+    lines = ["## Success on the real task by label budget", ""]
+    lines += _header(["learned", *(f"{budget} labels" for budget in budgets)])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
+    for (model, name), color in zip(names.items(), ("tab:gray", "tab:orange", "tab:blue"), strict=True):
+        found = [
+            interquartile_mean(_values(cells, lambda c: c["success"], model=model, labels=budget))
+            for budget in budgets
+        ]
+        lines.append(_row([name, *(_text(estimate, 2) for estimate in found)]))
+        _curve(left, budgets, found, name, color)
+    left.set_xscale("log")
+    left.set_xlabel("labelled transitions")
+    left.set_ylabel("success on the real task")
+    left.set_ylim(0, 1.05)
+    left.legend(frameon=False)
+    curves = [cell["curve"] for cell in cells if cell["model"] == "real-ppo"]
+    if curves:
+        steps = [point["steps"] for point in curves[0]]
+        found = [interquartile_mean([curve[i]["success"] for curve in curves]) for i in range(len(steps))]
+        lines += ["", "## PPO from pixels on the real task, for reference", ""]
+        lines += _header(["", *(f"{count} steps" for count in steps)])
+        lines.append(_row(["success", *(_text(estimate, 2) for estimate in found)]))
+        _curve(right, steps, found, "PPO on the real task", "black")
+        right.set_xscale("log")
+        right.set_xlabel("environment steps, each with its reward")
+        right.legend(frameon=False)
+    return [*_save(figure, out, "labels"), *lines, ""]
+
+
+def _curve(axis: plt.Axes, x: Sequence[float], found: list[Estimate], name: str, color: str) -> None:
+    middle, low, high = np.array(found).T
+    axis.plot(x, middle, "o-", label=name, color=color, ms=4)
+    axis.fill_between(x, low, high, alpha=0.2, color=color, lw=0)
+
+
+def _save(figure: Figure, out: Path, name: str) -> list[str]:
+    """The lines that show the figure, saved as png and svg."""
+    figure.savefig(out / f"{name}.png", dpi=110, bbox_inches="tight")
+    figure.savefig(out / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return [f"![{name}]({name}.png)", ""]
+
+
+def _values(cells: list[Json], of: Callable[[Json], float | None], **where: object) -> list[float]:
+    chosen = (cell for cell in cells if all(cell[key] == value for key, value in where.items()))
+    return [value for value in map(of, chosen) if value is not None]
+
+
+def _in_order(cells: list[Json], key: str) -> list[str]:
+    return list(dict.fromkeys(cell[key] for cell in cells))
+
+
+def _at(values: dict[str, float] | None, key: str) -> float | None:
+    return values[key] if values else None
+
+
+def _at_horizon(measure: str, horizon: str) -> Callable[[Json], float | None]:
+    return lambda cell: cell[measure][horizon]
+
+
+def _steps(horizon: str) -> str:
+    return "1 step" if horizon == "1" else f"{horizon} steps"
+
+
+def _text(estimate: Estimate, digits: int) -> str:
+    middle, low, high = estimate
+    if math.isnan(middle):
+        return "-"
+    if low == high:
+        return f"{middle:.{digits}f}"
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _header(names: list[str]) -> list[str]:
+    return [_row(names), _row(["---"] * len(names))]
+
+
+def _row(entries: list[str]) -> str:
+    return "| " + " | ".join(entries) + " |"

@@ -1,0 +1,131 @@
+"""`flam-rl benchmark`: FLAM against its rivals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..benchmark.cells import run_cell
+from ..benchmark.report import write_report
+from ..benchmark.runner import finished, python_command, run_cells
+from ..benchmark.suites import BUDGETS, SUITES, Cell
+from ..evaluation.perceptual import FVD, LPIPS
+from ..models.baselines import MODELS
+from .results import write_results
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Compare FLAM with its rivals on real multi-entity video, on the same data, tokenizer, steps and size.
+
+    Suites: entities (all models on rooms with more and more agents), ablations (FLAM with one thing changed),
+    labels (success on the real task against the label budget).
+
+    Example: flam-rl benchmark --suite entities --budget small --workers 2
+
+    Example: flam-rl benchmark --suite entities --budget full --address auto
+
+    Finished cells are not run again when the same command is given once more; failed ones are.
+    """
+
+    suite: str = "entities"
+    """entities, ablations or labels."""
+    budget: str = "small"
+    """tiny (a minute or two, measures nothing), small (2 hours at most on 2 cores), full (for a cluster or a GPU)."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the cells; by default 0, 1, ... as many as the budget says."""
+    models: tuple[str, ...] = ()
+    """Models of the entities suite: flam, genie, genie-matched, adaworld, lapo, playslot, copy (copy-last-frame), oracle (told the true actions); by default those of the budget."""
+    out: Path = Path("docs/results")
+    """The report goes to OUT/SUITE: results.json, README.md, plots."""
+    work: Path = Path("runs/benchmark")
+    """Worlds, logs and results of the cells go to WORK/SUITE-BUDGET; on a cluster, a folder that all nodes see."""
+    workers: int = 2
+    """Cells at once on this machine, its cores shared out among them."""
+    address: str | None = None
+    """Of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
+    lpips_weights: Path | None = None
+    """AlexNet's weights, torchvision's alexnet-owt-7be5be79.pth, for LPIPS."""
+    fvd_weights: Path | None = None
+    """I3D as TorchScript, StyleGAN-V's i3d_torchscript.pt, for FVD; loading it runs its code, so trust its source."""
+    cell: str | None = None
+    """Run only this cell, in this process, and write no report."""
+
+
+def benchmark(config: BenchmarkConfig) -> None:
+    """Run the command."""
+    cells = make_cells(config)
+    budget = BUDGETS[config.budget]
+    root = (config.work / f"{config.suite}-{config.budget}").resolve()
+    if config.cell is not None:
+        chosen = [cell for cell in cells if cell.name == config.cell]
+        if not chosen:
+            raise ValueError(f"cell is {config.cell!r}; allowed are {', '.join(cell.name for cell in cells)}")
+        found = run_cell(chosen[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
+        print(f"wrote {write_results(root / config.cell, found)}")
+        return
+    if config.lpips_weights:
+        LPIPS(config.lpips_weights)  # a wrong file is said now, not by every cell
+    if config.fvd_weights:
+        FVD(config.fvd_weights)
+    out = config.out / config.suite
+
+    def report(failed: dict[str, str] | None = None) -> None:
+        done = {cell.name: finished(root / cell.name) for cell in cells}
+        results = [found for found in done.values() if found is not None]
+        write_results(
+            out, {"suite": config.suite, "budget": config.budget, "cells": results, "failed": failed or {}}
+        )
+
+    failed = run_cells(
+        cells, root, lambda cell: _command(config, cell), config.workers, config.address, report
+    )
+    report(failed)
+    path = write_report(out, config.suite, config.budget, _given(config))
+    print(f"wrote {path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else ""))
+
+
+def make_cells(config: BenchmarkConfig) -> list[Cell]:
+    """The cells that `config` asks for.
+
+    Raises:
+        ValueError: a suite, budget or model that does not exist, models where the suite has none to choose, or
+            fewer than one worker.
+    """
+    for what, given, allowed in (
+        ("suite", [config.suite], SUITES),
+        ("budget", [config.budget], BUDGETS),
+        ("model", config.models, MODELS),
+    ):
+        unknown = [name for name in given if name not in allowed]
+        if unknown:
+            raise ValueError(f"{what} is {unknown[0]!r}; allowed are {', '.join(allowed)}")
+    if config.models and config.suite != "entities":
+        raise ValueError(
+            f"the suite {config.suite} has no models to choose; --models is of the suite entities"
+        )
+    if config.workers < 1:
+        raise ValueError(f"workers is {config.workers}; allowed is 1 or more")
+    budget = BUDGETS[config.budget]
+    models = tuple(name for name in MODELS if name in config.models)
+    return SUITES[config.suite](budget, config.seeds or range(budget.seeds), models)
+
+
+def _command(config: BenchmarkConfig, cell: Cell) -> list[str]:
+    arguments = ["benchmark", "--suite", config.suite, "--budget", config.budget]
+    arguments += ["--seeds", str(cell.seed), "--work", str(config.work.resolve()), "--cell", cell.name]
+    if config.models:
+        arguments += ["--models", *config.models]
+    for flag, path in (("--lpips-weights", config.lpips_weights), ("--fvd-weights", config.fvd_weights)):
+        arguments += [flag, str(path.resolve())] if path else []
+    return python_command(arguments)
+
+
+def _given(config: BenchmarkConfig) -> str:
+    """The command that makes the same report again."""
+    words = ["flam-rl benchmark", f"--suite {config.suite}", f"--budget {config.budget}"]
+    if config.seeds:
+        words.append("--seeds " + " ".join(map(str, config.seeds)))
+    if config.models:
+        words.append("--models " + " ".join(config.models))
+    return " ".join([*words, f"--workers {config.workers}"])

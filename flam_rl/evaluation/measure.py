@@ -1,0 +1,49 @@
+"""Everything that held-out video can say of a world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..models.world import World
+from ..types import Json, Video
+from .correspondence import evaluate_correspondence
+from .imagination import imagination_validity
+from .masks import evaluate_masks
+from .perceptual import FVD, LPIPS
+from .prediction import evaluate_prediction
+from .transfer import evaluate_transfer
+
+
+def measure_world(
+    world: World,
+    video: Video,
+    entities: list[dict[str, np.ndarray]] | None,
+    task: Any,
+    seed: int,
+    probe_iterations: int = 40,
+    lpips: LPIPS | None = None,
+    fvd: FVD | None = None,
+) -> Json:
+    """What can be measured with what is given; what cannot is None.
+
+    Args:
+        entities: true positions and directions of each episode, of which 4 are needed for the probes.
+        task: the real one, without wrappers; asked for its tiles if it has them.
+        probe_iterations: boosting rounds of the probes.
+    """
+    results: Json = {"seed": seed, "frames": video.frames}
+    results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
+    results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
+    if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
+        found = evaluate_correspondence(world, video, entities, iterations=probe_iterations)
+        results |= {"dci": found.scores(), "correspondence": found.matrix.tolist()}
+    if hasattr(task, "tiles"):
+        tiles = task.tiles()
+        results["imagination_validity"] = imagination_validity(world, task, seed)
+        if entities and len(entities) >= 2:
+            results["transfer"] = evaluate_transfer(world, video, entities, tiles, seed)
+        if entities and tiles.images.shape[1] == world.tokenizer.config.patch:
+            results["masks"] = evaluate_masks(world, video, entities)
+    return results
