@@ -1,0 +1,263 @@
+"""FLAM's rivals: matched to it in size, and worlds like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from vector_quantize_pytorch import VectorQuantize
+
+import flam_rl
+from flam_rl.agents import ActionAdapter
+from flam_rl.envs import DecodedEnv
+from flam_rl.envs.flam_vector_env import FLAMVectorEnv
+from flam_rl.models.baselines import MODELS, Coded, Continuous, ModelName, name_of, parameters, with_actions
+from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
+from flam_rl.models.world import World, WorldInfo
+from flam_rl.models.world_model import CodeFacts, FLAMConfig, WorldModel
+from flam_rl.types import LabelledTransitions
+
+CODES, KINDS = 10, list(MODELS)
+TRAINED: list[ModelName] = [name for name in MODELS if name != "copy"]
+CONFIG = FLAMConfig(FactorizerConfig(factors=3))
+
+
+def make_model(name: ModelName, config: FLAMConfig = CONFIG) -> WorldModel:
+    torch.manual_seed(0)
+    facts = CodeFacts(
+        looks_VP=torch.rand(CODES, 192),
+        codebook_VD=torch.randn(CODES, 32),
+        keys_VE=torch.randn(CODES, 4),
+        queries_KE=torch.randn(4, 4),
+        frequency_V=torch.full((CODES,), 1 / CODES),
+        activity_V=torch.rand(CODES),
+        background_NV=torch.full((16, CODES), 1 / CODES),
+        grid=(4, 4),
+    )
+    return MODELS[name](config, facts)
+
+
+def told(model: WorldModel, z: torch.Tensor) -> torch.Tensor:
+    """What the model sees: the oracle, actions as well."""
+    if not model.TOLD:
+        return z
+    return torch.cat([z, torch.randint(1, 5, (*z.shape[:2], 3))], -1)
+
+
+@pytest.fixture(params=KINDS)
+def rival(request: pytest.FixtureRequest) -> World:
+    """An untrained world of every kind."""
+    model = make_model(request.param)
+    if any(
+        isinstance(part, VectorQuantize) for part in model.modules()
+    ):  # codebooks are made from the first batch
+        model.train().act(model.factorize(torch.randint(CODES, (20, 5, 16))), 0.0)
+    tokenizer = Tokenizer(TokenizerConfig(codebook_size=CODES), (32, 32))
+    return World(tokenizer, model, torch.randint(CODES, (6, 4, 16)), WorldInfo())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(("factors", "codes", "grid"), [(2, 64, (8, 8)), (8, 128, (8, 8)), (4, 64, (4, 6))])
+def test_parameters_are_within_a_tenth_of_flams(
+    name: ModelName, factors: int, codes: int, grid: tuple[int, int]
+) -> None:
+    config = FLAMConfig(FactorizerConfig(factors=factors))
+    facts = CodeFacts.blank(config, grid, codes, 192, 32)
+    own, theirs = parameters(MODELS[name](config, facts)), parameters(MODELS["flam"](config, facts))
+    assert abs(own / theirs - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_parameter_of_a_rival_moves(name: ModelName) -> None:
+    model = make_model(name)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
+    z = told(model, torch.randint(CODES, (6, 5, 16)))
+    for _ in range(3):
+        loss, metrics = model.loss(z, beta=1e-3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    still = {key for key, value in model.named_parameters() if torch.equal(before[key], value)}
+    assert all(key.startswith("latent_action_prior") for key in still)  # FLAM's is trained afterwards
+    assert all(value.isfinite().all() for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_rival_learns_to_draw_and_predict(name: ModelName) -> None:
+    torch.manual_seed(0)
+    model = make_model(name)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    one, two = torch.randint(CODES, (2, 1, 1, 16))
+    first = torch.rand(32, 1, 1) < 0.5  # two frames, and every clip goes from one to the other or stays
+    action = torch.randint(2, (32, 1, 1)).bool()
+    z = torch.cat([torch.where(first, one, two), torch.where(first ^ action, one, two)], 1)
+    if model.TOLD:
+        z = torch.cat([z, (1 + action.long()).expand(-1, 2, 3)], -1)
+    losses = []
+    for _ in range(60):
+        loss, metrics = model.loss(z, beta=1e-4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(metrics["prediction"] + metrics["reconstruction"]))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_verbs_have_their_shapes(rival: World) -> None:
+    model = rival.model
+    z = told(model, torch.randint(CODES, (2, 5, 16)))
+    factors = rival.factorize(z)
+    assert factors.shape == (2, 5, rival.factors, rival.factor_dim)
+    assert torch.allclose(factors.square().mean(-1), torch.ones(2, 5, rival.factors), atol=1e-3)
+    latent = rival.infer_actions(factors)
+    assert latent.mean.shape == (2, 4, rival.latent_actions, rival.latent_action_dim)
+    unrolled = model.unroll(factors[:, 0], latent.mean)
+    assert torch.allclose(unrolled.square().mean(-1), torch.ones(2, 5, rival.factors), atol=1e-3)
+    frame = rival.aggregate(unrolled)
+    assert frame.log_probs_BNV.shape == (2, 5, 16, CODES)
+    assert frame.masks_BKN.shape == (2, 5, rival.factors, 16)
+    prior = rival.prior(factors[:, 0])
+    assert prior.sample().shape == (2, rival.latent_actions, rival.latent_action_dim)
+    assert prior.log_prob(prior.sample()).shape == (2, rival.latent_actions)
+
+
+def test_all_have_as_many_latent_dims(rival: World) -> None:
+    dims = rival.latent_actions * rival.latent_action_dim
+    assert dims == 3 * 4
+    assert rival.latent_actions == (3 if name_of(rival.model) == "flam" else 1)
+
+
+def test_a_saved_rival_is_the_same_world(rival: World, tmp_path: Path) -> None:
+    flam_rl.save_world(rival, tmp_path / "world", "")
+    loaded = flam_rl.load_world(tmp_path / "world")
+    assert type(loaded.model) is type(rival.model)
+    before, after = rival.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_an_unknown_model_is_named(rival: World, tmp_path: Path) -> None:
+    flam_rl.save_world(rival, tmp_path / "world", "")
+    path = tmp_path / "world" / "config.json"
+    path.write_text(path.read_text().replace(f'"model": "{name_of(rival.model)}"', '"model": "dreamer"'))
+    with pytest.raises(ValueError, match="'dreamer'; allowed are flam, genie"):
+        flam_rl.load_world(tmp_path / "world")
+
+
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized.*")
+@pytest.mark.parametrize("control", ["all", [0]])
+def test_a_rival_is_an_env(rival: World, control: object) -> None:
+    env = gym.make("FLAM-v0", world=rival, control=control, horizon=5)
+    check_env(env.unwrapped, skip_render_check=False)
+    env.reset(seed=0)
+    seen = [env.step(np.full(env.action_space.shape, 0.5, np.float32))[0] for _ in range(3)]
+    env.reset(seed=0)
+    again = [env.step(np.full(env.action_space.shape, 0.5, np.float32))[0] for _ in range(3)]
+    assert np.array_equal(seen, again)
+
+
+def test_one_latent_action_moves_the_scene(rival: World) -> None:
+    with pytest.raises(ValueError, match=f"indices 0 to {rival.latent_actions - 1}"):
+        FLAMVectorEnv(2, rival, control=[rival.latent_actions])
+
+
+def test_codes_are_snapped_to_and_counted(rival: World) -> None:
+    model = rival.model
+    factors = rival.start(7)
+    wanted = torch.randn(7, rival.latent_action_dim)
+    if isinstance(model, Continuous):
+        assert torch.equal(rival.snap(factors, 0, wanted), wanted)
+    if isinstance(model, Coded):
+        snapped = rival.snap(factors, 0, wanted)
+        assert torch.equal(model.of_code(model.code_of(snapped)), snapped)
+        assert torch.allclose(snapped, model.of_code(model.code_of(wanted)))
+        one = model.of_code(torch.zeros(1, len(model.frequency_GM), dtype=torch.long))
+        model.count(one.expand(1000, -1))
+        assert (model.frequency_GM[:, 0] > 0.9).all()
+        assert torch.allclose(model.frequency_GM.sum(-1), torch.ones(len(model.frequency_GM)))
+        drawn = model.draw_actions(rival.start(500), torch.Generator().manual_seed(0))
+        assert ((drawn - one).abs().amax((1, 2)) < 1e-6).float().mean() > 0.5
+
+
+def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:
+    rollout = rival.imagine(lambda seen: seen, rival.start(4), 3, generator=torch.Generator().manual_seed(0))
+    assert rollout.latent_actions_BTLA.shape == (4, 3, rival.latent_actions, rival.latent_action_dim)
+    if name_of(rival.model) != "copy":
+        assert rollout.latent_actions_BTLA.std(0).max() > 0
+
+
+def test_gradients_reach_a_policy_through_a_rival(rival: World) -> None:
+    policy = torch.nn.Linear(rival.factors * rival.factor_dim, rival.latent_action_dim)
+    rollout = rival.imagine(policy, rival.start(3), 2, controlled=[0])
+    if name_of(rival.model) == "copy":  # nothing ever moves
+        assert not rollout.factors_BTKS.requires_grad
+        return
+    rollout.factors_BTKS.square()[..., 0].sum().backward()
+    assert policy.weight.grad is not None
+    assert policy.weight.grad.abs().sum() > 0
+
+
+def test_labels_fit_a_rival(rival: World) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (4, 21, 32, 32, 3), dtype=np.uint8)
+    actions = rng.integers(0, 4, (4, 20))
+    zeros = np.zeros((4, 20))
+    labelled = LabelledTransitions(tuple(frames), tuple(actions), tuple(zeros), tuple(zeros.astype(bool)))
+    adapter = ActionAdapter.fit(rival, labelled, actions=4)
+    assert len(adapter.accuracy) == rival.factors
+
+    class Task(gym.Env):
+        observation_space = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        action_space = gym.spaces.Discrete(4)
+
+        def reset(self, *, seed=None, options=None):
+            return frames[0, 0], {}
+
+        def step(self, action):
+            return frames[0, 1], 0.0, False, False, {}
+
+    env = DecodedEnv(Task(), rival, adapter)
+    env.reset()
+    assert env.step(env.action_space.sample())[0].shape == env.observation_space.shape
+
+
+def test_the_oracle_carries_what_it_is_told() -> None:
+    model = make_model("oracle")
+    z, actions = (
+        torch.randint(CODES, (5, 16)),
+        np.array([[-1] * 3, [0, 1, 2], [3, 3, 3], [0, 0, 0], [2, 1, 0]]),
+    )
+    factors = model.factorize(with_actions(z, actions)[None])
+    assert isinstance(model, Coded)
+    found = model.code_of(model.infer_actions(factors).mean)[0, :, 0]
+    assert torch.equal(found, torch.as_tensor(actions[1:]))
+    blind = model.factorize(z[None])
+    assert torch.equal(blind[0, 0], factors[0, 0])
+    assert torch.equal(model.aggregate(blind).log_probs_BNV, model.aggregate(factors).log_probs_BNV)
+
+
+def test_the_oracle_without_actions_is_explained() -> None:
+    tokenizer = Tokenizer(TokenizerConfig(codebook_size=CODES), (32, 32))
+    world = World(tokenizer, make_model("oracle"), torch.randint(CODES, (6, 4, 16)), WorldInfo())
+    with pytest.raises(ValueError, match="told the true actions"):
+        world.encode_episode(np.zeros((3, 32, 32, 3), np.uint8))
+
+
+def test_copy_last_frame_is_what_it_says() -> None:
+    model = make_model("copy")
+    z = torch.randint(CODES, (3, 4, 16))
+    factors = model.factorize(z)
+    drawn = model.aggregate(model.unroll(factors[:, 0], model.infer_actions(factors).mean)).log_probs_BNV
+    assert torch.equal(drawn.argmax(-1), z[:, :1].expand(-1, 4, -1))
+
+
+def test_tokens_must_divide_into_patches() -> None:
+    config = FLAMConfig(FactorizerConfig(factors=3))
+    with pytest.raises(ValueError, match="5x4 tokens do not divide into patches of 2x2"):
+        MODELS["genie"](config, CodeFacts.blank(config, (5, 4), CODES, 192, 32))
