@@ -41,6 +41,11 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(__name__).debug("", exc_info=True)
         print(f"flam-rl: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "flam-rl: interrupted; train and benchmark go on from here with the same command", file=sys.stderr
+        )
+        sys.exit(130)
 
 
 if __name__ == "__main__":

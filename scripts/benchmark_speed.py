@@ -24,7 +24,6 @@ import tyro
 
 from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.checkpoint import load_world
-from flam_rl.commands.results import write_results
 from flam_rl.data.clips import Clips, tokenize
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
@@ -33,6 +32,7 @@ from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, 
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
 from flam_rl.models.world_model import FLAMConfig
+from flam_rl.results import write_results
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.training.world import WorldTrainingConfig, make_model, train_world

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {
     "types": set(),
+    "results": {"types"},
     "models": {"types"},
     "data": {"types", "models"},
     "training": {"types", "models", "data"},
@@ -19,7 +20,17 @@ ROOMS = {
     "checkpoint": {"types", "models"},
     "envs": {"types", "models", "checkpoint"},
     "agents": {"types", "models", "data", "training", "envs"},
-    "benchmark": {"types", "models", "data", "training", "evaluation", "checkpoint", "envs", "agents"},
+    "benchmark": {
+        "types",
+        "results",
+        "models",
+        "data",
+        "training",
+        "evaluation",
+        "checkpoint",
+        "envs",
+        "agents",
+    },
 }
 
 

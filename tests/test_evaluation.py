@@ -7,10 +7,13 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import flam_rl
 from flam_rl.evaluation.correspondence import dci, evaluate_correspondence
 from flam_rl.evaluation.imagination import imagination_validity
+from flam_rl.evaluation.masks import evaluate_masks
+from flam_rl.evaluation.perceptual import FVD, LPIPS
 from flam_rl.evaluation.pictures import (
     factor_colors,
     matrix_picture,
@@ -19,6 +22,10 @@ from flam_rl.evaluation.pictures import (
     write_gif,
 )
 from flam_rl.evaluation.prediction import evaluate_prediction
+from flam_rl.evaluation.transfer import evaluate_transfer
+from flam_rl.models.baselines import CopyLastFrame
+from flam_rl.models.world import World, WorldInfo
+from flam_rl.models.world_model import CodeFacts
 from flam_rl.types import Video
 
 
@@ -96,3 +103,82 @@ def test_pictures_are_pictures(world, video: Video, tmp_path: Path) -> None:
 
 def test_shipped_worlds_are_listed() -> None:
     assert "multigrid" in flam_rl.shipped_worlds()
+
+
+@pytest.fixture
+def still(world) -> World:
+    """The shipped world's tokenizer, and nothing moves."""
+    config = world.model.config
+    facts = CodeFacts.blank(config, world.tokenizer.grid, *world.tokenizer.looks().shape, 32)
+    return World(world.tokenizer, CopyLastFrame(config, facts), world.starts_STN, WorldInfo())
+
+
+def test_masks_of_the_shipped_world_are_its_entities(world, still: World, video: Video, episodes) -> None:
+    entities = [episode.entities for episode in episodes]
+    found = evaluate_masks(world, video, entities, most=300)
+    assert found["foreground_ari"] > 0.95
+    assert found["mask_iou"] > 0.95
+    floor = evaluate_masks(still, video, entities, most=300)
+    assert floor["foreground_ari"] == 0
+    assert floor["mask_iou"] < 0.02  # one factor draws all 64 tokens, and matches one of four agents
+
+
+def test_latent_actions_do_the_same_in_another_video(world, still: World, task, video, episodes) -> None:
+    entities = [episode.entities for episode in episodes]
+    tiles = task.unwrapped.tiles()
+    found = evaluate_transfer(world, video, entities, tiles, pairs=300)
+    assert found["same_heading"] > 0.85
+    assert found["any_heading"] < found["same_heading"]  # its latent actions say where to face
+    assert set(evaluate_transfer(still, video, entities, tiles, pairs=300).values()) == {0}
+    turned = [e | {"direction": e["direction"].copy()} for e in entities]
+    for truth in turned:  # a wrong truth must show: everyone seems to turn the other way
+        truth["direction"] = -truth["direction"] % 4
+    assert evaluate_transfer(world, video, turned, tiles, pairs=300)["same_heading"] < 0.5
+
+
+def test_lpips_with_weights_of_the_right_shapes(tmp_path: Path) -> None:
+    shapes = {
+        0: (64, 3, 11, 11),
+        3: (192, 64, 5, 5),
+        6: (384, 192, 3, 3),
+        8: (256, 384, 3, 3),
+        10: (256, 256, 3, 3),
+    }
+    state = {f"features.{i}.weight": torch.randn(shape) * 0.05 for i, shape in shapes.items()}
+    state |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
+    state["classifier.6.bias"] = torch.zeros(1000)  # as in torchvision's file, and not needed
+    torch.save(state, tmp_path / "alexnet.pth")
+    lpips = LPIPS(tmp_path / "alexnet.pth")
+    frames = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8)
+    same = lpips.distance(frames / 255, frames)
+    near = lpips.distance((frames / 255 + 0.02 * torch.randn(frames.shape)).clamp(0, 1), frames)
+    far = lpips.distance(torch.rand(frames.shape), frames)
+    assert same == pytest.approx(0, abs=1e-6)
+    assert 0 < near < far
+
+
+class TinyI3D(torch.nn.Module):
+    """What StyleGAN-V's file takes and gives, with four features."""
+
+    def forward(
+        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = True
+    ) -> torch.Tensor:
+        steps = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((2, 3, 4))
+        return torch.cat([x.mean((2, 3, 4)), steps[:, :1]], 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_fvd_grows_with_the_difference_of_videos(tmp_path: Path) -> None:
+    torch.jit.script(TinyI3D()).save(str(tmp_path / "i3d.pt"))
+    fvd = FVD(tmp_path / "i3d.pt")
+    videos = torch.randint(256, (20, 5, 8, 8, 3), dtype=torch.uint8)
+    assert fvd.distance(videos, videos / 255) == pytest.approx(0, abs=1e-3)
+    brighter, frozen = (videos / 255 * 0.5 + 0.5), (videos / 255)[:, :1].expand(-1, 5, -1, -1, -1)
+    assert fvd.distance(videos, brighter) > 1
+    assert fvd.distance(videos, frozen) > 1
+
+
+def test_measures_that_need_weights_are_none_without(world, video: Video) -> None:
+    found = evaluate_prediction(world, video)
+    assert found["lpips"] is None
+    assert found["fvd"] is None

@@ -61,10 +61,10 @@ def test_reward_only_at_the_goal(task: gym.Env) -> None:
 
 def test_rendered_frames_are_made_of_the_listed_tiles(task: gym.Env, episodes) -> None:
     frames = np.concatenate([e.frames for e in episodes[:10]])
-    assert valid_frames(frames, *task.unwrapped.tiles()).all()
+    assert valid_frames(frames, task.unwrapped.tiles()).all()
     broken = frames.copy()
     broken[:, 8:16, 8:16] += 40
-    assert not valid_frames(broken, *task.unwrapped.tiles()).any()
+    assert not valid_frames(broken, task.unwrapped.tiles()).any()
 
 
 def test_shortest_path_turns_and_walks() -> None:

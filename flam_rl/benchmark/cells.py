@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from dataclasses import asdict
@@ -22,7 +23,9 @@ from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy
+from ..models.baselines import parameters
 from ..models.world import WorldInfo
+from ..results import write_results
 from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
@@ -42,7 +45,6 @@ def run_cell(
     Args:
         lpips, fvd: weights of feature networks.
     """
-    began = time.perf_counter()
     seed_everything(cell.seed)
     if cell.build is not None:
         found = _world_cell(cell, budget, folder, lpips, fvd)
@@ -55,43 +57,20 @@ def run_cell(
         "seed": cell.seed,
         "labels": cell.labels,
         **found,
-        "wall_s": time.perf_counter() - began,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "threads": torch.get_num_threads(),
         "config": {"build": cell.build and asdict(cell.build), "budget": asdict(budget)},
     }
 
 
 def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fvd: Path | None) -> Json:
-    assert cell.build is not None
-    device = pick_device("auto")
+    """A world, trained unless the one in `folder` was finished before, and all that can be measured of it."""
     kwargs: Json = {"agents": cell.entities}
     task = gym.make(TASK, **kwargs)
-    episodes = list(record_episodes(task, budget.transitions, cell.seed))
     test = list(record_episodes(task, budget.test_transitions, TEST_SEED + cell.seed))
-    with Log(folder / "logs") as log:
-        # Same video and same seed, so every model of a seed gets the same tokenizer.
-        tokenizer = train_tokenizer(
-            _video(episodes), cell.build.tokenizer, cell.build.tokenizer_training, cell.seed, device, log
-        )
-        codes, held_out = tokenize(tokenizer, _video(episodes)), tokenize(tokenizer, _video(test))
-        actions = [episode.entities["action"] for episode in episodes]
-        del episodes
-        began = time.perf_counter()
-        world = build_world(
-            cell.build,
-            tokenizer,
-            codes,
-            held_out,
-            WorldInfo(TASK, kwargs),
-            log,
-            checkpoint=folder / "checkpoint.pt",
-            actions=actions,
-        )
-        training_s = time.perf_counter() - began
-    card = f"# {cell.model}, {cell.entities} entities, seed {cell.seed}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
-    save_world(world, folder / "world", card)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    made = folder / "made.json"
+    if not made.is_file():
+        spent = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
+        write_results(folder, spent, made.name)
+    world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
         world,
         _video(test),
@@ -99,11 +78,53 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
         task.unwrapped,
         cell.seed,
         probe_iterations=budget.probe_iterations,
-        lpips=LPIPS(lpips) if lpips else None,
+        lpips=LPIPS(lpips).to(world.device) if lpips else None,
         fvd=FVD(fvd) if fvd else None,
     )
-    parameters = sum(p.numel() for p in world.model.parameters())
-    return measured | {"parameters": parameters, "training_s": training_s}
+    return measured | json.loads(made.read_text()) | {"parameters": parameters(world.model)}
+
+
+def _make_world(
+    cell: Cell, budget: Budget, folder: Path, task: gym.Env, info: WorldInfo, test: Video
+) -> Json:
+    """Train a world into `folder/world`; what that took."""
+    assert cell.build is not None
+    began = time.perf_counter()
+    episodes = list(record_episodes(task, budget.transitions, cell.seed))
+    with Log(folder / "logs") as log:
+        # Same video and same seed, so every model of a seed gets the same tokenizer.
+        tokenizer = train_tokenizer(
+            _video(episodes),
+            cell.build.tokenizer,
+            cell.build.tokenizer_training,
+            cell.seed,
+            pick_device("auto"),
+            log,
+        )
+        codes = tokenize(tokenizer, _video(episodes))
+        actions = [episode.entities["action"] for episode in episodes]
+        del episodes
+        training_began = time.perf_counter()
+        world = build_world(
+            cell.build,
+            tokenizer,
+            codes,
+            tokenize(tokenizer, test),
+            info,
+            log,
+            checkpoint=folder / "checkpoint.pt",
+            actions=actions,
+        )
+    ended = time.perf_counter()
+    card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
+    save_world(world, folder / "world", card)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return {
+        "training_s": ended - training_began,
+        "wall_s": ended - began,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _video(episodes: list[Episode]) -> Video:
@@ -111,6 +132,13 @@ def _video(episodes: list[Episode]) -> Video:
 
 
 def _labels_cell(cell: Cell, budget: Budget, folder: Path) -> Json:
+    began = time.perf_counter()
+    found = _learned(cell, budget, folder)
+    return found | {"wall_s": time.perf_counter() - began, "threads": torch.get_num_threads()}
+
+
+def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
+    """A policy and its success on the real task."""
     task = gym.make(TASK, agents=cell.entities)
     seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
     if cell.labels is None:

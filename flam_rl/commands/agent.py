@@ -11,7 +11,7 @@ from ..agents.imagination import ImaginationConfig, train_in_imagination
 from ..checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv
 from ..evaluation.policies import score_policy
-from .results import write_results
+from ..results import write_results
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell
 from ..evaluation.perceptual import FVD, LPIPS
 from ..models.baselines import MODELS
-from .results import write_results
+from ..results import write_results
 
 
 @dataclass(frozen=True)

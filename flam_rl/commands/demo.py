@@ -24,9 +24,9 @@ from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy
 from ..models.world import World
+from ..results import write_results
 from ..types import Video
 from .collect import with_bar
-from .results import write_results
 
 NAMES = {
     "random": "random",

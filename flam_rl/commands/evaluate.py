@@ -22,10 +22,10 @@ from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, HOW, LPIPS
 from ..evaluation.pictures import matrix_picture, prediction_picture
 from ..models.world import World
+from ..results import write_results
 from ..training.run import DeviceName, pick_device
 from ..types import Json, Video
 from .collect import with_bar
-from .results import write_results
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ def summary(results: Json) -> str:
             f"masks              foreground ARI {found['foreground_ari']:.3f}  IoU {found['mask_iou']:.3f}"
         )
     if results["transfer"] is not None:
-        lines.append(f"transfer           {results['transfer']:.3f} of entities do the same again")
+        lines.append(
+            "transfer           " + "  ".join(f"{k} {v:.3f}" for k, v in results["transfer"].items())
+        )
     if results["lpips"]:
         lines.append(f"LPIPS              {_by_horizon(results['lpips'])}")
     if results["fvd"] is not None:

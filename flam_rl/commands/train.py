@@ -27,12 +27,12 @@ from ..evaluation.pictures import (
     reconstruction_picture,
 )
 from ..models.world import World, WorldInfo
+from ..results import write_results
 from ..training.build import BuildConfig, build_world
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
 from ..types import Json, Video
 from .evaluate import evaluate_world, summary, write_pictures
-from .results import write_results
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,9 @@ class FVD:
 
     def __init__(self, weights: Path) -> None:
         try:
-            self.network = torch.jit.load(weights, map_location="cpu").eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # there is no other file of that network
+                self.network = torch.jit.load(weights, map_location="cpu").eval()
         except Exception as error:
             raise ValueError(f"{weights}: no TorchScript ({error})") from error
 

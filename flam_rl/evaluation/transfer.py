@@ -24,12 +24,16 @@ def evaluate_transfer(
     tiles: Tiles,
     seed: int = 0,
     pairs: int = 1000,
-) -> float:
+) -> dict[str, float]:
     """Share of entities that do the same again when latent actions inferred in one episode act in another.
 
     Of random pairs of transitions in different episodes. Counted are entities that turned or walked in the
     first and can in the second: in front of those that walked must be a free cell. What an entity did in
     imagination is read from the decoded frame; one that is not shown exactly once did nothing right.
+
+    Returns:
+        `same_heading`: of entities that head the same way in both, so that "the same" has one meaning;
+        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong.
 
     Args:
         entities: of each episode, `position` and `direction` as `effective_actions` takes them.
@@ -52,7 +56,8 @@ def evaluate_transfer(
     frames = world.draw(world.step(start, taken)).cpu().numpy()
     tile, _ = read_frames(frames, tiles)
     columns = frames.shape[2] // tiles.images.shape[2]
-    counted = right = 0
+    alike: list[bool] = []
+    right: list[bool] = []
     for pair, (one, t1, two, t2) in enumerate(drawn):
         position, direction = (entities[two][key][t2] for key in ("position", "direction"))
         stand = {tuple(cell) for cell in position.tolist()}
@@ -60,7 +65,8 @@ def evaluate_transfer(
             ahead = tuple((position[entity] + AHEAD[direction[entity]]).tolist())
             if wanted == NOTHING or (wanted == WALKED and (ahead in stand or ahead not in walkable)):
                 continue
-            counted += 1
+            alike.append(bool(entities[one]["direction"][t1, entity] == direction[entity]))
+            right.append(False)
             cells = np.flatnonzero(tiles.owner[tile[pair]] == entity)
             if len(cells) == 1:
                 there = np.array([[cells[0] % columns, cells[0] // columns]])
@@ -68,5 +74,6 @@ def evaluate_transfer(
                 did = effective_actions(
                     np.stack([position[entity][None], there]), np.array([[direction[entity]], [heading]])
                 )
-                right += bool(did[0, 0] == wanted)
-    return right / max(counted, 1)
+                right[-1] = bool(did[0, 0] == wanted)
+    same = [found for found, heading in zip(right, alike, strict=True) if heading]
+    return {"same_heading": sum(same) / max(len(same), 1), "any_heading": sum(right) / max(len(right), 1)}

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from ..types import Json
+from .types import Json
 
 
 def write_results(folder: Path, results: Json, name: str = "results.json") -> Path:

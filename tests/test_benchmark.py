@@ -1,0 +1,207 @@
+"""flam-rl benchmark: cells in processes of their own, here and on Ray, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import imageio.v3 as imageio
+import pytest
+
+import flam_rl
+from flam_rl.benchmark.report import interquartile_mean, write_report
+from flam_rl.benchmark.runner import finished, run_cells
+from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell
+from flam_rl.cli import main
+
+CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
+WRITE = "import json, sys; json.dump({'ran': sys.argv[2]}, open(sys.argv[1] + '/results.json', 'w'))"
+PROGRAMS = {
+    "good": WRITE,
+    "bad": "raise ValueError('no such luck')",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "silent": "pass",  # ends well and writes nothing
+    "late": WRITE,
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("address", [None, "local"])
+def test_a_failed_cell_loses_no_other(tmp_path: Path, address: str | None) -> None:
+    def command(cell: Cell, run: str = "1") -> list[str]:
+        return [sys.executable, "-c", PROGRAMS[cell.name], str(tmp_path / cell.name), run]
+
+    calls: list[int] = []
+    failed = run_cells(CELLS, tmp_path, command, 2, address, lambda: calls.append(1))
+    assert failed.keys() == {"bad", "killed", "silent"}
+    assert failed["bad"] == "ValueError: no such luck"
+    assert "status -9" in failed["killed"]
+    assert len(calls) == 5
+    assert finished(tmp_path / "late") == {"ran": "1"}
+    assert "no such luck" in (tmp_path / "bad" / "output.txt").read_text()
+    if address is None:  # again: what finished stays, what failed is tried again
+        PROGRAMS_AGAIN = {**PROGRAMS, "bad": WRITE}
+        again = run_cells(
+            CELLS,
+            tmp_path,
+            lambda cell: [sys.executable, "-c", PROGRAMS_AGAIN[cell.name], str(tmp_path / cell.name), "2"],
+            2,
+            None,
+            lambda: None,
+        )
+        assert again.keys() == {"killed", "silent"}
+        assert finished(tmp_path / "good") == {"ran": "1"}
+        assert finished(tmp_path / "bad") == {"ran": "2"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_cells_of_a_suite_have_names_of_their_own(name: str, budget: str) -> None:
+    cells = SUITES[name](BUDGETS[budget], (0, 1), ())
+    assert len({cell.name for cell in cells}) == len(cells) > 1
+    assert {cell.seed for cell in cells} == {0, 1}
+
+
+def test_cells_of_a_seed_differ_in_the_model_only() -> None:
+    cells = SUITES["entities"](BUDGETS["full"], (3,), ())
+    builds = [cell.build for cell in cells if cell.entities == 4]
+    base = builds[0]
+    assert base is not None
+    assert len(builds) == 8
+    for build in builds:
+        assert build is not None
+        assert (build.tokenizer, build.tokenizer_training, build.seed) == (
+            base.tokenizer,
+            base.tokenizer_training,
+            3,
+        )
+        assert build.world.steps == base.world.steps
+        assert build.world.frames == base.world.frames
+        assert replace(build.flam, pull=base.flam.pull) == base.flam
+
+
+def test_ablations_change_one_thing() -> None:
+    cells = SUITES["ablations"](BUDGETS["small"], (0,), ())
+    base = cells[0].build
+    assert base is not None
+    assert cells[0].model == "flam"
+    assert {"prior-off", "loss-features", "factors-3", "factors-7"} < {cell.model for cell in cells}
+    for cell in cells[1:]:
+        assert cell.build is not None
+        assert (cell.build.flam != base.flam) + (cell.build.world != base.world) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "speed"], "suite is 'speed'; allowed are entities, ablations, labels"),
+        (["--budget", "huge"], "budget is 'huge'; allowed are tiny, small, full"),
+        (
+            ["--models", "flam", "dreamer"],
+            "model is 'dreamer'; allowed are flam, genie, genie-matched, adaworld",
+        ),
+        (["--suite", "labels", "--models", "flam"], "the suite labels has no models to choose"),
+        (["--workers", "0"], "workers is 0; allowed is 1 or more"),
+        (["--cell", "x", "--budget", "tiny"], "cell is 'x'; allowed are flam-entities2-seed0"),
+        (["--lpips-weights", "setup.cfg"], "setup.cfg: not the state dict of torchvision's AlexNet"),
+        (["--fvd-weights", "setup.cfg"], "setup.cfg: no TorchScript"),
+    ],
+)
+def test_bad_use_says_what_is_allowed(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_interquartile_mean_of_known_values() -> None:
+    assert interquartile_mean([1.0, 2.0, 3.0, 100.0])[0] == 2.5
+    middle, low, high = interquartile_mean([1.0, 2.0, 3.0])
+    assert low < middle == 2.0 < high
+    assert interquartile_mean([4.0]) == (4.0, 4.0, 4.0)
+
+
+def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Real cells: the floor and the ceiling on the tiny budget, interrupted after the first."""
+    out, work = tmp_path / "results", tmp_path / "work"
+    arguments = ["--budget", "tiny", "--models", "copy", "oracle", "--out", str(out), "--work", str(work)]
+    command = [sys.executable, "-m", "flam_rl.cli", "benchmark", *arguments, "--workers", "1"]
+    path = out / "entities" / "results.json"
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"interrupted" in said
+    before = json.loads(path.read_text())["cells"]
+    assert 1 <= len(before) < 4
+
+    subprocess.run([*command[:-1], "2"], check=True, capture_output=True)
+    cells = json.loads(path.read_text())["cells"]
+    assert [(c["model"], c["entities"]) for c in cells] == [
+        ("copy", 2),
+        ("oracle", 2),
+        ("copy", 3),
+        ("oracle", 3),
+    ]
+    assert cells[0] == before[0]
+    assert json.loads(path.read_text())["failed"] == {}
+    floor, ceiling = cells[2:]
+    for key in (
+        "psnr",
+        "ssim",
+        "dci",
+        "parameters",
+        "wall_s",
+        "config",
+        "transfer",
+        "masks",
+        "kl_per_factor",
+    ):
+        assert ceiling[key] is not None, key
+    assert floor["parameters"] == 0
+    assert set(floor["transfer"].values()) == {0}
+    assert (
+        floor["reconstruction_psnr"] == ceiling["reconstruction_psnr"]
+    )  # the same video, the same tokenizer
+    text = (path.parent / "README.md").read_text()
+    assert "LPIPS and FVD are left out" in text
+    assert "| copy |" in text
+    assert imageio.imread(path.parent / "entities.png").std() > 0
+    assert (path.parent / "entities.svg").read_text().startswith("<?xml")
+    world = flam_rl.load_world(work / "entities-tiny" / "copy-entities3-seed0")
+    assert world.draw(world.start(2)).shape == (2, 64, 64, 3)
+
+
+def test_the_labels_report(tmp_path: Path) -> None:
+    cells = [
+        {
+            "model": model,
+            "labels": labels,
+            "seed": seed,
+            "success": 0.1 * seed + (0.5 if model == "imagination" else 0),
+        }
+        for model in ("bc", "latent-bc", "imagination")
+        for labels in (100, 1000)
+        for seed in (0, 1, 2)
+    ]
+    curve = [{"steps": 256, "success": 0.1}, {"steps": 512, "success": 0.2}]
+    results = {
+        "cells": [*cells, {"model": "real-ppo", "labels": None, "curve": curve}],
+        "failed": {"x": "lost"},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    text = write_report(tmp_path, "labels", "small", "flam-rl benchmark").read_text()
+    assert "| PPO in imagination | 0.60 [0.50, 0.70] |" in text
+    assert "| success | 0.10 | 0.20 |" in text
+    assert "- x: lost" in text
+    assert imageio.imread(tmp_path / "labels.png").std() > 0
