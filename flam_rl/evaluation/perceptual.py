@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchmetrics
-from scipy.linalg import sqrtm
 from torch import nn
 
 HOW = (
@@ -102,7 +101,9 @@ class FVD:
         real, imagined = (self._features(x) for x in (frames.float(), predicted * 255))
         apart = np.square(real.mean(0) - imagined.mean(0)).sum()
         spread = [np.cov(x, rowvar=False) for x in (real, imagined)]
-        return float(apart + np.trace(spread[0] + spread[1] - 2 * np.real(sqrtm(spread[0] @ spread[1]))))
+        # The trace of a root is the sum of the roots of eigenvalues; rounding may make those of zero negative.
+        shared = np.sqrt(np.linalg.eigvals(spread[0] @ spread[1]).real.clip(0)).sum()
+        return float(apart + np.trace(spread[0]) + np.trace(spread[1]) - 2 * shared)
 
     def _features(self, videos: torch.Tensor) -> np.ndarray:
         found = [
