@@ -15,7 +15,9 @@ import flam_rl
 from flam_rl.agents import ActionAdapter
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
-from flam_rl.models.baselines import MODELS, Coded, Continuous, ModelName, name_of, parameters, with_actions
+from flam_rl.models.baselines import MODELS, ModelName, name_of
+from flam_rl.models.baselines.oracle import with_actions
+from flam_rl.models.baselines.rival import Coded, Continuous, parameters
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.models.world import World, WorldInfo

@@ -23,7 +23,7 @@ from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy
-from ..models.baselines import parameters
+from ..models.baselines.rival import parameters
 from ..models.world import WorldInfo
 from ..results import write_results
 from ..training.build import build_world

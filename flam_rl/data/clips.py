@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models.baselines import with_actions
+from ..models.baselines.oracle import with_actions
 from ..models.tokenizer import Tokenizer
 from ..types import Video
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .baselines import Rival
+from .baselines.rival import Rival
 from .dynamics import feel, plausible, snap
 from .flam import FLAM
 from .layers import MOST_LOGIT, linears, unit_rms

@@ -14,7 +14,8 @@ from torch.distributions import Distribution, Normal
 
 from ..types import Rollout
 from .aggregator import Aggregated
-from .baselines import Rival, with_actions
+from .baselines.oracle import with_actions
+from .baselines.rival import Rival
 from .flam import FLAM
 from .heads import Labels
 from .imagination import Imagination, SceneImagination

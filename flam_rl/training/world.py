@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 
 from ..data.clips import Clips
-from ..models.baselines import MODELS, Coded, ModelName
+from ..models.baselines import MODELS, ModelName
+from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
 from ..models.layers import linears
