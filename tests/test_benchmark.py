@@ -14,11 +14,11 @@ from pathlib import Path
 import imageio.v3 as imageio
 import pytest
 
-import flam_rl
 from flam_rl.benchmark.report import interquartile_mean, write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell
 from flam_rl.cli import main
+from flam_rl.types import Json
 
 CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
 WRITE = "import json, sys; json.dump({'ran': sys.argv[2]}, open(sys.argv[1] + '/results.json', 'w'))"
@@ -178,12 +178,14 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| copy |" in text
     assert imageio.imread(path.parent / "entities.png").std() > 0
     assert (path.parent / "entities.svg").read_text().startswith("<?xml")
-    world = flam_rl.load_world(work / "entities-tiny" / "copy-entities3-seed0")
-    assert world.draw(world.start(2)).shape == (2, 64, 64, 3)
+    world = work / "entities-tiny" / "oracle-entities3-seed0" / "world"
+    main(["evaluate", "--world", str(world), "--steps", "300", "--out", str(tmp_path / "evaluated")])
+    evaluated = json.loads((tmp_path / "evaluated" / "results.json").read_text())
+    assert evaluated["dci"] is not None
 
 
 def test_the_labels_report(tmp_path: Path) -> None:
-    cells = [
+    cells: list[Json] = [
         {
             "model": model,
             "labels": labels,
@@ -195,10 +197,9 @@ def test_the_labels_report(tmp_path: Path) -> None:
         for seed in (0, 1, 2)
     ]
     curve = [{"steps": 256, "success": 0.1}, {"steps": 512, "success": 0.2}]
-    results = {
-        "cells": [*cells, {"model": "real-ppo", "labels": None, "curve": curve}],
-        "failed": {"x": "lost"},
-    }
+    cells.append({"model": "real-ppo", "labels": None, "seed": 0, "curve": curve})
+    cells = [{"wall_s": 60.0, **cell} for cell in cells]
+    results = {"cells": cells, "failed": {"x": "lost"}, "machine": {"device": "an abacus"}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = write_report(tmp_path, "labels", "small", "flam-rl benchmark").read_text()
     assert "| PPO in imagination | 0.60 [0.50, 0.70] |" in text

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import bootstrap, trim_mean
 
 from ..evaluation.perceptual import HOW
+from ..models.baselines import MODELS
 from ..types import Json
 
 Estimate = tuple[float, float, float]
@@ -61,7 +62,12 @@ def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
         "labels": _labels,
     }[suite]
     lines = [f"# {suite}, budget {budget}", "", f"Written by `{command}`; do not edit.", ""]
-    lines += [f"{len(cells)} cells. Interquartile mean over seeds, 95% bootstrap interval in brackets.", ""]
+    lines += [
+        f"{len(cells)} cells, seeds {', '.join(map(str, sorted({cell['seed'] for cell in cells})))}, "
+        f"{sum(cell['wall_s'] for cell in cells) / 3600:.1f} hours of cells on {results['machine']['device']}. "
+        "Interquartile mean over seeds, 95% bootstrap interval in brackets.",
+        "",
+    ]
     lines += write(out, cells) if cells else ["No cell has finished.", ""]
     if results["failed"]:
         lines += ["## Failed", ""]
@@ -74,7 +80,8 @@ def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
 def _entities(out: Path, cells: list[Json]) -> list[str]:
     models = _in_order(cells, "model")
     counts = sorted({cell["entities"] for cell in cells})
-    lines: list[str] = []
+    about: dict[str, str] = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in MODELS.items()}
+    lines = [*(f"- **{model}**: {about[model]}" for model in models), ""]
 
     def table(title: str, of: Callable[[Json], float | None], digits: int) -> None:
         lines.extend([f"## {title}", "", *_header(["model", *(f"{count} entities" for count in counts)])])
@@ -190,7 +197,8 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
 def _labels(out: Path, cells: list[Json]) -> list[str]:
     names = {"bc": "BC", "latent-bc": "latent BC on expert video", "imagination": "PPO in imagination"}
     budgets = sorted({cell["labels"] for cell in cells if cell["labels"]})
-    lines = ["## Success on the real task by label budget", ""]
+    lines = ["All in the shipped world; a seed draws labels, agents and fresh episodes.", ""]
+    lines += ["## Success on the real task by label budget", ""]
     lines += _header(["learned", *(f"{budget} labels" for budget in budgets)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
     for (model, name), color in zip(names.items(), ("tab:gray", "tab:orange", "tab:blue"), strict=True):

@@ -106,7 +106,8 @@ def _submitter(
     try:
 
         def there(jobs: list[Job]) -> Iterator[tuple[str, str]]:
-            remote = ray.remote(num_cpus=threads, max_retries=0)(run_process)
+            gpus = 1 if "GPU" in ray.cluster_resources() else 0
+            remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_process)
             running = {remote.remote(*arguments): name for name, arguments in jobs}
             while running:
                 (done,), _ = ray.wait(list(running))

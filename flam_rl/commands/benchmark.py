@@ -10,8 +10,10 @@ from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell
 from ..evaluation.perceptual import FVD, LPIPS
+from ..evaluation.speed import machine
 from ..models.baselines import MODELS
 from ..results import write_results
+from ..training.run import pick_device
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,8 @@ def benchmark(config: BenchmarkConfig) -> None:
     def report(failed: dict[str, str] | None = None) -> None:
         done = {cell.name: finished(root / cell.name) for cell in cells}
         results = [found for found in done.values() if found is not None]
-        write_results(
-            out, {"suite": config.suite, "budget": config.budget, "cells": results, "failed": failed or {}}
-        )
+        head = {"suite": config.suite, "budget": config.budget, "machine": machine(pick_device("auto"))}
+        write_results(out, {**head, "cells": results, "failed": failed or {}})
 
     failed = run_cells(
         cells, root, lambda cell: _command(config, cell), config.workers, config.address, report
