@@ -21,11 +21,14 @@ from flam_rl.cli import main
 from flam_rl.types import Json
 
 CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
-WRITE = "import json, sys; json.dump({'ran': sys.argv[2]}, open(sys.argv[1] + '/results.json', 'w'))"
+WRITE = (
+    "import json, sys; "
+    "json.dump({'ran': sys.argv[2], 'config': {'steps': 1}}, open(sys.argv[1] + '/results.json', 'w'))"
+)
 PROGRAMS = {
     "good": WRITE,
     "bad": "raise ValueError('no such luck')",
-    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "killed": "print('I was here', flush=True); import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "silent": "pass",  # ends well and writes nothing
     "late": WRITE,
 }
@@ -34,30 +37,34 @@ PROGRAMS = {
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("address", [None, "local"])
 def test_a_failed_cell_loses_no_other(tmp_path: Path, address: str | None) -> None:
-    def command(cell: Cell, run: str = "1") -> list[str]:
-        return [sys.executable, "-c", PROGRAMS[cell.name], str(tmp_path / cell.name), run]
-
-    calls: list[int] = []
-    failed = run_cells(CELLS, tmp_path, command, 2, address, lambda: calls.append(1))
-    assert failed.keys() == {"bad", "killed", "silent"}
-    assert failed["bad"] == "ValueError: no such luck"
-    assert "status -9" in failed["killed"]
-    assert len(calls) == 5
-    assert finished(tmp_path / "late") == {"ran": "1"}
-    assert "no such luck" in (tmp_path / "bad" / "output.txt").read_text()
-    if address is None:  # again: what finished stays, what failed is tried again
-        PROGRAMS_AGAIN = {**PROGRAMS, "bad": WRITE}
-        again = run_cells(
+    def run(programs: dict[str, str], said: str, steps: int = 1) -> tuple[dict[str, str], int]:
+        calls: list[int] = []
+        failed = run_cells(
             CELLS,
             tmp_path,
-            lambda cell: [sys.executable, "-c", PROGRAMS_AGAIN[cell.name], str(tmp_path / cell.name), "2"],
+            lambda cell: {"steps": steps},
+            lambda cell: [sys.executable, "-c", programs[cell.name], str(tmp_path / cell.name), said],
             2,
-            None,
-            lambda: None,
+            address,
+            lambda failed: calls.append(len(failed)),
         )
-        assert again.keys() == {"killed", "silent"}
-        assert finished(tmp_path / "good") == {"ran": "1"}
-        assert finished(tmp_path / "bad") == {"ran": "2"}
+        return failed, len(calls)
+
+    failed, calls = run(PROGRAMS, "first")
+    assert calls == 5
+    assert failed.keys() == {"bad", "killed", "silent"}
+    assert failed["bad"] == "status 1: ValueError: no such luck"
+    assert failed["killed"] == "status -9: I was here"
+    assert finished(tmp_path / "late") == {"ran": "first", "config": {"steps": 1}}
+    assert "no such luck" in (tmp_path / "bad" / "output.txt").read_text()
+    if address is None:
+        # Again: what finished stays, what failed is tried again, what is asked for otherwise is done anew.
+        failed, calls = run({**PROGRAMS, "bad": WRITE}, "second")
+        assert (failed.keys(), calls) == ({"killed", "silent"}, 3)
+        assert [finished(tmp_path / name)["ran"] for name in ("good", "bad")] == ["first", "second"]  # type: ignore[index]
+        assert finished(tmp_path / "good", {"steps": 2}) is None
+        run({**PROGRAMS, "bad": WRITE}, "third", steps=2)
+        assert finished(tmp_path / "good")["ran"] == "third"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -107,6 +114,7 @@ def test_ablations_change_one_thing() -> None:
             "model is 'dreamer'; allowed are flam, genie, genie-matched, adaworld",
         ),
         (["--suite", "labels", "--models", "flam"], "the suite labels has no models to choose"),
+        (["--seeds", "0", "0"], "seeds are (0, 0); each may be given once"),
         (["--workers", "0"], "workers is 0; allowed is 1 or more"),
         (["--cell", "x", "--budget", "tiny"], "cell is 'x'; allowed are flam-entities2-seed0"),
         (["--lpips-weights", "setup.cfg"], "setup.cfg: not the state dict of torchvision's AlexNet"),
@@ -175,6 +183,8 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     )  # the same video, the same tokenizer
     text = (path.parent / "README.md").read_text()
     assert "LPIPS and FVD are left out" in text
+    with pytest.raises(SystemExit, match="2"):  # a report of other cells is not replaced
+        main(["benchmark", "--budget", "tiny", "--out", str(out), "--work", str(work)])
     assert "| copy |" in text
     assert imageio.imread(path.parent / "entities.png").std() > 0
     assert (path.parent / "entities.svg").read_text().startswith("<?xml")
@@ -198,8 +208,8 @@ def test_the_labels_report(tmp_path: Path) -> None:
     ]
     curve = [{"steps": 256, "success": 0.1}, {"steps": 512, "success": 0.2}]
     cells.append({"model": "real-ppo", "labels": None, "seed": 0, "curve": curve})
-    cells = [{"wall_s": 60.0, **cell} for cell in cells]
-    results = {"cells": cells, "failed": {"x": "lost"}, "machine": {"device": "an abacus"}}
+    cells = [{"wall_s": 60.0, "machine": {"device": "an abacus", "threads": 1}, **cell} for cell in cells]
+    results = {"cells": cells, "failed": {"x": "lost"}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = write_report(tmp_path, "labels", "small", "flam-rl benchmark").read_text()
     assert "| PPO in imagination | 0.60 [0.50, 0.70] |" in text

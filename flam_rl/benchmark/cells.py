@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import torch
 from stable_baselines3 import PPO
 
 from ..agents.adapter import fit_labels
@@ -23,6 +21,7 @@ from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy
+from ..evaluation.speed import machine
 from ..models.baselines.rival import parameters
 from ..models.world import WorldInfo
 from ..results import write_results
@@ -30,7 +29,7 @@ from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
 from ..types import Episode, Json, Video
-from .suites import ABLATED, Budget, Cell
+from .suites import ABLATED, Budget, Cell, cell_config
 
 TASK = "flam_rl/MultiGrid-v0"
 TEST_SEED = 1_000_000
@@ -57,7 +56,8 @@ def run_cell(
         "seed": cell.seed,
         "labels": cell.labels,
         **found,
-        "config": {"build": cell.build and asdict(cell.build), "budget": asdict(budget)},
+        "machine": machine(pick_device("auto")),
+        "config": cell_config(cell, budget, lpips is not None, fvd is not None),
     }
 
 
@@ -67,9 +67,10 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     task = gym.make(TASK, **kwargs)
     test = list(record_episodes(task, budget.test_transitions, TEST_SEED + cell.seed))
     made = folder / "made.json"
-    if not made.is_file():
+    config = cell_config(cell, budget)
+    if not made.is_file() or json.loads(made.read_text())["config"] != config:
         spent = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
-        write_results(folder, spent, made.name)
+        write_results(folder, {"config": config, "spent": spent}, made.name)
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
         world,
@@ -81,7 +82,7 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
         lpips=LPIPS(lpips).to(world.device) if lpips else None,
         fvd=FVD(fvd) if fvd else None,
     )
-    return measured | json.loads(made.read_text()) | {"parameters": parameters(world.model)}
+    return measured | json.loads(made.read_text())["spent"] | {"parameters": parameters(world.model)}
 
 
 def _make_world(
@@ -112,18 +113,15 @@ def _make_world(
             tokenize(tokenizer, test),
             info,
             log,
-            checkpoint=folder / "checkpoint.pt",
             actions=actions,
         )
     ended = time.perf_counter()
     card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
     save_world(world, folder / "world", card)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
         "training_s": ended - training_began,
         "wall_s": ended - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -134,7 +132,7 @@ def _video(episodes: list[Episode]) -> Video:
 def _labels_cell(cell: Cell, budget: Budget, folder: Path) -> Json:
     began = time.perf_counter()
     found = _learned(cell, budget, folder)
-    return found | {"wall_s": time.perf_counter() - began, "threads": torch.get_num_threads()}
+    return found | {"wall_s": time.perf_counter() - began}
 
 
 def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
@@ -186,6 +184,8 @@ def _real_ppo(task: gym.Env, budget: Budget, seed: int, test_seed: int, folder: 
     curve: list[Json] = []
     for steps in budget.real_steps:
         model.learn(steps - model.num_timesteps, reset_num_timesteps=not curve, progress_bar=False)
-        score = score_policy(task, lambda seen: int(model.predict(seen)[0]), budget.episodes, test_seed)
+        score = score_policy(
+            task, lambda seen: int(model.predict(seen, deterministic=True)[0]), budget.episodes, test_seed
+        )
         curve.append({"steps": model.num_timesteps, **_scored(score)})
     return curve

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -64,7 +66,7 @@ def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
     lines = [f"# {suite}, budget {budget}", "", f"Written by `{command}`; do not edit.", ""]
     lines += [
         f"{len(cells)} cells, seeds {', '.join(map(str, sorted({cell['seed'] for cell in cells})))}, "
-        f"{sum(cell['wall_s'] for cell in cells) / 3600:.1f} hours of cells on {results['machine']['device']}. "
+        f"{sum(cell['wall_s'] for cell in cells) / 3600:.1f} hours of cells, {_machines(cells)}. "
         "Interquartile mean over seeds, 95% bootstrap interval in brackets.",
         "",
     ]
@@ -73,8 +75,24 @@ def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
         lines += ["## Failed", ""]
         lines += [f"- {name}: {error}" for name, error in results["failed"].items()] + [""]
     path = out / "README.md"
-    path.write_text("\n".join(lines))
+    with _replacing(path) as scratch:
+        scratch.write_text("\n".join(lines))
     return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which then takes the place of `path`."""
+    scratch = path.with_name(f".{path.name}.part")
+    yield scratch
+    os.replace(scratch, path)
+
+
+def _machines(cells: list[Json]) -> str:
+    found = {
+        f"{cell['machine']['device']}, threads of a cell: {cell['machine']['threads']}" for cell in cells
+    }
+    return "; ".join(sorted(found))
 
 
 def _entities(out: Path, cells: list[Json]) -> list[str]:
@@ -197,7 +215,10 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
 def _labels(out: Path, cells: list[Json]) -> list[str]:
     names = {"bc": "BC", "latent-bc": "latent BC on expert video", "imagination": "PPO in imagination"}
     budgets = sorted({cell["labels"] for cell in cells if cell["labels"]})
-    lines = ["All in the shipped world; a seed draws labels, agents and fresh episodes.", ""]
+    lines = [
+        "Worlds are the shipped one, for what needs a world; a seed draws labels, agents and fresh episodes.",
+        "",
+    ]
     lines += ["## Success on the real task by label budget", ""]
     lines += _header(["learned", *(f"{budget} labels" for budget in budgets)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
@@ -235,8 +256,9 @@ def _curve(axis: plt.Axes, x: Sequence[float], found: list[Estimate], name: str,
 
 def _save(figure: Figure, out: Path, name: str) -> list[str]:
     """The lines that show the figure, saved as png and svg."""
-    figure.savefig(out / f"{name}.png", dpi=110, bbox_inches="tight")
-    figure.savefig(out / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    for kind in ("png", "svg"):
+        with _replacing(out / f"{name}.{kind}") as scratch:
+            figure.savefig(scratch, format=kind, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return [f"![{name}]({name}.png)", ""]
 

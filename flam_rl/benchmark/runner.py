@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,103 +22,138 @@ Command = Callable[[Cell], list[str]]
 """The command line that runs one cell and writes `results.json` to its folder."""
 
 
-def finished(folder: Path) -> Json | None:
-    """What a cell that ran to its end has written; None for all others."""
+def finished(folder: Path, config: Json | None = None) -> Json | None:
+    """What a cell that ran to its end has written, with this `config` if one is given; None for all others."""
     path = folder / "results.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    found = json.loads(path.read_text()) if path.is_file() else None
+    return found if found is not None and config in (None, found["config"]) else None
 
 
 def run_cells(
     cells: list[Cell],
     root: Path,
+    config: Callable[[Cell], Json],
     command: Command,
     workers: int,
     address: str | None,
-    on_done: Callable[[], None],
+    on_done: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
-    """Run the cells that have not finished; a failed one loses no other.
+    """Run the cells that have not finished with what they are to run with; a failed one loses no other.
 
     Args:
         root: each cell's folder is `root / cell.name`; on a cluster, one that all nodes see.
+        config: of a cell, what it says in its results that it ran with.
         workers: how many at once, the cores shared out among them; on a cluster Ray decides by cores.
         address: of the Ray cluster, `local` for one that is started here; None for processes of this machine.
-        on_done: called after each cell.
+        on_done: called after each cell, with what is returned in the end.
 
     Returns:
-        the last line that each failed cell said, by its name.
+        why each failed cell failed, by its name.
     """
-    todo = [cell for cell in cells if finished(root / cell.name) is None]
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    todo = [cell for cell in cells if finished(root / cell.name, config(cell)) is None]
     failed: dict[str, str] = {}
     with (
         tqdm(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
-        _submitter(workers, threads, address) as submit,
+        _on_ray(workers, address) if address else _here(workers) as run,
     ):
-        jobs = [(cell.name, (command(cell), str(root / cell.name), threads)) for cell in todo]
-        for name, error in submit(jobs):
+        for name, error in run([(cell.name, command(cell), str(root / cell.name)) for cell in todo]):
             bar.update()
             if error:
                 failed[name] = error
-                bar.write(f"{name} failed: {error} (all of it in {root / name / 'output.txt'})")
-            on_done()
+                bar.write(f"{name} failed, {error} (all of it in {root / name / 'output.txt'})")
+            on_done(failed)
     return failed
 
 
-def run_process(command: list[str], folder: str, threads: int) -> str:
-    """Run one cell; what it says goes to `folder/output.txt`. The last line of that if it fails, else nothing."""
+def run_process(
+    command: list[str], folder: str, threads: int, running: set[subprocess.Popen] | None = None
+) -> str:
+    """Run one cell; what it says goes to `folder/output.txt`. Why it failed, or nothing.
+
+    Args:
+        running: where the process is while it runs, for whoever may have to end it.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, "results.json").unlink(missing_ok=True)  # of other settings
     output = Path(folder, "output.txt")
-    with output.open("w") as file:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode == 0 and finished(Path(folder)) is not None:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with (
+        output.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
+        running = set() if running is None else running
+        running.add(process)
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
+            running.discard(process)
+    if status == 0 and finished(Path(folder)) is not None:
         return ""
     said = output.read_text(errors="replace").strip().splitlines()
-    return said[-1] if said else f"ended with status {done.returncode} and said nothing"
+    return f"status {status}: {said[-1] if said else 'it said nothing'}"
 
 
-Job = tuple[str, tuple[list[str], str, int]]
+Job = tuple[str, list[str], str]
+Run = Callable[[list[Job]], Iterator[tuple[str, str]]]
+"""Runs jobs (name, command, folder) and yields name and error of each as it ends."""
 
 
 @contextmanager
-def _submitter(
-    workers: int, threads: int, address: str | None
-) -> Iterator[Callable[[list[Job]], Iterator[tuple[str, str]]]]:
-    """Something that runs jobs `(name, arguments of run_process)` and yields names and errors as they end."""
-    if address is None:
-        with ThreadPoolExecutor(workers) as pool:
+def _here(workers: int) -> Iterator[Run]:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    running: set[subprocess.Popen] = set()
 
-            def here(jobs: list[Job]) -> Iterator[tuple[str, str]]:
-                running = {pool.submit(run_process, *arguments): name for name, arguments in jobs}
-                try:
-                    for future in as_completed(running):
-                        yield running[future], future.result()
-                finally:
-                    pool.shutdown(cancel_futures=True)
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-            yield here
-        return
+    before = signal.signal(signal.SIGTERM, stop)
+    pool = ThreadPoolExecutor(workers)
+
+    def run(jobs: list[Job]) -> Iterator[tuple[str, str]]:
+        futures = {
+            pool.submit(run_process, command, folder, threads, running): name
+            for name, command, folder in jobs
+        }
+        for future in as_completed(futures):
+            error = future.exception()
+            yield futures[future], future.result() if error is None else repr(error)
+
+    try:
+        yield run
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(running):
+            process.terminate()
+        pool.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _on_ray(workers: int, address: str | None) -> Iterator[Run]:
     try:
         import ray
     except ImportError as error:
         raise ImportError("--address needs Ray: pip install 'flam_rl[cluster]'") from error
-    options: dict[str, Any] = {"num_cpus": workers * threads} if address == "local" else {"address": address}
+    options: dict[str, Any] = {} if address == "local" else {"address": address}
     ray.init(**options, log_to_driver=False, include_dashboard=False)
+
+    def run(jobs: list[Job]) -> Iterator[tuple[str, str]]:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        threads = max(1, int(min(node.get("CPU", 1) for node in nodes)) // workers)
+        gpus = 1 if any(node.get("GPU") for node in nodes) else 0
+        remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_process)
+        futures = {remote.remote(command, folder, threads): name for name, command, folder in jobs}
+        while futures:
+            (done,), _ = ray.wait(list(futures))
+            try:
+                error = ray.get(done)
+            except ray.exceptions.RayError as lost:
+                error = f"lost by the cluster: {type(lost).__name__}"
+            yield futures.pop(done), error
+
     try:
-
-        def there(jobs: list[Job]) -> Iterator[tuple[str, str]]:
-            gpus = 1 if "GPU" in ray.cluster_resources() else 0
-            remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_process)
-            running = {remote.remote(*arguments): name for name, arguments in jobs}
-            while running:
-                (done,), _ = ray.wait(list(running))
-                try:
-                    error = ray.get(done)
-                except ray.exceptions.RayError as lost:
-                    error = f"lost by the cluster: {type(lost).__name__}"
-                yield running.pop(done), error
-
-        yield there
+        yield run
     finally:
         ray.shutdown()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..agents.imagination import ImaginationConfig
@@ -12,6 +13,7 @@ from ..models.tokenizer import TokenizerConfig
 from ..training.build import BuildConfig
 from ..training.tokenizer import TokenizerTrainingConfig
 from ..training.world import WorldTrainingConfig
+from ..types import Json
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Budget:
         models: those of the entities suite.
         seeds: how many, by default.
         transitions, test_transitions: recorded to train on, and to measure on.
-        labels: label budgets, and environment steps after which PPO on the real task is scored.
-        real_steps: the same of PPO on the real task.
+        labels: label budgets.
+        real_steps: environment steps after which PPO on the real task is scored.
         imagination: PPO in imagination.
         episodes: on the real task, for each score.
         expert_episodes: unlabelled expert video of latent BC.
@@ -104,6 +106,18 @@ class Cell:
     seed: int
     build: BuildConfig | None = None
     labels: int | None = None
+
+
+def cell_config(cell: Cell, budget: Budget, lpips: bool = False, fvd: bool = False) -> Json:
+    """All that a cell's results depend on, as JSON has it."""
+    config = {
+        "build": cell.build and asdict(cell.build),
+        "budget": asdict(budget),
+        "lpips": lpips,
+        "fvd": fvd,
+    }
+    found: Json = json.loads(json.dumps(config))
+    return found
 
 
 def entities_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelName]) -> list[Cell]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..benchmark.cells import run_cell
 from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
-from ..benchmark.suites import BUDGETS, SUITES, Cell
+from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from ..evaluation.perceptual import FVD, LPIPS
-from ..evaluation.speed import machine
 from ..models.baselines import MODELS
 from ..results import write_results
-from ..training.run import pick_device
+from ..types import Json
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def benchmark(config: BenchmarkConfig) -> None:
     budget = BUDGETS[config.budget]
     root = (config.work / f"{config.suite}-{config.budget}").resolve()
     if config.cell is not None:
-        chosen = [cell for cell in cells if cell.name == config.cell]
-        if not chosen:
+        named = [cell for cell in cells if cell.name == config.cell]
+        if not named:
             raise ValueError(f"cell is {config.cell!r}; allowed are {', '.join(cell.name for cell in cells)}")
-        found = run_cell(chosen[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
+        found = run_cell(named[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
         print(f"wrote {write_results(root / config.cell, found)}")
         return
     if config.lpips_weights:
@@ -72,18 +72,33 @@ def benchmark(config: BenchmarkConfig) -> None:
         FVD(config.fvd_weights)
     out = config.out / config.suite
 
-    def report(failed: dict[str, str] | None = None) -> None:
-        done = {cell.name: finished(root / cell.name) for cell in cells}
-        results = [found for found in done.values() if found is not None]
-        head = {"suite": config.suite, "budget": config.budget, "machine": machine(pick_device("auto"))}
-        write_results(out, {**head, "cells": results, "failed": failed or {}})
+    chosen = {"suite": config.suite, "budget": config.budget, "seeds": config.seeds, "models": config.models}
+    chosen = json.loads(json.dumps(chosen))
+    _spare_another(out, chosen)
+
+    def wanted(cell: Cell) -> Json:
+        return cell_config(cell, budget, bool(config.lpips_weights), bool(config.fvd_weights))
+
+    def report(failed: dict[str, str]) -> None:
+        done = [finished(root / cell.name, wanted(cell)) for cell in cells]
+        results = [found for found in done if found is not None]
+        write_results(out, {"chosen": chosen, "cells": results, "failed": failed})
 
     failed = run_cells(
-        cells, root, lambda cell: _command(config, cell), config.workers, config.address, report
+        cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
     )
     report(failed)
     path = write_report(out, config.suite, config.budget, _given(config))
     print(f"wrote {path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else ""))
+
+
+def _spare_another(out: Path, chosen: Json) -> None:
+    path = out / "results.json"
+    held = json.loads(path.read_text())["chosen"] if path.is_file() else chosen
+    if held != chosen:
+        raise ValueError(
+            f"{out} holds the report of other cells, {held}; asked for are {chosen}; give another --out"
+        )
 
 
 def make_cells(config: BenchmarkConfig) -> list[Cell]:
@@ -105,6 +120,8 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
         raise ValueError(
             f"the suite {config.suite} has no models to choose; --models is of the suite entities"
         )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(f"seeds are {config.seeds}; each may be given once")
     if config.workers < 1:
         raise ValueError(f"workers is {config.workers}; allowed is 1 or more")
     budget = BUDGETS[config.budget]
@@ -129,4 +146,8 @@ def _given(config: BenchmarkConfig) -> str:
         words.append("--seeds " + " ".join(map(str, config.seeds)))
     if config.models:
         words.append("--models " + " ".join(config.models))
+    if config.lpips_weights:
+        words.append("--lpips-weights ALEXNET")
+    if config.fvd_weights:
+        words.append("--fvd-weights I3D")
     return " ".join([*words, f"--workers {config.workers}"])
