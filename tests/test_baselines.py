@@ -13,15 +13,22 @@ from vector_quantize_pytorch import VectorQuantize
 
 import flam_rl
 from flam_rl.agents import ActionAdapter
+from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
+from flam_rl.data.clips import Codes
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
+from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.baselines import MODELS, ModelName, name_of
 from flam_rl.models.baselines.oracle import with_actions
 from flam_rl.models.baselines.rival import Coded, Continuous, parameters
+from flam_rl.models.dynamics import DynamicsConfig
 from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.heads import Adapter, EventHead, Labels
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.models.world import World, WorldInfo
 from flam_rl.models.world_model import CodeFacts, FLAMConfig, WorldModel
+from flam_rl.training.build import BuildConfig, build_world
+from flam_rl.training.run import Log
 from flam_rl.types import LabelledTransitions
 
 CODES, KINDS = 10, list(MODELS)
@@ -211,6 +218,10 @@ def test_labels_fit_a_rival(rival: World) -> None:
     actions = rng.integers(0, 4, (4, 20))
     zeros = np.zeros((4, 20))
     labelled = LabelledTransitions(tuple(frames), tuple(actions), tuple(zeros), tuple(zeros.astype(bool)))
+    if rival.model.TOLD:
+        with pytest.raises(ValueError, match="nothing to fit"):
+            ActionAdapter.fit(rival, labelled, actions=4)
+        return
     adapter = ActionAdapter.fit(rival, labelled, actions=4)
     assert len(adapter.accuracy) == rival.factors
 
@@ -263,3 +274,50 @@ def test_tokens_must_divide_into_patches() -> None:
     config = FLAMConfig(FactorizerConfig(factors=3))
     with pytest.raises(ValueError, match="5x4 tokens do not divide into patches of 2x2"):
         MODELS["genie"](config, CodeFacts.blank(config, (5, 4), CODES, 192, 32))
+
+
+def test_ppo_trains_in_imagination_of_a_rival(rival: World) -> None:
+    if rival.model.TOLD:
+        return
+    heads = [EventHead(rival.factor_dim, (0,), 1.0) for _ in range(2)]
+    adapter = Adapter(rival.factor_dim, rival.latent_action_dim, 4)
+    rival.labels = Labels(rival.factors - 1, adapter, *heads, budget=10)
+    rival.requires_grad_(False)
+    config = ImaginationConfig(steps=256, num_envs=8, rollout=16, batch=64, checks=1)
+    model, history = train_in_imagination(rival, config)
+    assert model.action_space.shape == (rival.latent_action_dim,)
+    assert all(0 <= found.plausible <= 1 for found in history)
+
+
+def test_what_is_plausible_is_said_of_one_part() -> None:
+    """With many codes the joint of all parts is always unlikely; that is not what imagination asks."""
+    model = make_model("oracle")
+    factors = model.factorize(torch.randint(CODES, (5, 1, 16)))[:, 0]
+    _, log_prior = model.snap(factors, 0, torch.randn(5, model.latent_action_dim))
+    assert torch.allclose(log_prior, torch.tensor(0.25).log().expand(5))
+
+
+def test_codes_tell_their_entropy_and_not_more() -> None:
+    model = make_model("oracle")
+    actions = np.array([[0, 1, 2], [1, 1, 2], [2, 1, 2], [3, 1, 2], [0, 1, 2]])
+    factors = model.factorize(with_actions(torch.randint(CODES, (5, 16)), actions)[None])
+    assert model.nats(factors).tolist() == pytest.approx([np.log(4)], abs=1e-5)  # one of three acts
+
+
+@pytest.mark.parametrize("actions", [np.full((5, 2), 1), np.full((5, 3), 4)])
+def test_actions_that_the_oracle_cannot_take_are_explained(actions: np.ndarray) -> None:
+    tokenizer = Tokenizer(TokenizerConfig(codebook_size=CODES), (32, 32)).requires_grad_(False)
+    codes = Codes(torch.randint(CODES, (5, 16), dtype=torch.uint8), (5,))
+    config = BuildConfig(model="oracle", flam=CONFIG)
+    with pytest.raises(ValueError, match="the oracle has 3 entities with actions 0 to 3"):
+        build_world(config, tokenizer, codes, codes, WorldInfo(), Log(None), actions=[actions])
+
+
+def test_a_rival_that_cannot_be_as_large_is_refused() -> None:
+    config = FLAMConfig(
+        FactorizerConfig(factors=3, factor_dim=8, hidden=8),
+        DynamicsConfig(hidden=8),
+        AggregatorConfig(hidden=8),
+    )
+    with pytest.raises(ValueError, match="LAPO cannot be made as large as FLAM"):
+        MODELS["lapo"](config, CodeFacts.blank(config, (4, 4), CODES, 192, 32))

@@ -90,6 +90,7 @@ def test_cells_of_a_seed_differ_in_the_model_only() -> None:
         )
         assert build.world.steps == base.world.steps
         assert build.world.frames == base.world.frames
+        assert replace(build.world, clip_lengths=base.world.clip_lengths) == base.world
         assert replace(build.flam, pull=base.flam.pull) == base.flam
 
 

@@ -70,8 +70,10 @@ def evaluate(config: EvaluateConfig) -> None:
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
     path = write_results(config.out, results)
-    write_pictures(world, video, results, config.out)
+    write_pictures(world, video, entities, results, config.out)
     print(summary(results))
+    if lpips is None and fvd is None:
+        print(HOW)
     print(f"wrote {path}")
 
 
@@ -110,10 +112,13 @@ def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) 
     }
 
 
-def write_pictures(world: World, video: Video, results: Json, out: Path) -> None:
+def write_pictures(
+    world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, results: Json, out: Path
+) -> None:
     """prediction.png, and correspondence.png when it was measured."""
-    longest = max(video.episodes[:200], key=len)
-    imageio.imwrite(out / "prediction.png", prediction_picture(world, longest))
+    longest = max(range(min(200, len(video.episodes))), key=lambda index: len(video.episodes[index]))
+    truth = entities[longest] if entities else None
+    imageio.imwrite(out / "prediction.png", prediction_picture(world, video.episodes[longest], truth))
     if results["correspondence"]:
         title = f"disentanglement {results['dci']['disentanglement']:.2f}"
         imageio.imwrite(
@@ -136,15 +141,11 @@ def summary(results: Json) -> str:
             f"masks              foreground ARI {found['foreground_ari']:.3f}  IoU {found['mask_iou']:.3f}"
         )
     if results["transfer"] is not None:
-        lines.append(
-            "transfer           " + "  ".join(f"{k} {v:.3f}" for k, v in results["transfer"].items())
-        )
+        lines.append(f"transfer           {_by_horizon(results['transfer'])}")
     if results["lpips"]:
         lines.append(f"LPIPS              {_by_horizon(results['lpips'])}")
     if results["fvd"] is not None:
         lines.append(f"FVD                {results['fvd']:.1f}")
-    if results["lpips"] is None and results["fvd"] is None:
-        lines.append(HOW)
     if results["imagination_validity"]:
         lines.append(f"valid imagination  {_by_horizon(results['imagination_validity'])}")
     if results["reward_rate"]:

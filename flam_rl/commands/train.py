@@ -111,7 +111,7 @@ def train(config: TrainConfig) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
-    if dataset and config.labels:
+    if dataset and config.labels and not world.model.TOLD:
         labelled = read_labelled(config.data, config.labels, for_labels.tolist())
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(
@@ -130,7 +130,7 @@ def train(config: TrainConfig) -> None:
     )
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results)
-    write_pictures(world, held_out, results, config.out)
+    write_pictures(world, held_out, held_out_entities, results, config.out)
     for scratch in ("checkpoint.pt", "codes.npy"):
         (config.out / scratch).unlink(missing_ok=True)
     print(summary(results))
@@ -170,9 +170,10 @@ def _log_pictures(
     world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, log: Log, step: int
 ) -> None:
     world.model.eval()
-    episode = max(video.episodes, key=len)
+    longest = max(range(len(video.episodes)), key=lambda index: len(video.episodes[index]))
+    episode, truth = video.episodes[longest], entities[longest] if entities else None
     log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
-    log.picture("world/prediction", prediction_picture(world, episode), step)
+    log.picture("world/prediction", prediction_picture(world, episode, truth), step)
     with torch.no_grad():
         factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
     log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)

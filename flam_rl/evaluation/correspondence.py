@@ -37,7 +37,9 @@ class Correspondence:
     """How much each factor tells of each entity.
 
     Attributes:
-        matrix: float `(K, entities)`, `max(0, (accuracy - majority) / (1 - majority))`.
+        matrix: float `(K, entities)`, `(accuracy - majority) / (1 - majority)` where that is more than two
+            standard errors of the majority's share above zero, else 0: noise in a row is no entanglement, and a
+            lone speck of it is no disentanglement.
         disentanglement, completeness, informativeness: of `dci`.
     """
 
@@ -102,7 +104,10 @@ def evaluate_correspondence(
     train = np.isin(of, np.random.default_rng(seed).permutation(len(seen))[: round(0.75 * len(seen))])
     if x.shape[-1] > WIDEST:
         x = np.stack(
-            [PCA(WIDEST, random_state=seed).fit(x[train, i]).transform(x[:, i]) for i in range(x.shape[1])],
+            [
+                PCA(min(WIDEST, int(train.sum())), random_state=seed).fit(x[train, i]).transform(x[:, i])
+                for i in range(x.shape[1])
+            ],
             1,
         )
     if latent:
@@ -114,6 +119,7 @@ def evaluate_correspondence(
             probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(
                 x[train, i], y[train, j]
             )
-            accuracy = probe.score(x[~train, i], y[~train, j])
-            matrix[i, j] = max(0.0, (accuracy - majority) / max(1 - majority, 1e-9))
+            gain = probe.score(x[~train, i], y[~train, j]) - majority
+            chance = 2 * (majority * (1 - majority) / (~train).sum()) ** 0.5
+            matrix[i, j] = gain / (1 - majority) if gain > chance else 0.0
     return dci(matrix)

@@ -42,8 +42,8 @@ def measure_world(
     if hasattr(task, "tiles"):
         tiles = task.tiles()
         results["imagination_validity"] = imagination_validity(world, task, seed)
-        if entities and len(entities) >= 2:
+        if entities and sum(len(episode) > 1 for episode in video.episodes) >= 2:
             results["transfer"] = evaluate_transfer(world, video, entities, tiles, seed)
-        if entities and tiles.images.shape[1] == world.tokenizer.config.patch:
+        if entities and world.factors > 1 and tiles.images.shape[1] == world.tokenizer.config.patch:
             results["masks"] = evaluate_masks(world, video, entities)
     return results

@@ -62,12 +62,21 @@ def reconstruction_picture(world: World, frames: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def prediction_picture(
-    world: World, episode: np.ndarray, horizons: tuple[int, ...] = (1, 5, 10, 15)
+    world: World,
+    episode: np.ndarray,
+    entities: dict[str, np.ndarray] | None = None,
+    horizons: tuple[int, ...] = (1, 5, 10, 15),
 ) -> np.ndarray:
-    """Rows: true, reconstructed, predicted open loop from the first frame, masks. uint8 `(H, W, 3)`."""
-    frames = torch.as_tensor(episode[: horizons[-1] + 1], device=world.device)
+    """Rows: true, reconstructed, predicted open loop from the first frame, masks. uint8 `(H, W, 3)`.
+
+    Args:
+        entities: of the episode; only the oracle is told of them.
+    """
+    cut = slice(horizons[-1] + 1)
+    frames = torch.as_tensor(episode[cut], device=world.device)
     z = world.encode(frames)
-    factors = world.factorize(z[None])
+    truth = {key: value[cut] for key, value in entities.items()} if entities else None
+    factors = world.factorize(world.encode_episode(episode[cut], truth)[None])
     unrolled = world.model.unroll(factors[:, 0], world.infer_actions(factors).mean)[0]
     shown = [0, *(h for h in horizons if h < len(frames))]
     rows = {

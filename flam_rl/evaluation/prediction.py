@@ -32,7 +32,7 @@ def evaluate_prediction(
     """PSNR (dB, mean over frames), SSIM, and accuracy on changed tokens, open loop from the first frames.
 
     Latent actions are inferred from the true video. A changed token is one whose true code differs from the
-    first frame's. Each episode gives a clip, its first frames; a horizon that no episode reaches is None.
+    first frame's. Each episode gives a clip, its first frames; what no episode shows is None.
 
     Args:
         entities: of each episode; only the oracle is told of them.
@@ -54,9 +54,8 @@ def evaluate_prediction(
         result["lpips"] = None
     clips = _Clips(world, video, entities, min(longest, HORIZONS[-1]), most_clips)
     result["fvd"] = fvd.distance(clips.frames, clips.predict()) if fvd else None
-    result["reconstruction_psnr"] = _quality(world.decode(clips.z[:, 0]), clips.frames[:, 0])[0]
-    kl = torch.distributions.kl_divergence(clips.latent, torch.distributions.Normal(0.0, 1.0)).sum(-1)
-    result["kl_per_factor"] = kl.mean((0, 1)).tolist()
+    result["reconstruction_psnr"] = _quality(world.decode(clips.z[:, 1]), clips.frames[:, 1])[0]
+    result["kl_per_factor"] = world.model.nats(clips.factors).tolist()
     return result
 
 
@@ -84,15 +83,15 @@ class _Clips:
         unrolled = self.world.model.unroll(self.factors[:, 0], self.latent.mean)
         return self.world.decode(self.world.aggregate(unrolled).log_probs_BNV.argmax(-1))
 
-    def measure(self, lpips: LPIPS | None) -> dict[str, float]:
+    def measure(self, lpips: LPIPS | None) -> dict[str, float | None]:
         """Everything of the last frame."""
         unrolled = self.world.model.unroll(self.factors[:, 0], self.latent.mean)
         predicted = self.world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
         changed = self.z[:, -1] != self.z[:, 0]
         shown = self.world.decode(predicted)
         psnr, ssim = _quality(shown, self.frames[:, -1])
-        right = float((predicted == self.z[:, -1])[changed].float().mean())
-        found = {"psnr": psnr, "ssim": ssim, "token_accuracy_changed": right}
+        right = float((predicted == self.z[:, -1])[changed].float().mean()) if changed.any() else None
+        found: dict[str, float | None] = {"psnr": psnr, "ssim": ssim, "token_accuracy_changed": right}
         return found | ({"lpips": lpips.distance(shown, self.frames[:, -1])} if lpips else {})
 
 

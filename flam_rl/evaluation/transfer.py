@@ -9,8 +9,8 @@ import torch
 
 from ..models.world import World
 from ..types import Tiles, Video
-from .correspondence import NOTHING, WALKED, effective_actions
-from .imagination import read_frames
+from .correspondence import LEFT, NOTHING, RIGHT, WALKED, effective_actions
+from .imagination import TOLERANCE, read_frames
 
 AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 """The cell in front of each heading."""
@@ -24,16 +24,17 @@ def evaluate_transfer(
     tiles: Tiles,
     seed: int = 0,
     pairs: int = 1000,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Share of entities that do the same again when latent actions inferred in one episode act in another.
 
     Of random pairs of transitions in different episodes. Counted are entities that turned or walked in the
     first and can in the second: in front of those that walked must be a free cell. What an entity did in
-    imagination is read from the decoded frame; one that is not shown exactly once did nothing right.
+    imagination is read from the decoded frame: it must be shown once, by a tile of the renderer, in the right cell and
+    heading the right way.
 
     Returns:
         `same_heading`: of entities that head the same way in both, so that "the same" has one meaning;
-        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong.
+        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong. None where there was nothing to count.
 
     Args:
         entities: of each episode, `position` and `direction` as `effective_actions` takes them.
@@ -54,26 +55,33 @@ def evaluate_transfer(
     start = torch.stack([factors[two][0, t2] for _, _, two, t2 in drawn])
     taken = torch.stack([latent[one][t1] for one, t1, _, _ in drawn])
     frames = world.draw(world.step(start, taken)).cpu().numpy()
-    tile, _ = read_frames(frames, tiles)
+    tile, difference = read_frames(frames, tiles)
+    shown = np.where(difference <= TOLERANCE, tiles.owner[tile], -1)
     columns = frames.shape[2] // tiles.images.shape[2]
-    alike: list[bool] = []
     right: list[bool] = []
+    alike: list[bool] = []
     for pair, (one, t1, two, t2) in enumerate(drawn):
         position, direction = (entities[two][key][t2] for key in ("position", "direction"))
         stand = {tuple(cell) for cell in position.tolist()}
         for entity, wanted in enumerate(done[one][t1]):
-            ahead = tuple((position[entity] + AHEAD[direction[entity]]).tolist())
-            if wanted == NOTHING or (wanted == WALKED and (ahead in stand or ahead not in walkable)):
+            cell, heading = position[entity], direction[entity]
+            ahead = cell + AHEAD[heading]
+            blocked = tuple(ahead.tolist()) in stand or tuple(ahead.tolist()) not in walkable
+            if wanted == NOTHING or (wanted == WALKED and blocked):
                 continue
-            alike.append(bool(entities[one]["direction"][t1, entity] == direction[entity]))
-            right.append(False)
-            cells = np.flatnonzero(tiles.owner[tile[pair]] == entity)
-            if len(cells) == 1:
-                there = np.array([[cells[0] % columns, cells[0] // columns]])
-                heading = tiles.heading[tile[pair, cells[0]]]
-                did = effective_actions(
-                    np.stack([position[entity][None], there]), np.array([[direction[entity]], [heading]])
-                )
-                right[-1] = bool(did[0, 0] == wanted)
+            expected = {WALKED: (ahead, heading), LEFT: (cell, heading - 1), RIGHT: (cell, heading + 1)}[
+                wanted
+            ]
+            found = np.flatnonzero(shown[pair] == entity)
+            right.append(
+                len(found) == 1
+                and bool(found[0] == expected[0][1] * columns + expected[0][0])
+                and bool(tiles.heading[tile[pair, found[0]]] == expected[1] % 4)
+            )
+            alike.append(bool(entities[one]["direction"][t1, entity] == heading))
     same = [found for found, heading in zip(right, alike, strict=True) if heading]
-    return {"same_heading": sum(same) / max(len(same), 1), "any_heading": sum(right) / max(len(right), 1)}
+    return {"same_heading": _share(same), "any_heading": _share(right)}
+
+
+def _share(right: list[bool]) -> float | None:
+    return sum(right) / len(right) if right else None

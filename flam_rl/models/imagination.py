@@ -78,10 +78,9 @@ class Imagination:
         compile: bool = False,
     ) -> None:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
-        if compile and flam.weight_V.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-            raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
         self._advance = self._step
         if compile:
+            _check_compiler(flam.weight_V.device)
             options: dict[str, Any] = {"cpp_wrapper": flam.weight_V.device.type == "cpu"}
             self._advance = torch.compile(self._step, dynamic=False, fullgraph=True, options=options)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
@@ -222,6 +221,11 @@ class Imagination:
         return unit_rms(factor_BS + last(nn.functional.gelu(middle(nn.functional.gelu(hidden)))).float())
 
 
+def _check_compiler(device: torch.device) -> None:
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
+
+
 def _index(factors: list[int], device: torch.device) -> torch.Tensor:
     return torch.tensor(factors, dtype=torch.int64, device=device)
 
@@ -239,6 +243,9 @@ class SceneImagination:
         controlled: `[0]` if the caller acts, else the prior does.
         dtype: of the products; factors stay float32.
         compile: whether the model's step is compiled.
+
+    Raises:
+        ValueError: `compile` on a CPU without a C++ compiler.
     """
 
     def __init__(
@@ -249,6 +256,8 @@ class SceneImagination:
         compile: bool = False,
     ) -> None:
         self.model, self.controlled, self.dtype = model, list(controlled), dtype
+        if compile:
+            _check_compiler(model.weight_V.device)
         self._move = torch.compile(model.step) if compile else model.step
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:

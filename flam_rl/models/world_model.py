@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Normal, kl_divergence
 
 from ..types import LossAndMetrics
 from .aggregator import Aggregated, AggregatorConfig
@@ -166,6 +166,10 @@ class WorldModel(nn.Module, ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What is taken in imagination when latent action number `index` is wanted to be `(B, A)` and moves
         first, and the prior's log-probability `(B,)` of the action code nearest to what was wanted."""
+
+    def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
+        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
+        return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
 
     @abstractmethod
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:

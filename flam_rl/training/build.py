@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..data.clips import Clips, Codes
-from ..models.baselines import ModelName
+from ..models.baselines import ModelName, Oracle
 from ..models.tokenizer import Tokenizer, TokenizerConfig
 from ..models.world import World, WorldInfo
 from ..models.world_model import FLAMConfig
@@ -60,6 +60,12 @@ def build_world(
     if model.TOLD:
         if actions is None:
             raise ValueError(f"the model {config.model!r} is told true actions; this video comes without")
+        shapes = {a.shape[1] for a in actions} | {config.flam.factorizer.factors}
+        if len(shapes) > 1 or max(a.max() for a in actions) >= Oracle.CHOICES:
+            raise ValueError(
+                f"the oracle has {config.flam.factorizer.factors} entities with actions 0 to {Oracle.CHOICES - 1}; "
+                f"the video has {sorted({a.shape[1] for a in actions})}, actions up to {max(a.max() for a in actions)}"
+            )
         codes = codes.with_actions(actions)
     world = World(tokenizer, model, clips_to_start_from(held_out.episodes, model.window).to(device), info)
     model.requires_grad_(True)

@@ -23,7 +23,12 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
         now, next, imagined: float `(n, K, S)`, the last what the world makes of `now` under the inferred
         latent actions; latent: float `(n, K, A)`, of each factor; action int64, reward float, termination bool and
         episode int64 `(n,)`.
+
+    Raises:
+        ValueError: the world's model is told the true actions.
     """
+    if world.model.TOLD:
+        raise ValueError("the oracle's latent actions are the true ones; there is nothing to fit to labels")
     device = world.device
     columns: dict[str, list[torch.Tensor]] = {}
     labels = zip(labelled.episodes, labelled.actions, labelled.rewards, labelled.terminations, strict=True)

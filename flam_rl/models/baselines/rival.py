@@ -18,7 +18,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ReshapeTransform
 
-from ..dynamics import snap
+from ..dynamics import plausible, snap
 from ..flam import FLAM
 from ..world_model import Acted, CodeFacts, FLAMConfig, WorldModel
 
@@ -63,7 +63,11 @@ class Rival(WorldModel):
 def matched_width(
     rival: type[Rival], config: FLAMConfig, grid: tuple[int, int], codes: int, pixels: int, code_dim: int
 ) -> int:
-    """The width, a multiple of 4, that gives `rival` the number of parameters nearest to FLAM's."""
+    """The width, a multiple of 4, that gives `rival` the number of parameters nearest to FLAM's.
+
+    Raises:
+        ValueError: no width from `SMALLEST` to `LARGEST` comes within 10%.
+    """
     with torch.device("meta"):
         facts = CodeFacts.blank(config, grid, codes, pixels, code_dim)
         wanted = parameters(FLAM(config, facts))
@@ -73,7 +77,13 @@ def matched_width(
             low, high = (
                 (middle, high) if parameters(rival(config, facts, middle)) <= wanted else (low, middle)
             )
-        return min((low, high), key=lambda width: abs(parameters(rival(config, facts, width)) - wanted))
+        best = min((low, high), key=lambda width: abs(parameters(rival(config, facts, width)) - wanted))
+        found = parameters(rival(config, facts, best))
+    if abs(found / wanted - 1) > 0.1:
+        raise ValueError(
+            f"{rival.__name__} cannot be made as large as FLAM: {found} parameters at width {best}, FLAM has {wanted}"
+        )
+    return best
 
 
 def parameters(model: nn.Module) -> int:
@@ -82,7 +92,7 @@ def parameters(model: nn.Module) -> int:
 
 
 class Continuous(Rival):
-    """A continuous latent action with a standard normal prior: what is wanted is taken as it is."""
+    """A continuous latent action with a standard normal prior: what is wanted is taken as it is, and plausible."""
 
     def prior(self, factors_BKS: torch.Tensor) -> Distribution:
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
@@ -139,8 +149,17 @@ class Coded(Rival):
         )
         return TransformedDistribution(parts, [flat])
 
+    def nats(self, factors_BTKS: torch.Tensor) -> torch.Tensor:
+        """Entropy of the codes taken in these clips, all parts together: float `(1,)`."""
+        return self._entropy(self.code_of(self.infer_actions(factors_BTKS).mean).flatten(0, -2))
+
+    def _entropy(self, codes_BG: torch.Tensor) -> torch.Tensor:
+        share = nn.functional.one_hot(codes_BG, self.frequency_GM.shape[1]).float().mean(0)
+        return -(share * share.clamp_min(1e-9).log()).sum().view(1)
+
     def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        codes = torch.multinomial(self.frequency_GM, len(factors_BKS), True, generator=generator)
+        likely = self.frequency_GM * plausible(self.frequency_GM)
+        codes = torch.multinomial(likely, len(factors_BKS), True, generator=generator)
         return self.of_code(codes.T).unsqueeze(1)
 
     def snap(
@@ -151,4 +170,6 @@ class Coded(Rival):
         log_probs = self.frequency_GM.log().unsqueeze(1).expand(-1, len(latent_actions_BA), -1)
         found = [snap(*part) for part in zip(log_probs, wanted, books, strict=True)]
         codes, nearest = (torch.stack(part, -1) for part in zip(*found, strict=True))
-        return self.of_code(codes), nearest.sum(-1)
+        return self.of_code(codes), nearest.amin(
+            -1
+        )  # of the least likely part: what is plausible is said of one

@@ -59,7 +59,7 @@ class SceneModel(Rival):
         self.pair = nn.Linear(2 * DIM, DIM)
         self.change = self._block(width)
         self.squeeze = nn.Linear(DIM, 16)
-        self.infer = mlp(16 * self.patches[0] * self.patches[1], 64, self.posterior_dim)
+        self.infer = mlp(16 * self.patches[0] * self.patches[1], 256, self.posterior_dim)
 
     @property
     def posterior_dim(self) -> int:
@@ -205,10 +205,7 @@ class Genie(Coded, SceneModel):
         ]
         snapped = torch.cat([part for part, _, _ in found], -1).view(latent.shape)
         commitment = torch.stack([part.sum() for _, _, part in found]).sum()
-        used = torch.stack([code.bincount(minlength=self.codes_of_a_part) for _, code, _ in found])
-        share = used / used.sum(-1, keepdim=True)
-        # What a code tells at most, in nats: the KL of "this code" from how often it is taken.
-        kl = -(share * share.clamp_min(1e-9).log()).sum().view(1)
+        kl = self._entropy(torch.stack([code for _, code, _ in found], -1))
         return Acted(snapped, self.config.commitment * commitment, {"kl": kl, "commitment": commitment})
 
 
