@@ -40,7 +40,7 @@ class BehaviorCloning:
         target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
         torch.manual_seed(seed)
         net = _frame_net((frames.shape[1], frames.shape[2]), actions)
-        _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=600)
+        _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=3000)
         return cls(net, np.arange(actions), True, seed)
 
     @classmethod
