@@ -139,7 +139,7 @@ def entities_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelN
 
 TOKENIZER_PSNR = 66.0
 """dB at which a tokenizer is good enough: more agents are not to look worse because their tokenizer is."""
-SCENE_CLIPS, SCENE_PULL = (2, 2, 2, 4), 0.1
+SCENE_CLIPS, SCENE_PULL = (2,), 0.1
 """Clip lengths and pull of the models without factors."""
 ABLATED = 4
 """Agents in the room of the ablations and of the labels."""
