@@ -71,7 +71,7 @@ BUDGETS: dict[str, Budget] = {
         transitions=20_000,
         test_transitions=5000,
         tokenizer_steps=6000,
-        world=WorldTrainingConfig(steps=1500, frames=128, prior_steps=1500),
+        world=WorldTrainingConfig(steps=2500, frames=128, prior_steps=1500),
     ),
     "full": Budget(
         entities=(2, 4, 6, 8),
