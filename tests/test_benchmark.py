@@ -16,7 +16,7 @@ import pytest
 
 from flam_rl.benchmark.report import interquartile_mean, write_report
 from flam_rl.benchmark.runner import finished, run_cells
-from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell
+from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
 from flam_rl.types import Json
 
@@ -92,6 +92,18 @@ def test_cells_of_a_seed_differ_in_the_model_only() -> None:
         assert build.world.frames == base.world.frames
         assert replace(build.world, clip_lengths=base.world.clip_lengths) == base.world
         assert replace(build.flam, pull=base.flam.pull) == base.flam
+
+
+def test_a_cell_depends_on_its_own_part_of_the_budget() -> None:
+    budget = BUDGETS["small"]
+    world = SUITES["entities"](budget, (0,), ())[0]
+    labels = SUITES["labels"](budget, (0,), ())[0]
+    longer = replace(budget, transitions=30_000)
+    assert cell_config(labels, longer) == cell_config(labels, budget)
+    assert cell_config(world, longer) != cell_config(world, budget)
+    steps = replace(budget, world=replace(budget.world, steps=9))
+    assert cell_config(SUITES["entities"](steps, (0,), ())[0], steps) != cell_config(world, budget)
+    assert cell_config(world, budget, lpips=True) != cell_config(world, budget)
 
 
 def test_ablations_change_one_thing() -> None:

@@ -109,13 +109,16 @@ class Cell:
 
 
 def cell_config(cell: Cell, budget: Budget, lpips: bool = False, fvd: bool = False) -> Json:
-    """All that a cell's results depend on, as JSON has it."""
-    config = {
-        "build": cell.build and asdict(cell.build),
-        "budget": asdict(budget),
-        "lpips": lpips,
-        "fvd": fvd,
-    }
+    """All that a cell's results depend on, as JSON has it: other parts of a budget may change without it."""
+    config: Json = {}
+    if cell.build is None:
+        config |= {key: getattr(budget, key) for key in ("episodes", "expert_episodes", "real_steps")}
+        config |= {"imagination": asdict(budget.imagination)}
+    else:
+        config |= {
+            key: getattr(budget, key) for key in ("transitions", "test_transitions", "probe_iterations")
+        }
+        config |= {"build": asdict(cell.build), "lpips": lpips, "fvd": fvd}
     found: Json = json.loads(json.dumps(config))
     return found
 
