@@ -33,7 +33,7 @@ class BenchmarkConfig:
     suite: str = "entities"
     """entities, ablations or labels."""
     budget: str = "small"
-    """tiny (a minute or two, measures nothing), small (2 hours at most on 2 cores), full (for a cluster or a GPU)."""
+    """tiny (a minute or two, measures nothing), small (for 2 cores), full (for a cluster or a GPU)."""
     seeds: tuple[int, ...] = ()
     """Seeds of the cells; by default 0, 1, ... as many as the budget says."""
     models: tuple[str, ...] = ()
