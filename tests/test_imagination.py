@@ -16,7 +16,7 @@ from flam_rl.models.dynamics import PLAUSIBLE, plausible
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import Imagined
+from flam_rl.models.imagination import Imagination, Imagined
 from flam_rl.models.world import World
 from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
@@ -97,7 +97,7 @@ def test_the_step_equals_the_reference_whatever_the_sizes(
     )
     flam = FLAM(config, CodeFacts.blank(config, grid, codes=9, pixels=12, code_dim=8)).eval()
     flam.latent_action_prior.codebook.copy_(torch.randn(16, 4))
-    world = SimpleNamespace(flam=flam, factors=factors, latent_action_dim=4)
+    world = SimpleNamespace(model=flam, factors=factors, latent_action_dim=4)
     start = torch.nn.functional.rms_norm(torch.randn(6, factors, 16), (16,))
     wanted, chance = torch.randn(6, len(controlled), 4), torch.rand(factors, 6, 1)
     order = controlled + [factor for factor in reversed(range(factors)) if factor not in controlled]
