@@ -30,7 +30,8 @@ ACTION_BOUND = 3.0
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the latent actions that are the caller's, of its factors where each has one; None is `agent` where labels told which that is.
+    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None is
+    `agent` where labels told which that is.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is

@@ -67,7 +67,9 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     task = gym.make(TASK, **kwargs)
     test = list(record_episodes(task, budget.test_transitions, TEST_SEED + cell.seed))
     made = folder / "made.json"
-    config = cell_config(cell, budget)
+    # What a world depends on: how it is measured may change without it.
+    asked = cell_config(cell, budget)
+    config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
     if not made.is_file() or json.loads(made.read_text())["config"] != config:
         spent = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
         write_results(folder, {"config": config, "spent": spent}, made.name)

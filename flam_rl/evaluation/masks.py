@@ -20,8 +20,9 @@ def evaluate_masks(
     """Foreground ARI and mask IoU of factorized frames, where an entity stands on one token.
 
     `foreground_ari`: adjusted Rand index of which factor draws most of a token, over the tokens that show
-    entities (Greff et al. 2019), all frames at once, so that a factor has to keep its entity. `mask_iou`: tokens that a factor draws more than half of
-    against those of an entity, mean over entities, factors matched to entities once for all frames.
+    entities (Greff et al. 2019), all frames at once, so that a factor has to keep its entity. `mask_iou`: tokens
+    that a factor draws more than half of against those of an entity, mean over entities, factors matched to
+    entities once for all frames.
 
     Args:
         entities: of each episode, `position` int `(T, entities, 2)`: column and row of tokens.

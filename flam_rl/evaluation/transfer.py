@@ -29,15 +29,16 @@ def evaluate_transfer(
 
     Of random pairs of transitions in different episodes. Counted are entities that turned or walked in the
     first and can in the second: in front of those that walked must be a free cell. What an entity did in
-    imagination is read from the decoded frame: it must be shown once, by a tile of the renderer, in the right cell and
-    heading the right way.
-
-    Returns:
-        `same_heading`: of entities that head the same way in both, so that "the same" has one meaning;
-        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong. None where there was nothing to count.
+    imagination is read from the decoded frame: it must be shown once, by a tile of the renderer, in the right
+    cell and heading the right way.
 
     Args:
         entities: of each episode, `position` and `direction` as `effective_actions` takes them.
+
+    Returns:
+        `same_heading`: of entities that head the same way in both, so that "the same" has one meaning;
+        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong.
+        None where there was nothing to count.
     """
     rng = np.random.default_rng(seed)
     codes = [

@@ -9,8 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from .aggregator import Aggregated, make_aggregator
 from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior, snap
-from .factorizer import Factorizer
-from .world_model import Acted, CodeFacts, WorldModel
+from .world_model import Acted, CodeFacts, WorldModel, make_factorizer
 
 
 class FLAM(WorldModel):
@@ -18,14 +17,7 @@ class FLAM(WorldModel):
 
     def _prepare(self, facts: CodeFacts) -> None:
         config, dim = self.config, self.config.factorizer.factor_dim
-        self.factorizer = Factorizer(
-            config.factorizer,
-            facts.looks_VP,
-            facts.keys_VE,
-            facts.queries_KE,
-            facts.activity_V,
-            facts.grid,
-        )
+        self.factorizer = make_factorizer(config, facts)
         self.inverse_dynamics = InverseDynamics(config.dynamics, dim)
         self.forward_dynamics = ForwardDynamics(config.dynamics, dim)
         self.latent_action_prior = LatentActionPrior(config.dynamics, dim, facts.grid)

@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..types import LossAndMetrics
 from .aggregator import Aggregated, AggregatorConfig
 from .dynamics import DynamicsConfig
-from .factorizer import FactorizerConfig
+from .factorizer import Factorizer, FactorizerConfig
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,18 @@ class CodeFacts(NamedTuple):
             background_NV=torch.ones(grid[0] * grid[1], codes),
             grid=grid,
         )
+
+
+def make_factorizer(config: FLAMConfig, facts: CodeFacts) -> Factorizer:
+    """The factorizer of the models that have one."""
+    return Factorizer(
+        config.factorizer,
+        facts.looks_VP,
+        facts.keys_VE,
+        facts.queries_KE,
+        facts.activity_V,
+        facts.grid,
+    )
 
 
 class Acted(NamedTuple):

@@ -48,6 +48,7 @@ class Oracle(Coded, SceneModel):
         return super()._frame_loss(factors_BTKS, z_BTN[..., : self.grid[0] * self.grid[1]])
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """Codes int64 `(B, T, N)`, or with the actions that `with_actions` adds, to factors `(B, T, 1, S)`."""
         tokens = self.grid[0] * self.grid[1]
         features = super().factorize(z_BTN[..., :tokens])
         entities = len(self.frequency_GM)

@@ -11,9 +11,8 @@ from torch.distributions import Normal
 
 from ..aggregator import Aggregated, make_aggregator
 from ..dynamics import ForwardDynamics
-from ..factorizer import Factorizer
 from ..layers import AttentionOverFactors, mlp
-from ..world_model import CodeFacts
+from ..world_model import CodeFacts, make_factorizer
 from .rival import Continuous
 
 
@@ -26,14 +25,7 @@ class PlaySlot(Continuous):
 
     def _make(self, facts: CodeFacts, width: int) -> None:
         config, dim = self.config, self.config.factorizer.factor_dim
-        self.factorizer = Factorizer(
-            config.factorizer,
-            facts.looks_VP,
-            facts.keys_VE,
-            facts.queries_KE,
-            facts.activity_V,
-            facts.grid,
-        )
+        self.factorizer = make_factorizer(config, facts)
         self.pair = nn.Linear(3 * dim, dim)
         self.interaction = AttentionOverFactors(dim)
         self.infer = mlp(dim, width, 2 * self.latent_action_dim)
