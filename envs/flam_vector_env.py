@@ -14,7 +14,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
-from ..models.heads import FrozenEvents
 from ..models.imagination import Imagined
 from ..models.world import World
 
@@ -90,19 +89,19 @@ def observe(
     Nothing is decoded that is not asked for.
     """
     if observation == "factors":
-        seen = factors_BKS
-    elif observation == "pixels":
-        seen = world.draw(factors_BKS)
-    else:
-        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)]
-    target = (
-        torch.empty(seen.shape, dtype=seen.dtype) if out is None else torch.from_numpy(out).view(seen.shape)
-    )
-    target.copy_(seen)
-    if observation == "factors":
+        seen = factors_BKS.cpu().numpy()
+        out = np.empty((len(seen), world.factors * world.factor_dim), np.float32) if out is None else out
         bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
-        target = target.clamp_(-bound, bound).flatten(1)
-    return target.numpy()
+        np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
+        return out
+    if observation == "pixels":
+        seen = world.draw(factors_BKS).cpu().numpy()
+    else:
+        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)].cpu().numpy()
+    if out is None:
+        return seen
+    np.copyto(out, seen)
+    return out
 
 
 def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -189,8 +188,9 @@ class FLAMVectorEnv(VectorEnv):
         self._ended = np.ones(num_envs, bool)
         self._state: Imagined | None = None
         with torch.inference_mode():
-            self._imagination = self.world.imagination(self.controlled, getattr(torch, precision), compile)
-            self._events = FrozenEvents(self.world.labels) if self.world.labels else None
+            self._imagination = self.world.imagination(
+                self.controlled, getattr(torch, precision), compile, events=True
+            )
             self._starts = self._imagination.begin(self.world.starts())
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
@@ -245,7 +245,7 @@ class FLAMVectorEnv(VectorEnv):
         self._state, taken = self._imagination.step(state, wanted, self._generator)
         self.log_prior_BC = taken.log_prior_BC
         self._elapsed += 1
-        rewards, terminated = self._judge()
+        rewards, terminated = taken.reward_B.double().cpu().numpy(), taken.ended_B.cpu().numpy()
         truncated = (self._elapsed >= self.horizon) & ~terminated
         infos: dict[str, Any] = {}
         if restart.any():  # next-step mode: this step only starts the ended worlds anew
@@ -266,22 +266,16 @@ class FLAMVectorEnv(VectorEnv):
             infos["final_obs"] = final
         return observations, rewards, terminated, truncated, infos | self._infos()
 
-    def _judge(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._events is None:
-            return np.zeros(self.num_envs, np.float64), np.zeros(self.num_envs, bool)
-        rewards, terminated = self._events(self.factors_BKS)
-        return rewards.double().cpu().numpy(), terminated.cpu().numpy()
-
     def _restart(self, mask: np.ndarray) -> None:
         """Only the worlds in `mask` get a start, drawn from those that were factorized once."""
         ended = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
         count = self._starts.factors_KBS.shape[1]
         drawn = torch.randint(count, (len(ended),), generator=self._generator, device=self.device)
         if self._state is None:
-            self._state = Imagined(*(part[:, drawn] for part in self._starts))
+            self._state = Imagined(*(part.index_select(1, drawn) for part in self._starts))
         else:
             for part, start in zip(self._state, self._starts, strict=True):
-                part[:, ended] = start[:, drawn]
+                part.index_copy_(1, ended, start.index_select(1, drawn))
         self._elapsed[mask] = 0
         self._ended[mask] = False
 

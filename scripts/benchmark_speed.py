@@ -154,12 +154,13 @@ def split(bench: Bench, world: World) -> dict[str, float]:
         "prior": (imagination, "_logits"),
         "dynamics": (imagination, "_moved"),
         "places": (imagination, "_places"),
-        "heads": (env, "_judge"),
+        "heads": (imagination, "events"),
         "decode": (world, "draw"),
         "numpy": (env, "_observe"),
     }
     for name, (owner, method) in parts.items():
-        setattr(owner, method, _timed(getattr(owner, method), name, spent))
+        if function := getattr(owner, method):
+            setattr(owner, method, _timed(function, name, spent))
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < 2 * bench.seconds:
         env.step(actions)

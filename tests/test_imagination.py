@@ -17,6 +17,7 @@ from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
 from flam_rl.models.imagination import Imagination, Imagined
+from flam_rl.models.threads import LoneThreads
 from flam_rl.models.world import World
 from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
@@ -152,7 +153,7 @@ def test_only_plausible_actions_are_taken(world: World) -> None:
     factors = world.start(64, torch.Generator().manual_seed(0))
     wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
     imagination = world.imagination([2])
-    taken, likelihood = imagination.step(imagination.begin(factors), wanted)[1]
+    taken, likelihood, *_ = imagination.step(imagination.begin(factors), wanted)[1]
     codebook = world.model.latent_action_prior.codebook
     code = torch.cdist(taken[:, 2], codebook).argmin(-1)
     probability = world.model.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
@@ -228,25 +229,46 @@ def test_events_in_two_products_are_those_of_the_heads(
 
 COMPILED = """
 import torch, flam_rl
-from flam_rl.models.imagination import Imagination
+torch.set_num_threads(3)
 world = flam_rl.load_world("multigrid")
+generator = torch.Generator().manual_seed(0)
 with torch.inference_mode():
-    start, wanted = world.start(16, torch.Generator().manual_seed(0)), torch.zeros(16, 1, world.latent_action_dim)
-    states = []
+    start, wanted = world.start(100, generator), 3 * torch.randn(100, 1, world.latent_action_dim, generator=generator)
+    state, reward, ended = [], [], []
     for compile in (False, True):
-        imagination = world.imagination([2], compile=compile)
-        state = imagination.begin(start)
+        imagination = world.imagination([world.labels.agent_factor], compile=compile, events=True)
+        now = imagination.begin(start)
         for step in range(3):
-            state, _ = imagination.step(state, wanted, torch.Generator().manual_seed(step))
-        states.append(state)
-print(float((states[0].factors_KBS - states[1].factors_KBS).abs().max()))
+            now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))
+        state.append(now), reward.append(taken.reward_B), ended.append(taken.ended_B)
+assert torch.allclose(state[0].factors_KBS, state[1].factors_KBS, atol=1e-4)
+assert torch.allclose(state[0].places_KBN, state[1].places_KBN, atol=1e-4)
+assert torch.equal(reward[0], reward[1]) and torch.equal(ended[0], ended[1])
+assert torch.get_num_threads() == 3
 """
 
 
-def test_a_compiled_step_is_the_same_step() -> None:
+def test_a_compiled_step_is_the_same_step_however_many_threads_share_it() -> None:
     """In a process of its own: the shape checks of the tests cannot be compiled."""
-    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
-    assert float(ran.stdout) < 1e-4
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+def test_lone_threads_use_one_core_each_and_leave_the_others_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    threads = LoneThreads(2)
+    try:
+        assert threads.map(lambda item: (item, torch.get_num_threads()), range(5)) == [
+            (item, 1) for item in range(5)
+        ]
+        assert torch.get_num_threads() == 3
+        with torch.inference_mode():
+            assert all(threads.map(lambda _: torch.is_inference_mode_enabled(), range(2)))
+        weight = torch.ones(2, requires_grad=True)
+        sum(threads.map(lambda item: (item * weight).sum(), [1.0, 2.0])).backward()
+        assert weight.grad.tolist() == [3.0, 3.0]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_missing_compiler_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

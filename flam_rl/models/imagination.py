@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import nn
 
 from .baselines.rival import Rival
 from .dynamics import feel, plausible, snap
 from .flam import FLAM
+from .heads import FrozenEvents
 from .layers import MOST_LOGIT, linears, unit_rms
+from .threads import LoneThreads
 
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
+FEWEST = 32
+"""Worlds that are worth a thread."""
 
 
 class Imagined(NamedTuple):
@@ -37,16 +41,20 @@ class Imagined(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What led to the next state.
+    """What led to the next state, and what it brings.
 
     Attributes:
         latent_actions_BLA: float `(B, L, A)`, all of the step.
         log_prior_BC: float `(B, C)`, the prior's log-probability of the action code nearest to what the
             caller wanted.
+        reward_B, ended_B: float and bool `(B,)`, what entering the next state is by `events`; 0 and False
+            without.
     """
 
     latent_actions_BLA: Float[torch.Tensor, "B L A"]
     log_prior_BC: Float[torch.Tensor, "B C"]
+    reward_B: Float[torch.Tensor, " B"]
+    ended_B: Bool[torch.Tensor, " B"]
 
 
 class Imagination:
@@ -64,7 +72,9 @@ class Imagination:
     Args:
         controlled: indices of the C factors that the caller acts for.
         dtype: of the products; factors stay float32.
-        compile: whether the step is compiled by `torch.compile` when it is first taken.
+        compile: whether the step is compiled by `torch.compile` when it is first taken; on a CPU its threads
+            share out the worlds.
+        events: what tells reward and end of the next state, if anybody asks.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -76,12 +86,16 @@ class Imagination:
         controlled: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        events: FrozenEvents | None = None,
     ) -> None:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
-        self._advance = self._step
+        self.events = events
+        self._advance, self._threads = self._step, None
         if compile:
+            on_cpu = flam.weight_V.device.type == "cpu"
             _check_compiler(flam.weight_V.device)
-            options: dict[str, Any] = {"cpp_wrapper": flam.weight_V.device.type == "cpu"}
+            options: dict[str, Any] = {"cpp_wrapper": True, "cpp.threads": 1} if on_cpu else {}
+            self._threads = LoneThreads(torch.get_num_threads()) if on_cpu else None
             self._advance = torch.compile(self._step, dynamic=False, fullgraph=True, options=options)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
@@ -89,13 +103,19 @@ class Imagination:
         choose, *choose_rest = linears(prior.net)
         move, *move_rest = linears(dynamics.net)
         with torch.no_grad():
-            # The first layers of three networks read the factor itself: one product.
+            # What reads the factor itself is one product. What a factor sees of the others is added to it, so
+            # that the dynamics read the sum of two.
+            attention = dynamics.interaction
+            see = move.weight[:, size : 2 * size]
             self._read = _Frozen(
-                torch.cat([look.weight, choose.weight[:, :size], move.weight[:, :size]]),
-                torch.cat([look.bias, choose.bias, move.bias]),
+                torch.cat(
+                    [look.weight, choose.weight[:, :size], move.weight[:, :size] + see, attention.qkv.weight]
+                ),
+                torch.cat([look.bias, choose.bias, move.bias + see @ attention.out.bias, attention.qkv.bias]),
                 dtype,
             )
-            self._widths = [look.out_features, choose.out_features, move.out_features]
+            self._see = _Frozen(see @ attention.out.weight, None, dtype)
+            self._widths = [look.out_features, choose.out_features, move.out_features, 3 * size]
             self._view = _Frozen(*prior.view_map(), dtype)
             axes = torch.eye(2).repeat_interleave(torch.tensor([len(prior.rows), len(prior.columns)]), 1)
             total = torch.kron(axes, torch.eye(prior.looks)).to(prior.rows.device)
@@ -104,7 +124,6 @@ class Imagination:
             self._stayed_or_left = _Frozen(torch.cat([stayed, left], 1), None, dtype)
             self._came = _Frozen(came, None, dtype)
             self._choose = [_Frozen(layer.weight, layer.bias, dtype) for layer in choose_rest]
-            self._see = _Frozen(move.weight[:, size : 2 * size], None, dtype)
             self._act = _Frozen(move.weight[:, 2 * size :], None, dtype)
             self._move = [_Frozen(layer.weight, layer.bias, dtype) for layer in move_rest]
             self._codebook = prior.codebook.clone()
@@ -112,7 +131,7 @@ class Imagination:
             self._places = flam.aggregator.frozen_places(dtype)
 
     def __reduce__(self) -> tuple:
-        return Imagination, (self.flam, self.controlled, self.dtype, self.compile)
+        return Imagination, (self.flam, self.controlled, self.dtype, self.compile, self.events)
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
         """Worlds in which the factors are these."""
@@ -137,7 +156,20 @@ class Imagination:
         order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        return self._advance(now, latent_actions_BCA, order, chance)
+        if self._threads is None:
+            return self._advance(now, latent_actions_BCA, order, chance)
+        shares = max(1, min(self._threads.count, worlds // FEWEST))
+        bounds = [worlds * share // shares for share in range(shares + 1)]
+
+        def advance(share: slice) -> tuple[Imagined, Taken]:
+            wanted = None if latent_actions_BCA is None else latent_actions_BCA[share]
+            return self._advance(Imagined(*(part[:, share] for part in now)), wanted, order, chance[:, share])
+
+        states, taken = zip(*self._threads.map(advance, map(slice, bounds, bounds[1:])), strict=True)
+        return (
+            Imagined(*(torch.cat(parts, 1) for parts in zip(*states, strict=True))),
+            Taken(*(torch.cat(parts) for parts in zip(*taken, strict=True))),
+        )
 
     def _step(
         self,
@@ -183,7 +215,8 @@ class Imagination:
         if through:
             taken = taken.index_add(1, _index(self.controlled, taken.device), torch.stack(through, 1))
         nothing = chance_KB1.new_zeros(chance_KB1.shape[1], 0)
-        return state, Taken(taken, torch.stack(likelihood, -1) if likelihood else nothing)
+        log_prior = torch.stack(likelihood, -1) if likelihood else nothing
+        return state, Taken(taken, log_prior, *_judge(self.events, state.factors_BKS))
 
     def _prepare(self, factors_KBS: torch.Tensor, places_KBN: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What every factor's move needs that no other move changes, computed for all at once.
@@ -193,8 +226,8 @@ class Imagination:
             rows and columns where it is looked for; hidden units of the dynamics `(K, B, hidden)`.
         """
         prior = self.flam.latent_action_prior
-        seen = self._see(self.flam.forward_dynamics.interaction.factors_first(factors_KBS).to(self.dtype))
-        look, choose, move = self._read(factors_KBS.to(self.dtype)).split(self._widths, -1)
+        look, choose, move, qkv = self._read(factors_KBS.to(self.dtype)).split(self._widths, -1)
+        seen = self._see(self.flam.forward_dynamics.interaction.attend(qkv))
         # The softmaxes of `prior.view` over short axes: a product sums faster, and what is felt is divided.
         odds = self._view(nn.functional.gelu(look)).clamp(-MOST_LOGIT, MOST_LOGIT).exp()
         row_total, column_total = self._total(odds).chunk(2, -1)
@@ -236,6 +269,12 @@ def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
 
 
+def _judge(events: FrozenEvents | None, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    worlds = len(factors_BKS)
+    nothing = factors_BKS.new_zeros(worlds), factors_BKS.new_zeros(worlds, dtype=torch.bool)
+    return nothing if events is None else events(factors_BKS)
+
+
 class SceneImagination:
     """Steps imagined worlds of a model in which one latent action moves everything, as `Imagination` does.
 
@@ -243,6 +282,7 @@ class SceneImagination:
         controlled: `[0]` if the caller acts, else the prior does.
         dtype: of the products; factors stay float32.
         compile: whether the model's step is compiled.
+        events: what tells reward and end of the next state, if anybody asks.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -254,8 +294,9 @@ class SceneImagination:
         controlled: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        events: FrozenEvents | None = None,
     ) -> None:
-        self.model, self.controlled, self.dtype = model, list(controlled), dtype
+        self.model, self.controlled, self.dtype, self.events = model, list(controlled), dtype, events
         if compile:
             _check_compiler(model.weight_V.device)
         self._move = torch.compile(model.step) if compile else model.step
@@ -283,7 +324,7 @@ class SceneImagination:
             taken, log_prior = self.model.draw_actions(factors, generator), factors.new_zeros(len(factors), 0)
         with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
             following = self._move(factors, taken).float()
-        return self.begin(following), Taken(taken, log_prior)
+        return self.begin(following), Taken(taken, log_prior, *_judge(self.events, following))
 
 
 class _Frozen:

@@ -77,11 +77,15 @@ class AttentionOverFactors(nn.Module):
 
     def factors_first(self, factors_KBS: Float[torch.Tensor, "K *B S"]) -> Float[torch.Tensor, "K *B S"]:
         """The same with factors first: float `(K, ..., S)`."""
-        query, key, value = self.qkv(factors_KBS).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        if len(factors_KBS) <= FEW:
+        return factors_KBS + self.out(self.attend(self.qkv(factors_KBS)))
+
+    def attend(self, qkv_KBT: Float[torch.Tensor, "K *B T"]) -> Float[torch.Tensor, "K *B S"]:
+        """Queries, keys and values, `(K, ..., 3 * S)`, to what each factor sees before `out`, `(K, ..., S)`."""
+        query, key, value = qkv_KBT.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        if len(qkv_KBT) <= FEW:
             score = (query.unsqueeze(1) * key).sum(-1) / query.shape[-1] ** 0.5
             seen = (score.softmax(1).unsqueeze(-1) * value).sum(1)
         else:
             query, key, value = (part.movedim(0, -2) for part in (query, key, value))
             seen = nn.functional.scaled_dot_product_attention(query, key, value).movedim(-2, 0)
-        return factors_KBS + self.out(seen.flatten(-2))
+        return seen.flatten(-2)

@@ -17,7 +17,7 @@ from .aggregator import Aggregated
 from .baselines.oracle import with_actions
 from .baselines.rival import Rival
 from .flam import FLAM
-from .heads import Labels
+from .heads import FrozenEvents, Labels
 from .imagination import Imagination, SceneImagination
 from .tokenizer import Tokenizer
 from .world_model import WorldModel
@@ -194,13 +194,19 @@ class World(nn.Module):
         )
 
     def imagination(
-        self, controlled: Sequence[int] = (), dtype: torch.dtype = torch.float32, compile: bool = False
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: bool = False,
     ) -> Imagination | SceneImagination:
-        """A stepper in which the caller has the controlled latent actions and the prior the others."""
+        """A stepper in which the caller has the controlled latent actions and the prior the others; with
+        `events` and labels it tells rewards and ends as FLAM-v0 does."""
+        frozen = FrozenEvents(self.labels) if events and self.labels else None
         if isinstance(self.model, Rival):
-            return SceneImagination(self.model, controlled, dtype, compile)
+            return SceneImagination(self.model, controlled, dtype, compile, frozen)
         assert isinstance(self.model, FLAM)
-        return Imagination(self.model, controlled, dtype, compile)
+        return Imagination(self.model, controlled, dtype, compile, frozen)
 
     def moved_by(self, factor: int) -> int:
         """Which latent action moves a factor: its own, or the scene's."""
