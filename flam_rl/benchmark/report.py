@@ -123,7 +123,10 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         )
     table("Disentanglement (DCI)", lambda c: c["dci"]["disentanglement"], 3)
     table("Informativeness (DCI)", lambda c: c["dci"]["informativeness"], 3)
-    lines += ["Disentanglement is of what is told: where that is almost nothing, one speck of it scores 1.", ""]
+    lines += [
+        "Disentanglement is of what is told: where that is almost nothing, one speck of it scores 1.",
+        "",
+    ]
     table("Latent-action transfer, entities that head the same way in both videos", _same_heading, 3)
     table("Latent-action transfer, all entities", lambda c: _at(c["transfer"], "any_heading"), 3)
     table("Foreground ARI of masks", lambda c: c["masks"] and c["masks"]["foreground_ari"], 3)

@@ -156,20 +156,25 @@ class Imagination:
         order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        if self._threads is None:
+        if self._threads is None or torch.is_grad_enabled():
             return self._advance(now, latent_actions_BCA, order, chance)
         shares = max(1, min(self._threads.count, worlds // FEWEST))
         bounds = [worlds * share // shares for share in range(shares + 1)]
 
-        def advance(share: slice) -> tuple[Imagined, Taken]:
-            wanted = None if latent_actions_BCA is None else latent_actions_BCA[share]
-            return self._advance(Imagined(*(part[:, share] for part in now)), wanted, order, chance[:, share])
+        following = Imagined(*map(torch.empty_like, now))
 
-        states, taken = zip(*self._threads.map(advance, map(slice, bounds, bounds[1:])), strict=True)
-        return (
-            Imagined(*(torch.cat(parts, 1) for parts in zip(*states, strict=True))),
-            Taken(*(torch.cat(parts) for parts in zip(*taken, strict=True))),
-        )
+        def advance(share: slice) -> Taken:
+            wanted = None if latent_actions_BCA is None else latent_actions_BCA[share]
+            here = Imagined(*(part[:, share] for part in now))
+            there, taken = self._advance(here, wanted, order, chance[:, share])
+            for part, found in zip(following, there, strict=True):
+                part[:, share] = (
+                    found  # here and not after all: a large copy would wake operators' own threads
+                )
+            return taken
+
+        taken = self._threads.map(advance, map(slice, bounds, bounds[1:]))
+        return following, Taken(*(torch.cat(parts) for parts in zip(*taken, strict=True)))
 
     def _step(
         self,
