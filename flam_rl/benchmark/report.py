@@ -195,10 +195,21 @@ def _bars(cells: list[Json], counts: list[int]) -> list[str]:
         own, theirs = (interquartile_mean(found) for found in pairs[best].T)
         difference = interquartile_mean(pairs[best][:, 0] - pairs[best][:, 1])
         apart = "yes" if own[1] > theirs[2] or theirs[1] > own[2] else "no"
-        few = len(pairs[best]) < 3
+        seldom = len(pairs[best]) < 3
         row = [str(count), best, _text(own, 1), _text(theirs, 1), _text(difference, 1), str(len(pairs[best]))]
-        lines.append(_row([*row, "too few seeds" if few else apart]))
-    return [*lines, "", "With 3 seeds the bootstrap interval is about their range.", ""]
+        lines.append(_row([*row, "too few seeds" if seldom else apart]))
+    lines += ["", "With 3 seeds the bootstrap interval is about their range."]
+    few, many = counts[0], counts[-1]
+    lost = [
+        psnr["flam", few, seed] - psnr["flam", many, seed]
+        for seed in seeds
+        if {("flam", few, seed), ("flam", many, seed)} <= psnr.keys()
+    ]
+    if lost and few < many:
+        lines[-1] += (
+            f" From {few} to {many} entities FLAM itself loses {_text(interquartile_mean(lost), 1)} dB."
+        )
+    return [*lines, ""]
 
 
 def _ablations(out: Path, cells: list[Json]) -> list[str]:
