@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,3 +229,14 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert "| success | 0.10 | 0.20 |" in text
     assert "- x: lost" in text
     assert imageio.imread(tmp_path / "labels.png").std() > 0
+
+
+@pytest.mark.parametrize("suite", ["entities", "labels"])
+def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
+    docs = Path(__file__).parent.parent / "docs" / "results" / suite
+    text = (docs / "README.md").read_text()
+    command = text.split("`")[1]
+    shutil.copy(docs / "results.json", tmp_path)
+    assert write_report(tmp_path, suite, "small", command).read_text() == text
+    if suite == "entities":
+        assert "From 2 to 8 entities FLAM itself loses 1.5 [0.7, 2.1] dB." in text
