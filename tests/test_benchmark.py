@@ -156,7 +156,13 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     arguments = ["--budget", "tiny", "--models", "copy", "oracle", "--out", str(out), "--work", str(work)]
     command = [sys.executable, "-m", "flam_rl.cli", "benchmark", *arguments, "--workers", "1"]
     path = out / "entities" / "results.json"
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    running = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # Tests that a shell runs in the background ignore SIGINT, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
