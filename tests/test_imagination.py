@@ -241,16 +241,17 @@ with torch.inference_mode():
         for step in range(3):
             now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))
         state.append(now), reward.append(taken.reward_B), ended.append(taken.ended_B)
-assert torch.allclose(state[0].factors_KBS, state[1].factors_KBS, atol=1e-4)
-assert torch.allclose(state[0].places_KBN, state[1].places_KBN, atol=1e-4)
-assert torch.equal(reward[0], reward[1]) and torch.equal(ended[0], ended[1])
-assert torch.get_num_threads() == 3
+print(max(float((one - other).abs().max()) for one, other in zip(*state)))
+print(int((reward[0] != reward[1]).sum() + (ended[0] != ended[1]).sum()), torch.get_num_threads())
 """
 
 
 def test_a_compiled_step_is_the_same_step_however_many_threads_share_it() -> None:
     """In a process of its own: the shape checks of the tests cannot be compiled."""
-    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
+    difference, events_and_threads = ran.stdout.splitlines()
+    assert float(difference) < 1e-4
+    assert events_and_threads == "0 3"
 
 
 def test_lone_threads_use_one_core_each_and_leave_the_others_as_they_were() -> None:

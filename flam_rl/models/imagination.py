@@ -156,7 +156,7 @@ class Imagination:
         order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
         order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        if self._threads is None or torch.is_grad_enabled():
+        if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
             return self._advance(now, latent_actions_BCA, order, chance)
         shares = max(1, min(self._threads.count, worlds // FEWEST))
         bounds = [worlds * share // shares for share in range(shares + 1)]
