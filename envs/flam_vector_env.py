@@ -131,7 +131,7 @@ class FLAMVectorEnv(VectorEnv):
             caller with `reset(options={"reset_mask": ...})`.
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
             buffers take turns, and an observation holds until the step after the next.
-        precision: of the products in a step; factors stay float32.
+        precision: of products in a step that are large enough to gain from it; factors stay float32.
         compile: whether to compile the step with `torch.compile` (needs a C++ compiler on CPU); the first
             step then takes up to a minute.
     """
@@ -245,7 +245,8 @@ class FLAMVectorEnv(VectorEnv):
         self._state, taken = self._imagination.step(state, wanted, self._generator)
         self.log_prior_BC = taken.log_prior_BC
         self._elapsed += 1
-        rewards, terminated = taken.reward_B.double().cpu().numpy(), taken.ended_B.cpu().numpy()
+        rewards = taken.reward_B.cpu().numpy().astype(np.float64)
+        terminated = taken.ended_B.cpu().numpy()
         truncated = (self._elapsed >= self.horizon) & ~terminated
         infos: dict[str, Any] = {}
         if restart.any():  # next-step mode: this step only starts the ended worlds anew

@@ -115,7 +115,10 @@ def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
         "pixels": _stepper(world, BATCH, observation="pixels"),
     }
     if compile:
-        functions["factors, compiled"] = _stepper(world, BATCH, compile=True)
+        functions |= {
+            "factors, compiled": _stepper(world, BATCH, compile=True),
+            "factors, compiled, bfloat16": _stepper(world, BATCH, compile=True, precision="bfloat16"),
+        }
     speeds = {name: BATCH / seconds for name, seconds in bench.compare(functions).items()}
     return {
         "env_steps_per_second": speeds,
@@ -256,7 +259,7 @@ def summary(results: Json) -> str:
         lines.append(f"{observation:<20}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
     against = results["against_the_real_task"]
     for name, speed in against["env_steps_per_second"].items():
-        lines.append(f"{BATCH} envs, {name:<18} {speed:,.0f}/s  x{against['over_real'].get(name, 1):.1f}")
+        lines.append(f"{BATCH} envs, {name:<27} {speed:,.0f}/s  x{against['over_real'].get(name, 1):.1f}")
     for precision, found in results["roofline"].items():
         lines.append(
             f"roofline  {precision} {found['fraction']:.2f} of {found['peak_gflops']:.0f} GFLOP/s, "

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .layers import MOST_LOGIT, linears, mlp, sincos_axis, sincos_positions
+from .layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,18 @@ class CompetitiveAggregator(nn.Module):
 
     def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
         """`places` with the weights as they are now, for a fifth of its cost: looks are not computed, what makes
-        a row or a column from hidden units is one product in `dtype`, and parts are summed as odds."""
+        a row or a column from hidden units is one product, and parts are summed as odds."""
         first, last = linears(self.draw)
         positions = self._positions()
         weight, bias = (
             part.unflatten(0, (self.parts, -1))[:, self.codes :] for part in (last.weight, last.bias)
         )
-        maps = [
-            part.detach().to(dtype).contiguous()
-            for part in (
-                first.weight,
-                first.bias,
-                (positions @ weight).flatten(0, 1),
-                (bias @ positions.T).flatten(),
-            )
-        ]
+        hide = FrozenLinear(first.weight, first.bias, dtype)
+        place = FrozenLinear((positions @ weight).flatten(0, 1), (bias @ positions.T).flatten(), dtype)
         scale = (-self.background_N.detach()).exp()
 
         def places(factors: torch.Tensor) -> torch.Tensor:
-            hidden = nn.functional.gelu(nn.functional.linear(factors.to(dtype), maps[0], maps[1]))
-            logits = nn.functional.linear(hidden, maps[2], maps[3]).float().clamp(-MOST_LOGIT, MOST_LOGIT)
+            logits = place(nn.functional.gelu(hide(factors))).float().clamp(-MOST_LOGIT, MOST_LOGIT)
             odds = logits.exp().unflatten(-1, (self.parts, -1))
             row, column = odds.split([len(self.rows), len(self.columns)], -1)
             odds = (row.unsqueeze(-1) * column.unsqueeze(-2)).sum(-3).flatten(-2)

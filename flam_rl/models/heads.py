@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .layers import FrozenLinear
+
 MEMBERS = 5
 """Networks in an ensemble: their disagreement tells where labels do not reach."""
 
@@ -94,7 +96,7 @@ class Labels(nn.Module):
 class FrozenEvents:
     """Both heads in two products, with the weights that they have now: what a step of imagination asks."""
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, dtype: torch.dtype = torch.float32) -> None:
         heads = (labels.reward, labels.termination)
         sees = sorted({factor for head in heads for factor in head.sees.tolist()})
         first, bias, last, offset = [], [], [], []
@@ -109,16 +111,14 @@ class FrozenEvents:
             last += list(out.mT)
             offset.append(head.net.bias_1.detach().flatten())
         self.sees = torch.tensor(sees, device=first[0].device)
-        self.first, self.last = (
-            (torch.cat(first), torch.cat(bias)),
-            (torch.block_diag(*last), torch.cat(offset)),
-        )
+        self.first = FrozenLinear(torch.cat(first), torch.cat(bias), dtype)
+        self.last = FrozenLinear(torch.block_diag(*last), torch.cat(offset), dtype)
         self.value = labels.reward.value
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is
         more likely than not."""
         seen = factors_BKS.index_select(1, self.sees).flatten(1)
-        hidden = nn.functional.gelu(nn.functional.linear(seen, *self.first))
-        likely = nn.functional.linear(hidden, *self.last).sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5
+        logits = self.last(nn.functional.gelu(self.first(seen))).float()
+        likely = logits.sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5
         return likely[:, 0] * self.value, likely[:, 1]

@@ -15,7 +15,7 @@ from .baselines.rival import Rival
 from .dynamics import feel, plausible, snap
 from .flam import FLAM
 from .heads import FrozenEvents
-from .layers import MOST_LOGIT, linears, unit_rms
+from .layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
 from .threads import LoneThreads
 
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
@@ -71,7 +71,7 @@ class Imagination:
 
     Args:
         controlled: indices of the C factors that the caller acts for.
-        dtype: of the products; factors stay float32.
+        dtype: of products large enough to gain from it; factors stay float32.
         compile: whether the step is compiled by `torch.compile` when it is first taken; on a CPU its threads
             share out the worlds.
         events: what tells reward and end of the next state, if anybody asks.
@@ -90,10 +90,15 @@ class Imagination:
     ) -> None:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
         self.events = events
+        device = flam.weight_V.device
+        others = sorted(set(range(flam.factors)) - set(controlled))
+        self._controlled, self._uncontrolled = (
+            torch.tensor(factors, dtype=torch.int64, device=device) for factors in (self.controlled, others)
+        )
         self._advance, self._threads = self._step, None
         if compile:
-            on_cpu = flam.weight_V.device.type == "cpu"
-            _check_compiler(flam.weight_V.device)
+            on_cpu = device.type == "cpu"
+            _check_compiler(device)
             options: dict[str, Any] = {"cpp_wrapper": True, "cpp.threads": 1} if on_cpu else {}
             self._threads = LoneThreads(torch.get_num_threads()) if on_cpu else None
             self._advance = torch.compile(self._step, dynamic=False, fullgraph=True, options=options)
@@ -107,27 +112,27 @@ class Imagination:
             # that the dynamics read the sum of two.
             attention = dynamics.interaction
             see = move.weight[:, size : 2 * size]
-            self._read = _Frozen(
+            self._read = FrozenLinear(
                 torch.cat(
                     [look.weight, choose.weight[:, :size], move.weight[:, :size] + see, attention.qkv.weight]
                 ),
                 torch.cat([look.bias, choose.bias, move.bias + see @ attention.out.bias, attention.qkv.bias]),
                 dtype,
             )
-            self._see = _Frozen(see @ attention.out.weight, None, dtype)
+            self._see = FrozenLinear(see @ attention.out.weight, dtype=dtype)
             self._widths = [look.out_features, choose.out_features, move.out_features, 3 * size]
-            self._view = _Frozen(*prior.view_map(), dtype)
+            self._view = FrozenLinear(*prior.view_map(), dtype)
             axes = torch.eye(2).repeat_interleave(torch.tensor([len(prior.rows), len(prior.columns)]), 1)
             total = torch.kron(axes, torch.eye(prior.looks)).to(prior.rows.device)
-            self._total = _Frozen(total, None, dtype)  # of rows and of columns, look by look
+            self._total = FrozenLinear(total, dtype=dtype)  # of rows and of columns, look by look
             stayed, came, left = choose.weight[:, size:].split(prior.looks, 1)
-            self._stayed_or_left = _Frozen(torch.cat([stayed, left], 1), None, dtype)
-            self._came = _Frozen(came, None, dtype)
-            self._choose = [_Frozen(layer.weight, layer.bias, dtype) for layer in choose_rest]
-            self._act = _Frozen(move.weight[:, 2 * size :], None, dtype)
-            self._move = [_Frozen(layer.weight, layer.bias, dtype) for layer in move_rest]
+            self._stayed_or_left = FrozenLinear(torch.cat([stayed, left], 1), dtype=dtype)
+            self._came = FrozenLinear(came, dtype=dtype)
+            self._choose = [FrozenLinear(layer.weight, layer.bias, dtype) for layer in choose_rest]
+            self._act = FrozenLinear(move.weight[:, 2 * size :], dtype=dtype)
+            self._move = [FrozenLinear(layer.weight, layer.bias, dtype) for layer in move_rest]
             self._codebook = prior.codebook.clone()
-            self._acted = self._act(self._codebook.to(dtype))  # (M, hidden): an action code is a lookup
+            self._acted = self._act(self._codebook)  # (M, hidden): an action code is a lookup
             self._places = flam.aggregator.frozen_places(dtype)
 
     def __reduce__(self) -> tuple:
@@ -152,9 +157,8 @@ class Imagination:
         """
         count, worlds, _ = now.factors_KBS.shape
         device = now.factors_KBS.device
-        uncontrolled = [factor for factor in range(count) if factor not in self.controlled]
-        order = torch.rand(len(uncontrolled), generator=generator, device=device).argsort()
-        order = torch.cat([_index(self.controlled, device), _index(uncontrolled, device)[order]])
+        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device).argsort()
+        order = torch.cat([self._controlled, self._uncontrolled[drawn]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
             return self._advance(now, latent_actions_BCA, order, chance)
@@ -195,7 +199,7 @@ class Imagination:
         for turn in range(len(factors)):
             hidden = choose[turn]
             if turn > 0:
-                felt = feel(came.to(self.dtype).unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
+                felt = feel(came.unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
                 hidden = hidden + self._came(felt * scale[turn])
             logits = self._logits(hidden)
             acted = None
@@ -206,7 +210,7 @@ class Imagination:
                 likelihood.append(log_prior)
                 if wanted.requires_grad:
                     through.append(wanted - wanted.detach())  # zeros that carry the gradient
-                    acted = self._act(through[-1].to(self.dtype))
+                    acted = self._act(through[-1])
             else:
                 code = _draw(logits.softmax(-1), chance_KB1[turn])
             codes.append(code)
@@ -214,11 +218,12 @@ class Imagination:
             following.append(Imagined(moved, self._places(moved)))
             came = came + following[-1].places_KBN
 
-        back = order_K.argsort()
+        # The inverse of the order: what sorts takes longer to start than to compare.
+        back = (order_K == torch.arange(len(order_K), device=order_K.device).unsqueeze(1)).int().argmax(1)
         state = Imagined(*(torch.stack(part).index_select(0, back) for part in zip(*following, strict=True)))
         taken = self._codebook[torch.stack(codes).index_select(0, back).T]
         if through:
-            taken = taken.index_add(1, _index(self.controlled, taken.device), torch.stack(through, 1))
+            taken = taken.index_add(1, self._controlled, torch.stack(through, 1))
         nothing = chance_KB1.new_zeros(chance_KB1.shape[1], 0)
         log_prior = torch.stack(likelihood, -1) if likelihood else nothing
         return state, Taken(taken, log_prior, *_judge(self.events, state.factors_BKS))
@@ -231,15 +236,15 @@ class Imagination:
             rows and columns where it is looked for; hidden units of the dynamics `(K, B, hidden)`.
         """
         prior = self.flam.latent_action_prior
-        look, choose, move, qkv = self._read(factors_KBS.to(self.dtype)).split(self._widths, -1)
+        look, choose, move, qkv = self._read(factors_KBS).split(self._widths, -1)
         seen = self._see(self.flam.forward_dynamics.interaction.attend(qkv))
         # The softmaxes of `prior.view` over short axes: a product sums faster, and what is felt is divided.
-        odds = self._view(nn.functional.gelu(look)).clamp(-MOST_LOGIT, MOST_LOGIT).exp()
+        odds = self._view(nn.functional.gelu(look)).float().clamp(-MOST_LOGIT, MOST_LOGIT).exp()
         row_total, column_total = self._total(odds).chunk(2, -1)
         scale = (row_total * column_total).reciprocal()
         row, column = odds.unflatten(-1, (-1, prior.looks)).split([len(prior.rows), len(prior.columns)], -2)
         left = places_KBN.cumsum(0)
-        others = torch.stack([left[-1] - left, left - places_KBN], -2).to(self.dtype)
+        others = torch.stack([left[-1] - left, left - places_KBN], -2)
         felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
         return choose + self._stayed_or_left(felt), scale, row, column, move + seen
 
@@ -262,10 +267,6 @@ class Imagination:
 def _check_compiler(device: torch.device) -> None:
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
-
-
-def _index(factors: list[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(factors, dtype=torch.int64, device=device)
 
 
 def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
@@ -330,14 +331,3 @@ class SceneImagination:
         with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
             following = self._move(factors, taken).float()
         return self.begin(following), Taken(taken, log_prior, *_judge(self.events, following))
-
-
-class _Frozen:
-    """A linear map with frozen weights."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
-        self.weight = weight.detach().to(dtype).contiguous()
-        self.bias = None if bias is None else bias.detach().to(dtype)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.weight, self.bias)

@@ -172,7 +172,7 @@ class World(nn.Module):
             factors_BKS: where to begin, of `start` for instance.
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
-            dtype: of the products; factors stay float32.
+            dtype: of products large enough to gain from it; factors stay float32.
         """
         imagination = self.imagination(controlled, dtype)
         state = imagination.begin(factors_BKS)
@@ -202,7 +202,7 @@ class World(nn.Module):
     ) -> Imagination | SceneImagination:
         """A stepper in which the caller has the controlled latent actions and the prior the others; with
         `events` and labels it tells rewards and ends as FLAM-v0 does."""
-        frozen = FrozenEvents(self.labels) if events and self.labels else None
+        frozen = FrozenEvents(self.labels, dtype) if events and self.labels else None
         if isinstance(self.model, Rival):
             return SceneImagination(self.model, controlled, dtype, compile, frozen)
         assert isinstance(self.model, FLAM)
