@@ -259,17 +259,20 @@ with torch.inference_mode():
         for step in range(3):
             now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))
         state.append(now), reward.append(taken.reward_B), ended.append(taken.ended_B)
-print(max(float((one - other).abs().max()) for one, other in zip(*state)))
-print(int((reward[0] != reward[1]).sum() + (ended[0] != ended[1]).sum()), torch.get_num_threads())
+difference = max(float((one - other).abs().max()) for one, other in zip(*state))
+events = int((reward[0] != reward[1]).sum() + (ended[0] != ended[1]).sum())
+assert difference < 1e-4, difference
+assert events == 0, events
+assert torch.get_num_threads() == 3
+compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+assert compiled == 2, compiled  # for 33 and for 34 worlds, not again for each thread
 """
 
 
 def test_a_compiled_step_is_the_same_step_however_many_threads_share_it() -> None:
     """In a process of its own: the shape checks of the tests cannot be compiled."""
-    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
-    difference, events_and_threads = ran.stdout.splitlines()
-    assert float(difference) < 1e-4
-    assert events_and_threads == "0 3"
+    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_lone_threads_use_one_core_each_and_leave_the_others_as_they_were() -> None:

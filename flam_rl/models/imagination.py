@@ -96,6 +96,7 @@ class Imagination:
             torch.tensor(factors, dtype=torch.int64, device=device) for factors in (self.controlled, others)
         )
         self._advance, self._threads = self._step, None
+        self._compiled: set[int] = set()
         if compile:
             on_cpu = device.type == "cpu"
             _check_compiler(device)
@@ -177,7 +178,9 @@ class Imagination:
                 )
             return taken
 
-        taken = self._threads.map(advance, map(slice, bounds, bounds[1:]))
+        one_by_one = worlds not in self._compiled  # threads that meet it at once would all compile it
+        self._compiled.add(worlds)
+        taken = self._threads.map(advance, map(slice, bounds, bounds[1:]), one_by_one)
         return following, Taken(*(torch.cat(parts) for parts in zip(*taken, strict=True)))
 
     def _step(
