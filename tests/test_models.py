@@ -20,10 +20,10 @@ SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
 GRID = (4, 4)
 
 
-def make_flam(config: FLAMConfig = SMALL) -> FLAM:
+def make_facts(config: FLAMConfig = SMALL) -> CodeFacts:
     torch.manual_seed(0)
     factors = config.factorizer.factors
-    facts = CodeFacts(
+    return CodeFacts(
         looks_VP=torch.rand(10, 12),
         codebook_VD=torch.randn(10, 8),
         keys_VE=torch.randn(10, factors + 1),
@@ -33,7 +33,10 @@ def make_flam(config: FLAMConfig = SMALL) -> FLAM:
         background_NV=torch.full((16, 10), 0.1),
         grid=GRID,
     )
-    return FLAM(config, facts)
+
+
+def make_flam(config: FLAMConfig = SMALL) -> FLAM:
+    return FLAM(config, make_facts(config))
 
 
 CONFIGS = {
@@ -117,6 +120,15 @@ def test_aggregated_frames_are_distributions(kind: str) -> None:
     assert torch.allclose(frame.log_probs_BNV.exp().sum(-1), torch.ones(2, 16), atol=1e-3)
     assert frame.masks_BKN.min() >= 0
     assert frame.masks_BKN.sum(-2).max() <= 1 + 1e-4
+
+
+def test_the_background_starts_without_what_moves() -> None:
+    facts = make_facts()
+    moving = facts.keys_VE[:, -1] <= 0
+    drawn = FLAM(SMALL, facts).aggregator.background_NV.softmax(-1)
+    assert 0 < moving.sum() < len(moving)
+    assert drawn[:, moving].max() < 1e-3
+    assert drawn[:, ~moving].min() > 0.1
 
 
 def test_prior_sees_only_what_moved_before() -> None:

@@ -21,7 +21,7 @@ class FLAM(WorldModel):
         self.inverse_dynamics = InverseDynamics(config.dynamics, dim)
         self.forward_dynamics = ForwardDynamics(config.dynamics, dim)
         self.latent_action_prior = LatentActionPrior(config.dynamics, dim, facts.grid)
-        self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.background_NV)
+        self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.still_NV)
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         return self.factorizer(z_BTN)

@@ -56,6 +56,15 @@ class CodeFacts(NamedTuple):
     background_NV: torch.Tensor
     grid: tuple[int, int]
 
+    @property
+    def still_NV(self) -> torch.Tensor:
+        """`background_NV` without the codes that show what moves: those are for factors to draw.
+
+        A background that may draw them from the start keeps looks that are seen at one place only, an agent on
+        the goal, to itself: a factor that has not learned such a look yet does better not to draw there at all.
+        """
+        return self.background_NV * (self.keys_VE[:, -1] > 0)
+
     @classmethod
     def blank(
         cls, config: FLAMConfig, grid: tuple[int, int], codes: int, pixels: int, code_dim: int

@@ -31,7 +31,7 @@ class PlaySlot(Continuous):
         self.infer = mlp(dim, width, 2 * self.latent_action_dim)
         wide = replace(config.dynamics, latent_action_dim=self.latent_action_dim, hidden=width)
         self.forward_dynamics = ForwardDynamics(wide, dim)
-        self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.background_NV)
+        self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.still_NV)
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         return self.factorizer(z_BTN)
