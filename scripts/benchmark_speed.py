@@ -13,6 +13,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def precision_choice(bench: Bench, world: World) -> Json:
     lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens = []
     for dtype in (torch.float32, torch.bfloat16):
-        actions = iter(lived.latent_actions_BTLA.unbind(1))
-        again = world.imagine(lambda seen, a=actions: next(a).flatten(1), start, 15, everyone, None, dtype)
+        replayed = partial(next, iter(lived.latent_actions_BTLA.flatten(2).unbind(1)))
+        again = world.imagine(lambda seen: replayed(), start, 15, everyone, None, dtype)
         tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
     seconds = bench.compare({p: _stepper(world, BATCH, precision=p) for p in ("float32", "bfloat16")})
     return {

@@ -33,7 +33,7 @@ def main(config: RebuildConfig) -> None:
     data, run = config.work / "data", config.work / f"seed{config.seed}"
     if not data.exists():
         collect(CollectConfig(data))
-    train(TrainConfig(data, run, seed=config.seed))
+    train(TrainConfig(data=data, out=run, seed=config.seed))
     if config.install:
         target = SHIPPED / "multigrid"
         shutil.rmtree(target, ignore_errors=True)
