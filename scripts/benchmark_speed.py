@@ -13,7 +13,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +134,18 @@ def precision_choice(bench: Bench, world: World) -> Json:
     lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens = []
     for dtype in (torch.float32, torch.bfloat16):
-        replayed = partial(next, iter(lived.latent_actions_BTLA.flatten(2).unbind(1)))
-        again = world.imagine(lambda seen: replayed(), start, 15, everyone, None, dtype)
+        again = world.imagine(_replay(lived.latent_actions_BTLA), start, 15, everyone, None, dtype)
         tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
     seconds = bench.compare({p: _stepper(world, BATCH, precision=p) for p in ("float32", "bfloat16")})
     return {
         "bfloat16_over_float32": seconds["float32"] / seconds["bfloat16"],
         "same_tokens_after_15_steps": float((tokens[0] == tokens[1]).float().mean()),
     }
+
+
+def _replay(latent_actions_BTLA: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    actions = iter(latent_actions_BTLA.flatten(2).unbind(1))
+    return lambda seen: next(actions)
 
 
 def split(bench: Bench, world: World) -> dict[str, float]:
