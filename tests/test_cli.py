@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import imageio.v3 as imageio
 import pytest
 
@@ -70,6 +71,28 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
     assert not (run / "run" / "checkpoint.pt").exists()
+
+
+def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
+    main(
+        [
+            "train",
+            "--model",
+            "adaworld",
+            "--data",
+            str(run / "data"),
+            "--out",
+            str(tmp_path),
+            "--labels",
+            "0",
+            *TINY_TRAINING,
+        ]
+    )
+    env = gym.make("FLAM-v0", world=str(tmp_path))
+    env.reset(seed=0)
+    observation, *_ = env.step(env.action_space.sample())
+    assert env.unwrapped.world.latent_actions == 1
+    assert observation in env.observation_space
 
 
 def test_evaluate_on_fresh_video(run: Path) -> None:
