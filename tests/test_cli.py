@@ -9,6 +9,7 @@ import gymnasium as gym
 import imageio.v3 as imageio
 import pytest
 
+from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
 
 TINY_TRAINING = [
@@ -88,10 +89,11 @@ def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
             *TINY_TRAINING,
         ]
     )
-    env = gym.make("FLAM-v0", world=str(tmp_path))
+    world = load_world(tmp_path)
+    assert world.latent_actions == 1
+    env = gym.make("FLAM-v0", world=world)
     env.reset(seed=0)
     observation, *_ = env.step(env.action_space.sample())
-    assert env.unwrapped.world.latent_actions == 1
     assert observation in env.observation_space
 
 
