@@ -32,7 +32,7 @@ class LoneThreads:
         torch.set_num_threads(before)  # what threads that start later get was set with theirs
 
     def map(self, function: Callable[[S], T], items: Iterable[S], one_by_one: bool = False) -> list[T]:
-        """`function` of each item, side by side, with gradients or without as in the calling thread."""
+        """`function` of each item, side by side or one by one, with gradients or without as in the calling thread."""
         inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def alike(item: S) -> T:
