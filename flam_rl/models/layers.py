@@ -43,10 +43,10 @@ class FrozenLinear:
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
-        self._exact, self._fast = (
-            (_copy(weight, kind), None if bias is None else _copy(bias, kind))
-            for kind in (torch.float32, dtype)
-        )
+        self._exact = _copy(weight, torch.float32), None if bias is None else _copy(bias, torch.float32)
+        self._fast = self._exact
+        if dtype != torch.float32:
+            self._fast = _copy(weight, dtype), None if bias is None else _copy(bias, dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """float `(..., inputs)` to `(..., outputs)`."""
