@@ -132,7 +132,7 @@ class FLAMVectorEnv(VectorEnv):
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
             buffers take turns, and an observation holds until the step after the next.
         precision: of products in a step that are large enough to gain from it; factors stay float32.
-        compile: whether to compile the step with `torch.compile` (needs a C++ compiler on CPU); the first
+        compile: whether to compile the step (needs a C++ compiler on CPU); the first
             step then takes up to a minute.
     """
 

@@ -246,33 +246,45 @@ def test_events_in_two_products_are_those_of_the_heads(
 
 
 COMPILED = """
-import torch, flam_rl
-torch.set_num_threads(3)
+import sys, torch, flam_rl
+from unittest import mock
+threads, worlds, dtype = int(sys.argv[1]), int(sys.argv[2]), getattr(torch, sys.argv[3])
+torch.set_num_threads(threads)
 world = flam_rl.load_world("multigrid")
 generator = torch.Generator().manual_seed(0)
 with torch.inference_mode():
-    start, wanted = world.start(100, generator), 3 * torch.randn(100, 1, world.latent_action_dim, generator=generator)
+    start = world.start(worlds, generator)
+    wanted = 3 * torch.randn(1, worlds, world.latent_action_dim, generator=generator).transpose(0, 1)
     state, reward, ended = [], [], []
-    for compile in (False, True):
-        imagination = world.imagination([world.labels.agent_factor], compile=compile, events=True)
-        now = imagination.begin(start)
-        for step in range(3):
-            now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))
-        state.append(now), reward.append(taken.reward_B), ended.append(taken.ended_B)
-difference = max(float((one - other).abs().max()) for one, other in zip(*state))
-events = int((reward[0] != reward[1]).sum() + (ended[0] != ended[1]).sum())
-assert difference < 1e-4, difference
-assert events == 0, events
-assert torch.get_num_threads() == 3
-compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-assert compiled == 2, compiled  # for 33 and for 34 worlds, not again for each thread
+    with mock.patch("torch._inductor.compile", wraps=torch._inductor.compile) as compiled:
+        for compile in (False, True):
+            imagination = world.imagination([world.labels.agent_factor], dtype, compile, events=True)
+            now = imagination.begin(start)
+            for step in range(3):
+                now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))
+            state.append(now.factors_BKS), reward.append(taken.reward_B), ended.append(taken.ended_B)
+differs = (state[0] - state[1]).abs().amax((1, 2)) > (1e-4 if dtype == torch.float32 else 0.05)
+differs |= (reward[0] != reward[1]) | (ended[0] != ended[1])
+print(differs.float().mean().item(), compiled.call_count, torch.get_num_threads())
+assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then when threads look at once"
 """
 
 
-def test_a_compiled_step_is_the_same_step_however_many_threads_share_it() -> None:
+@pytest.mark.parametrize(
+    ("threads", "worlds", "dtype", "compilations", "tolerated"),
+    # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.
+    [(3, 100, "float32", 2, 0.0), (1, 256, "bfloat16", 1, 0.1)],
+)
+def test_a_compiled_step_is_the_same_step_however_many_threads_share_it(
+    threads: int, worlds: int, dtype: str, compilations: int, tolerated: float
+) -> None:
     """In a process of its own: the shape checks of the tests cannot be compiled."""
-    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    command = [sys.executable, "-c", COMPILED, str(threads), str(worlds), dtype]
+    ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    differs, compiled, left = map(float, ran.stdout.split())
+    assert differs <= tolerated
+    assert (compiled, left) == (compilations, threads)
 
 
 def test_lone_threads_use_one_core_each_and_leave_the_others_as_they_were() -> None:

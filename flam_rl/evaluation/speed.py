@@ -107,7 +107,7 @@ def ready(
 
 
 def compiled(bench: Bench, world: World) -> Json:
-    """`torch.compile` of the step: what its first call takes, nothing cached, and its speed over the plain one's."""
+    """The compiled step: what its first call takes, nothing cached, and its speed over the plain one's."""
     plain, state, wanted = ready(world, BATCH)
     fused, *_ = ready(world, BATCH, compile=True)
     torch.compiler.reset()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
 
 import torch
+import torch._inductor
 from jaxtyping import Bool, Float
 from torch import nn
 
@@ -57,6 +59,11 @@ class Taken(NamedTuple):
     ended_B: Bool[torch.Tensor, " B"]
 
 
+Step: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
+"""`Imagination._step`, flat: from factors, places, order, chance and what is wanted to the next `Imagined` and what
+was `Taken`."""
+
+
 class Imagination:
     """Steps imagined worlds, all of them at once, with the weights that `flam` has now.
 
@@ -72,7 +79,7 @@ class Imagination:
     Args:
         controlled: indices of the C factors that the caller acts for.
         dtype: of products large enough to gain from it; factors stay float32.
-        compile: whether the step is compiled by `torch.compile` when it is first taken; on a CPU its threads
+        compile: whether the step is compiled by torch when it is first taken; on a CPU its threads
             share out the worlds.
         events: what tells reward and end of the next state, if anybody asks.
 
@@ -96,13 +103,11 @@ class Imagination:
             torch.tensor(factors, dtype=torch.int64, device=device) for factors in (self.controlled, others)
         )
         self._advance, self._threads = self._step, None
-        self._compiled: set[int] = set()
+        self._shares: dict[int, list[tuple[slice, Step]]] = {}
         if compile:
-            on_cpu = device.type == "cpu"
             _check_compiler(device)
-            options: dict[str, Any] = {"cpp_wrapper": True, "cpp.threads": 1} if on_cpu else {}
-            self._threads = LoneThreads(torch.get_num_threads()) if on_cpu else None
-            self._advance = torch.compile(self._step, dynamic=False, fullgraph=True, options=options)
+            self._threads = LoneThreads(torch.get_num_threads()) if device.type == "cpu" else None
+            self._advance = torch.compile(self._step, dynamic=False, fullgraph=True)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
         look, *_ = linears(prior.look_at)
@@ -163,25 +168,33 @@ class Imagination:
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
             return self._advance(now, latent_actions_BCA, order, chance)
-        shares = max(1, min(self._threads.count, worlds // FEWEST))
-        bounds = [worlds * share // shares for share in range(shares + 1)]
+        # A compiled step does not look at how its tensors lie.
+        now = Imagined(*(part.contiguous() for part in now))
+        wanted = None if latent_actions_BCA is None else latent_actions_BCA.float().contiguous()
 
+        def given(some: slice) -> list[torch.Tensor]:
+            here = [now.factors_KBS[:, some], now.places_KBN[:, some], order, chance[:, some]]
+            return here if wanted is None else [*here, wanted[some]]
+
+        if worlds not in self._shares:
+            shares = max(1, min(self._threads.count, worlds // FEWEST))
+            bounds = [worlds * share // shares for share in range(shares + 1)]
+            compiled = {stop - start: slice(start, stop) for start, stop in pairwise(bounds)}
+            steps = {size: _compile(self._step, given(some)) for size, some in compiled.items()}
+            self._shares[worlds] = [
+                (slice(start, stop), steps[stop - start]) for start, stop in pairwise(bounds)
+            ]
         following = Imagined(*map(torch.empty_like, now))
 
-        def advance(share: slice) -> Taken:
-            wanted = None if latent_actions_BCA is None else latent_actions_BCA[share]
-            here = Imagined(*(part[:, share] for part in now))
-            there, taken = self._advance(here, wanted, order, chance[:, share])
-            for part, found in zip(following, there, strict=True):
-                part[:, share] = (
-                    found  # here and not after all: a large copy would wake operators' own threads
-                )
+        def advance(share: tuple[slice, Step]) -> list[torch.Tensor]:
+            some, step = share
+            factors, places, *taken = step(*given(some))
+            # Here and not after all: a large copy would wake operators' own threads.
+            following.factors_KBS[:, some], following.places_KBN[:, some] = factors, places
             return taken
 
-        one_by_one = worlds not in self._compiled  # threads that meet it at once would all compile it
-        self._compiled.add(worlds)
-        taken = self._threads.map(advance, map(slice, bounds, bounds[1:]), one_by_one)
-        return following, Taken(*(torch.cat(parts) for parts in zip(*taken, strict=True)))
+        taken = self._threads.map(advance, self._shares[worlds])
+        return following, Taken(*map(torch.cat, zip(*taken, strict=True)))
 
     def _step(
         self,
@@ -270,6 +283,38 @@ class Imagination:
 def _check_compiler(device: torch.device) -> None:
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
+
+
+def _compile(step: Callable[..., tuple[Imagined, Taken]], given: list[torch.Tensor]) -> Step:
+    """`step` on one core, without gradients, for tensors of the sizes and strides of these, unchecked.
+
+    Not by `torch.compile`: of threads that look a step up in its cache at once, one misses it now and then and
+    compiles it again.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        alike = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_() for x in given]
+        graph = torch.export.export(_Flat(step), tuple(alike), strict=False).module(check_guards=False)
+        graph = torch.fx.GraphModule(graph, graph.graph)  # without hooks: the cache on disk takes none
+        return torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
+
+
+class _Flat(nn.Module):
+    """`Imagination._step` as torch.export takes it: a module, from tensors to tensors."""
+
+    def __init__(self, step: Callable[..., tuple[Imagined, Taken]]) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(
+        self,
+        factors_KBS: torch.Tensor,
+        places_KBN: torch.Tensor,
+        order_K: torch.Tensor,
+        chance_KB1: torch.Tensor,
+        latent_actions_BCA: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        state, taken = self.step(Imagined(factors_KBS, places_KBN), latent_actions_BCA, order_K, chance_KB1)
+        return *state, *taken
 
 
 def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:

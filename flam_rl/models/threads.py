@@ -31,16 +31,14 @@ class LoneThreads:
         list(self._pool.map(lambda _: everyone.wait(), range(count)))
         torch.set_num_threads(before)  # what threads that start later get was set with theirs
 
-    def map(self, function: Callable[[S], T], items: Iterable[S], one_by_one: bool = False) -> list[T]:
-        """`function` of each item, side by side or one by one, with gradients or without as in the calling thread."""
+    def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """`function` of each item, side by side, with gradients or without as in the calling thread."""
         inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def alike(item: S) -> T:
             with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
                 return function(item)
 
-        if one_by_one:
-            return [self._pool.submit(alike, item).result() for item in items]
         return list(self._pool.map(alike, items))
 
 
