@@ -280,14 +280,13 @@ def plot(results: Json, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     for observation, speeds in results["env_steps_per_second"].items():
         left.loglog([int(n) for n in speeds], list(speeds.values()), "o-", label=f"FLAM-v0, {observation}")
-    left.axhline(
-        results["against_the_real_task"]["env_steps_per_second"]["real"],
-        color="grey",
-        ls="--",
-        label="the real task",
-    )
+    in_turns = results["against_the_real_task"]["env_steps_per_second"]
+    for name in ("factors, compiled", "factors, compiled, bfloat16"):
+        if name in in_turns:
+            left.plot(BATCH, in_turns[name], "*", ms=10, label=f"FLAM-v0, {name}")
+    left.axhline(in_turns["real"], color="grey", ls="--", label="the real task")
     left.set(xlabel="num_envs", ylabel="env-steps/s")
-    left.legend()
+    left.legend(fontsize=7)
     shares = {name: share for name, share in results["split"].items() if name != "milliseconds"}
     right.barh(list(shares), list(shares.values()), color="tab:blue")
     right.set(xlabel=f"share of a step with pixels, {BATCH} worlds")
