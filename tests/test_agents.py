@@ -14,7 +14,7 @@ from flam_rl.agents.adapter import fit_labels, told
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, wilson
-from flam_rl.training.heads import labelled_factors
+from flam_rl.training.heads import fit_event_head, labelled_factors
 from flam_rl.types import LabelledTransitions, Video
 
 
@@ -33,6 +33,24 @@ def test_adapter_finds_the_agents_factor(fitted) -> None:
     assert adapter.accuracy[adapter.agent_factor] > 0.8
     assert max(others) < 0.6
     assert adapter.agent_factor == world.labels.agent_factor == labels.agent_factor
+
+
+@pytest.mark.parametrize(
+    ("causes", "count", "sees"), [(2, 100, [2]), (2, 1000, [2]), (0, 1000, [0, 1, 2, 3])]
+)
+def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
+    world, causes: int, count: int, sees: list[int]
+) -> None:
+    """An event where factor `causes` looks like one of 16; the agent's factor is 2."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        looks = torch.randn(16, world.factor_dim, generator=generator)
+        look = torch.randint(16, (count, world.factors), generator=generator)
+        noise = torch.randn(count, world.factors, world.factor_dim, generator=generator)
+        factors = torch.nn.functional.rms_norm(looks[look] + 0.2 * noise, (world.factor_dim,))
+        data = {"next": factors, "imagined": factors, "episode": torch.arange(count) // 10}
+        head = fit_event_head(world, data, look[:, causes] == 3, 1.0, 2, seed)
+        assert head.sees.tolist() == sees
 
 
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:

@@ -94,9 +94,8 @@ def fit_event_head(
         head = EventHead(world.factor_dim, sees, value).to(event.device)
         _fit_head(head, data, event, fitting, seed)
         heads.append(head)
-        errors.append(_head_error(head, data, event, held_out))
-    # Events are rare, so held-out errors are noisy: more inputs must be worth it.
-    chosen = heads[errors[1] < 0.5 * errors[0]]
+        errors.append(_head_errors(head, data, event, held_out))
+    chosen = heads[_much_better(errors[0], errors[1], event[held_out])]
     _fit_head(chosen, data, event, torch.ones_like(held_out), seed)
     return chosen
 
@@ -118,8 +117,18 @@ def _fit_head(
     fit_ensemble(head.net, loss, len(target), seed)
 
 
-def _head_error(
+def _head_errors(
     head: EventHead, data: dict[str, torch.Tensor], event: torch.Tensor, rows: torch.Tensor
-) -> float:
+) -> torch.Tensor:
     probability = head(data["next"][rows]).clamp(1e-4, 1 - 1e-4)
-    return float(nn.functional.binary_cross_entropy(probability, event[rows].float()))
+    return nn.functional.binary_cross_entropy(probability, event[rows].float(), reduction="none")
+
+
+def _much_better(errors: torch.Tensor, others: torch.Tensor, event: torch.Tensor) -> bool:
+    """Whether `others` are at most half of `errors`, and by more than two standard errors on events alone: they are
+    rare, and where two or three are held out the choice would be a draw."""
+    gain = (errors - others)[event]
+    if len(gain) < 2:
+        return False
+    certain = gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+    return bool(certain & (others.mean() < 0.5 * errors.mean()))
