@@ -278,7 +278,7 @@ assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then
 def test_a_compiled_step_is_the_same_step_however_many_threads_share_it(
     threads: int, worlds: int, dtype: str, compilations: int, tolerated: float
 ) -> None:
-    """In a process of its own: the shape checks of the tests cannot be compiled."""
+    """In a process of its own, for its number of threads and what torch.compile counts."""
     command = [sys.executable, "-c", COMPILED, str(threads), str(worlds), dtype]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

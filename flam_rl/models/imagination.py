@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -23,6 +25,9 @@ from .threads import LoneThreads
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 FEWEST = 32
 """Worlds that are worth a thread."""
+COMPILING = threading.Lock()
+"""torch.export keeps what it is doing in flags of the process."""
+logger = logging.getLogger(__name__)
 
 
 class Imagined(NamedTuple):
@@ -79,8 +84,8 @@ class Imagination:
     Args:
         controlled: indices of the C factors that the caller acts for.
         dtype: of products large enough to gain from it; factors stay float32.
-        compile: whether the step is compiled by torch when it is first taken; on a CPU its threads
-            share out the worlds.
+        compile: whether the step is compiled when it is first taken with so many worlds. On a CPU its threads
+            then share out the worlds, unless gradients are asked for.
         events: what tells reward and end of the next state, if anybody asks.
 
     Raises:
@@ -107,6 +112,7 @@ class Imagination:
         if compile:
             _check_compiler(device)
             self._threads = LoneThreads(torch.get_num_threads()) if device.type == "cpu" else None
+            # On a CPU only for gradients, see `_compile`.
             self._advance = torch.compile(self._step, dynamic=False, fullgraph=True)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
@@ -168,33 +174,42 @@ class Imagination:
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
             return self._advance(now, latent_actions_BCA, order, chance)
-        # A compiled step does not look at how its tensors lie.
-        now = Imagined(*(part.contiguous() for part in now))
-        wanted = None if latent_actions_BCA is None else latent_actions_BCA.float().contiguous()
+        # What is compiled does not look at types, and is for one layout.
+        now = Imagined(*(part.float().contiguous() for part in now))
+        wanted = []
+        if self.controlled:
+            assert latent_actions_BCA is not None
+            wanted.append(latent_actions_BCA.float().contiguous())
 
-        def given(some: slice) -> list[torch.Tensor]:
-            here = [now.factors_KBS[:, some], now.places_KBN[:, some], order, chance[:, some]]
-            return here if wanted is None else [*here, wanted[some]]
+        def inputs(share: slice) -> list[torch.Tensor]:
+            here = [now.factors_KBS[:, share], now.places_KBN[:, share], order, chance[:, share]]
+            return here + [one[share] for one in wanted]
 
-        if worlds not in self._shares:
-            shares = max(1, min(self._threads.count, worlds // FEWEST))
-            bounds = [worlds * share // shares for share in range(shares + 1)]
-            compiled = {stop - start: slice(start, stop) for start, stop in pairwise(bounds)}
-            steps = {size: _compile(self._step, given(some)) for size, some in compiled.items()}
-            self._shares[worlds] = [
-                (slice(start, stop), steps[stop - start]) for start, stop in pairwise(bounds)
-            ]
         following = Imagined(*map(torch.empty_like, now))
 
-        def advance(share: tuple[slice, Step]) -> list[torch.Tensor]:
-            some, step = share
-            factors, places, *taken = step(*given(some))
+        def advance(work: tuple[slice, Step]) -> list[torch.Tensor]:
+            share, step = work
+            factors, places, *taken = step(*inputs(share))
             # Here and not after all: a large copy would wake operators' own threads.
-            following.factors_KBS[:, some], following.places_KBN[:, some] = factors, places
+            following.factors_KBS[:, share], following.places_KBN[:, share] = factors, places
             return taken
 
-        taken = self._threads.map(advance, self._shares[worlds])
+        taken = self._threads.map(advance, self._shared_out(worlds, inputs))
         return following, Taken(*map(torch.cat, zip(*taken, strict=True)))
+
+    def _shared_out(
+        self, worlds: int, inputs: Callable[[slice], list[torch.Tensor]]
+    ) -> list[tuple[slice, Step]]:
+        """Each thread's share of so many worlds, and the step for it, compiled where it is new."""
+        assert self._threads is not None
+        with COMPILING:
+            if worlds not in self._shares:
+                count = max(1, min(self._threads.count, worlds // FEWEST))
+                shares = [slice(worlds * i // count, worlds * (i + 1) // count) for i in range(count)]
+                sizes = {share.stop - share.start: share for share in shares}
+                steps = {size: _compile(self._step, inputs(share)) for size, share in sizes.items()}
+                self._shares[worlds] = [(share, steps[share.stop - share.start]) for share in shares]
+        return self._shares[worlds]
 
     def _step(
         self,
@@ -286,16 +301,19 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _compile(step: Callable[..., tuple[Imagined, Taken]], given: list[torch.Tensor]) -> Step:
-    """`step` on one core, without gradients, for tensors of the sizes and strides of these, unchecked.
+    """`step` on one core, without gradients, for tensors of the types, sizes and strides of these.
 
     Not by `torch.compile`: of threads that look a step up in its cache at once, one misses it now and then and
     compiles it again.
     """
-    with torch.inference_mode(False), torch.no_grad():
+    began = time.perf_counter()
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         alike = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_() for x in given]
         graph = torch.export.export(_Flat(step), tuple(alike), strict=False).module(check_guards=False)
         graph = torch.fx.GraphModule(graph, graph.graph)  # without hooks: the cache on disk takes none
-        return torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
+        compiled = torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
+    logger.info("compiled a step of %d worlds in %.1f s", given[0].shape[1], time.perf_counter() - began)
+    return compiled
 
 
 class _Flat(nn.Module):

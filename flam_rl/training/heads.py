@@ -13,6 +13,8 @@ from ..models.world import World
 from ..types import LabelledTransitions
 
 STEPS = 400
+FEWEST_EVENTS = 5
+"""Held-out events from which they have a say."""
 
 
 @torch.inference_mode()
@@ -124,11 +126,11 @@ def _head_errors(
     return nn.functional.binary_cross_entropy(probability, event[rows].float(), reduction="none")
 
 
-def _much_better(errors: torch.Tensor, others: torch.Tensor, event: torch.Tensor) -> bool:
-    """Whether `others` are at most half of `errors`, and by more than two standard errors on events alone: they are
-    rare, and where two or three are held out the choice would be a draw."""
-    gain = (errors - others)[event]
-    if len(gain) < 2:
+def _much_better(narrow: torch.Tensor, wide: torch.Tensor, event: torch.Tensor) -> bool:
+    """Whether the errors `wide` are at most half of `narrow`, and smaller by two standard errors on events alone:
+    they are rare, and where few are held out the choice would be chance."""
+    gain = (narrow - wide)[event]
+    if len(gain) < FEWEST_EVENTS:
         return False
     certain = gain.mean() > 2 * gain.std() / len(gain) ** 0.5
-    return bool(certain & (others.mean() < 0.5 * errors.mean()))
+    return bool(certain & (wide.mean() < 0.5 * narrow.mean()))
