@@ -8,9 +8,12 @@ from pathlib import Path
 import gymnasium as gym
 import imageio.v3 as imageio
 import pytest
+import torch
 
 from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
+from flam_rl.models.world import World
+from flam_rl.training.build import build_world
 
 TINY_TRAINING = [
     "--tokenizer-training.steps",
@@ -72,6 +75,33 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
     assert not (run / "run" / "checkpoint.pt").exists()
+
+
+def test_deterministic_training_trains_the_same_world(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*args: object, **kwargs: object) -> World:
+        assert torch.are_deterministic_algorithms_enabled()
+        return build_world(*args, **kwargs)
+
+    monkeypatch.setattr("flam_rl.commands.train.build_world", build)
+    main(
+        [
+            "train",
+            "--data",
+            str(run / "data"),
+            "--out",
+            str(tmp_path),
+            "--deterministic",
+            "--labels",
+            "0",
+            *TINY_TRAINING,
+        ]
+    )
+    assert not torch.are_deterministic_algorithms_enabled()
+    found, expected = (load_world(folder / "world").model.state_dict() for folder in (tmp_path, run / "run"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
-import torch._inductor
 from jaxtyping import Bool, Float
 from torch import nn
 
 from .baselines.rival import Rival
+from .compiling import COMPILING, check_compiler, compile_for_one_core
 from .dynamics import feel, plausible, snap
 from .flam import FLAM
 from .heads import FrozenEvents
 from .layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
 from .threads import LoneThreads
 
-COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 FEWEST = 32
 """Worlds that are worth a thread."""
-COMPILING = threading.Lock()
-"""torch.export keeps what it is doing in flags of the process."""
-logger = logging.getLogger(__name__)
 
 
 class Imagined(NamedTuple):
@@ -65,8 +56,7 @@ class Taken(NamedTuple):
 
 
 Step: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
-"""`Imagination._step`, flat: from factors, places, order, chance and what is wanted to the next `Imagined` and what
-was `Taken`."""
+"""`Imagination._flat_step`, compiled."""
 
 
 class Imagination:
@@ -110,9 +100,9 @@ class Imagination:
         self._advance, self._threads = self._step, None
         self._shares: dict[int, list[tuple[slice, Step]]] = {}
         if compile:
-            _check_compiler(device)
+            check_compiler(device)
             self._threads = LoneThreads(torch.get_num_threads()) if device.type == "cpu" else None
-            # On a CPU only for gradients, see `_compile`.
+            # On a CPU only for gradients, see `compile_for_one_core`.
             self._advance = torch.compile(self._step, dynamic=False, fullgraph=True)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
@@ -207,9 +197,24 @@ class Imagination:
                 count = max(1, min(self._threads.count, worlds // FEWEST))
                 shares = [slice(worlds * i // count, worlds * (i + 1) // count) for i in range(count)]
                 sizes = {share.stop - share.start: share for share in shares}
-                steps = {size: _compile(self._step, inputs(share)) for size, share in sizes.items()}
+                steps = {
+                    size: compile_for_one_core(self._flat_step, inputs(share))
+                    for size, share in sizes.items()
+                }
                 self._shares[worlds] = [(share, steps[share.stop - share.start]) for share in shares]
         return self._shares[worlds]
+
+    def _flat_step(
+        self,
+        factors_KBS: torch.Tensor,
+        places_KBN: torch.Tensor,
+        order_K: torch.Tensor,
+        chance_KB1: torch.Tensor,
+        latent_actions_BCA: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """`_step` from tensors to tensors: the next `Imagined`, then what was `Taken`."""
+        state, taken = self._step(Imagined(factors_KBS, places_KBN), latent_actions_BCA, order_K, chance_KB1)
+        return *state, *taken
 
     def _step(
         self,
@@ -295,46 +300,6 @@ class Imagination:
         return unit_rms(factor_BS + last(nn.functional.gelu(middle(nn.functional.gelu(hidden)))).float())
 
 
-def _check_compiler(device: torch.device) -> None:
-    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
-
-
-def _compile(step: Callable[..., tuple[Imagined, Taken]], given: list[torch.Tensor]) -> Step:
-    """`step` on one core, without gradients, for tensors of the types, sizes and strides of these.
-
-    Not by `torch.compile`: of threads that look a step up in its cache at once, one misses it now and then and
-    compiles it again.
-    """
-    began = time.perf_counter()
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        alike = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_() for x in given]
-        graph = torch.export.export(_Flat(step), tuple(alike), strict=False).module(check_guards=False)
-        graph = torch.fx.GraphModule(graph, graph.graph)  # without hooks: the cache on disk takes none
-        compiled = torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
-    logger.info("compiled a step of %d worlds in %.1f s", given[0].shape[1], time.perf_counter() - began)
-    return compiled
-
-
-class _Flat(nn.Module):
-    """`Imagination._step` as torch.export takes it: a module, from tensors to tensors."""
-
-    def __init__(self, step: Callable[..., tuple[Imagined, Taken]]) -> None:
-        super().__init__()
-        self.step = step
-
-    def forward(
-        self,
-        factors_KBS: torch.Tensor,
-        places_KBN: torch.Tensor,
-        order_K: torch.Tensor,
-        chance_KB1: torch.Tensor,
-        latent_actions_BCA: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        state, taken = self.step(Imagined(factors_KBS, places_KBN), latent_actions_BCA, order_K, chance_KB1)
-        return *state, *taken
-
-
 def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
     mass = (probs_BM * plausible(probs_BM)).cumsum(-1)
@@ -370,7 +335,7 @@ class SceneImagination:
     ) -> None:
         self.model, self.controlled, self.dtype, self.events = model, list(controlled), dtype, events
         if compile:
-            _check_compiler(model.weight_V.device)
+            check_compiler(model.weight_V.device)
         self._move = torch.compile(model.step) if compile else model.step
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:

@@ -1,0 +1,55 @@
+"""Functions of tensors, compiled for one core of a CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch._inductor
+from torch import nn
+
+COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
+COMPILING = threading.Lock()
+"""To hold while `compile_for_one_core` runs: torch.export keeps what it is doing in flags of the process."""
+logger = logging.getLogger(__name__)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ValueError if nothing here compiles for this device."""
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
+
+
+def compile_for_one_core(
+    function: Callable[..., tuple[torch.Tensor, ...]], given: Sequence[torch.Tensor]
+) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """`function` on one core, without gradients, for tensors of the types, sizes and strides of those given.
+
+    Not by `torch.compile`: of threads that look a function up in its cache at once, one misses it now and then
+    and compiles it again.
+    """
+    began = time.perf_counter()
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        alike = tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_() for x in given)
+        graph = torch.export.export(_Module(function), alike, strict=False).module(check_guards=False)
+        graph = torch.fx.GraphModule(graph, graph.graph)  # without hooks: the cache on disk takes none
+        compiled = torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
+    sizes = " ".join("x".join(map(str, x.shape)) for x in given)
+    logger.info("compiled for tensors of %s in %.1f s", sizes, time.perf_counter() - began)
+    return compiled
+
+
+class _Module(nn.Module):
+    """A function as torch.export takes it."""
+
+    def __init__(self, function: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.function(*given)
