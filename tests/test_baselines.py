@@ -17,19 +17,23 @@ from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.data.clips import Codes
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
+from flam_rl.evaluation.measure import measure_world
 from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.baselines import MODELS, ModelName, name_of
 from flam_rl.models.baselines.oracle import with_actions
 from flam_rl.models.baselines.rival import Coded, Continuous, parameters
+from flam_rl.models.baselines.scene import DIM, SceneModel
 from flam_rl.models.dynamics import DynamicsConfig
 from flam_rl.models.factorizer import FactorizerConfig
+from flam_rl.models.flam import FLAM
 from flam_rl.models.heads import Adapter, EventHead, Labels
+from flam_rl.models.layers import linears
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.models.world import World, WorldInfo
 from flam_rl.models.world_model import CodeFacts, FLAMConfig, WorldModel
 from flam_rl.training.build import BuildConfig, build_world
 from flam_rl.training.run import Log
-from flam_rl.types import LabelledTransitions
+from flam_rl.types import LabelledTransitions, Video
 
 CODES, KINDS = 10, list(MODELS)
 TRAINED: list[ModelName] = [name for name in MODELS if name != "copy"]
@@ -81,6 +85,18 @@ def test_parameters_are_within_a_tenth_of_flams(
     assert abs(own / theirs - 1) < 0.1
 
 
+@pytest.mark.parametrize("name", ["genie", "genie-matched", "adaworld"])
+@pytest.mark.parametrize(("factors", "window"), [(2, 1), (8, 1), (8, 4)])
+def test_transformers_have_room_for_their_hidden_layers(name: ModelName, factors: int, window: int) -> None:
+    """As many parameters as FLAM's are no fair match if attention takes them all."""
+    config = FLAMConfig(FactorizerConfig(factors=factors, window=window))
+    facts = CodeFacts.blank(config, (8, 8), 128, 192, 16)
+    model = MODELS[name](config, facts)
+    assert isinstance(model, SceneModel)
+    hidden, _ = linears(model.encoder.net)
+    assert hidden.out_features > 1.8 * DIM
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_parameter_of_a_rival_moves(name: ModelName) -> None:
     model = make_model(name)
@@ -95,6 +111,26 @@ def test_every_parameter_of_a_rival_moves(name: ModelName) -> None:
     still = {key for key, value in model.named_parameters() if torch.equal(before[key], value)}
     assert all(key.startswith("latent_action_prior") for key in still)  # FLAM's is trained afterwards
     assert all(value.isfinite().all() for value in metrics.values())
+
+
+def test_every_rival_is_measured(rival: World) -> None:
+    rng = np.random.default_rng(0)
+    video = Video(tuple(rng.integers(0, 256, (17, 32, 32, 3), np.uint8) for _ in range(5)))
+    shapes = {"position": (17, 3, 2), "direction": (17, 3), "action": (17, 3)}
+    entities = [{key: rng.integers(0, 4, shape) for key, shape in shapes.items()} for _ in range(5)]
+    found = measure_world(rival, video, entities, None, 0, probe_iterations=2)
+    assert all(0 < found["psnr"][horizon] < 100 for horizon in ("1", "5", "15"))
+    assert found["dci"] is not None
+    assert len(found["kl_per_factor"]) == rival.model.latent_actions
+    if isinstance(rival.model, Continuous):
+        assert set(found["psnr_by_code"].values()) == {None}
+    elif isinstance(rival.model, Coded):  # what they infer is a code already
+        assert found["psnr_by_code"] == pytest.approx(found["psnr"])
+    else:
+        assert isinstance(rival.model, FLAM)
+        assert found["psnr_by_code"]["1"] > 0
+        codebook = rival.model.latent_action_prior.codebook
+        assert torch.equal(rival.model.nearest_codes(codebook + 1e-4), codebook)
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -71,8 +71,10 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     asked = cell_config(cell, budget)
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
     if not made.is_file() or json.loads(made.read_text())["config"] != config:
-        spent = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
-        write_results(folder, {"config": config, "spent": spent}, made.name)
+        cost = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
+        write_results(folder, {"config": config, "spent": cost}, made.name)
+    spent = json.loads(made.read_text())["spent"]
+    began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
         world,
@@ -84,7 +86,8 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
         lpips=LPIPS(lpips).to(world.device) if lpips else None,
         fvd=FVD(fvd) if fvd else None,
     )
-    return measured | json.loads(made.read_text())["spent"] | {"parameters": parameters(world.model)}
+    spent["wall_s"] += time.perf_counter() - began
+    return measured | spent | {"parameters": parameters(world.model)}
 
 
 def _make_world(

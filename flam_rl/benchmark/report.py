@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import bootstrap, trim_mean
 
-from ..evaluation.perceptual import HOW
+from ..evaluation.perceptual import left_out
 from ..models.baselines import MODELS
 from ..types import Json
 
@@ -113,9 +113,14 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
     lines += _bars(cells, counts)
     for horizon in ("1", "5", "15"):
         table(f"PSNR after {_steps(horizon)}, dB", _at_horizon("psnr", horizon), 1)
-    for horizon in ("1", "15"):
+    table(
+        "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
+        _at_horizon("psnr_by_code", "1"),
+        1,
+    )
+    for horizon in ("1", "5", "15"):
         table(f"SSIM after {_steps(horizon)}", _at_horizon("ssim", horizon), 4)
-    for horizon in ("1", "15"):
+    for horizon in ("1", "5", "15"):
         table(
             f"Changed tokens predicted right after {_steps(horizon)}",
             _at_horizon("token_accuracy_changed", horizon),
@@ -136,12 +141,14 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         lambda c: _at(c["imagination_validity"], "10"),
         3,
     )
-    if any(cell["lpips"] for cell in cells):
-        table("LPIPS after 1 step", lambda c: _at(c["lpips"], "1"), 4)
-    if any(cell["fvd"] is not None for cell in cells):
+    lpips, fvd = (any(cell[name] is not None for cell in cells) for name in ("lpips", "fvd"))
+    if lpips:
+        for horizon in ("1", "5", "15"):
+            table(f"LPIPS after {_steps(horizon)}", _at_horizon("lpips", horizon), 4)
+    if fvd:
         table("FVD", lambda c: c["fvd"], 1)
-    if not any(cell["lpips"] or cell["fvd"] is not None for cell in cells):
-        lines += [HOW, ""]
+    if not (lpips and fvd):
+        lines += [left_out(lpips, fvd), ""]
     table("Tokenizer alone, PSNR in dB", lambda c: c["reconstruction_psnr"], 1)
     table(
         "What latent actions tell at most, nats: KL, or entropy of codes",
@@ -223,6 +230,7 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
         "valid after 10": (lambda c: _at(c["imagination_validity"], "10"), 3),
         "foreground ARI": (lambda c: c["masks"] and c["masks"]["foreground_ari"], 3),
         "KL, nats": (lambda c: sum(c["kl_per_factor"]), 1),
+        "parameters, thousands": (lambda c: c["parameters"] / 1000, 0),
         "training, s": (lambda c: c["training_s"], 0),
     }
     lines = ["## FLAM with one thing changed", "", *_header(["variant", *measures])]
@@ -313,7 +321,7 @@ def _same_heading(cell: Json) -> float | None:
 
 
 def _at_horizon(measure: str, horizon: str) -> Callable[[Json], float | None]:
-    return lambda cell: cell[measure][horizon]
+    return lambda cell: _at(cell[measure], horizon)
 
 
 def _steps(horizon: str) -> str:

@@ -19,7 +19,7 @@ from ..envs.tasks.record import record_episodes
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
 from ..evaluation.measure import measure_world
-from ..evaluation.perceptual import FVD, HOW, LPIPS
+from ..evaluation.perceptual import FVD, LPIPS, left_out
 from ..evaluation.pictures import matrix_picture, prediction_picture
 from ..models.world import World
 from ..results import write_results
@@ -72,8 +72,8 @@ def evaluate(config: EvaluateConfig) -> None:
     path = write_results(config.out, results)
     write_pictures(world, video, entities, results, config.out)
     print(summary(results))
-    if lpips is None and fvd is None:
-        print(HOW)
+    if missing := left_out(lpips is not None, fvd is not None):
+        print(missing)
     print(f"wrote {path}")
 
 

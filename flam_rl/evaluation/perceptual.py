@@ -10,10 +10,11 @@ import torch
 import torchmetrics
 from torch import nn
 
-HOW = (
-    "LPIPS and FVD are left out: they need feature networks. Give --lpips-weights (torchvision's "
-    "alexnet-owt-7be5be79.pth) and --fvd-weights (StyleGAN-V's i3d_torchscript.pt, run as code: trust its source)."
-)
+HOW = {
+    "LPIPS": "--lpips-weights (torchvision's alexnet-owt-7be5be79.pth)",
+    "FVD": "--fvd-weights (StyleGAN-V's i3d_torchscript.pt, run as code: trust its source)",
+}
+"""What to give for each measure that needs a feature network."""
 _LAYERS = (
     (0, 3, 64, 11, 2, 4),
     (3, 64, 192, 5, 2, 1),
@@ -111,3 +112,13 @@ class FVD:
             for part in videos.split(16)
         ]
         return torch.cat(found).double().numpy()
+
+
+def left_out(lpips: bool, fvd: bool) -> str:
+    """A line that says which of the two measures were not made, why, and how to have them; empty if both were."""
+    missing = [name for name, made in (("LPIPS", lpips), ("FVD", fvd)) if not made]
+    if not missing:
+        return ""
+    verb, networks = ("are", "feature networks") if len(missing) > 1 else ("is", "a feature network")
+    needs = " and ".join(HOW[name] for name in missing)
+    return f"{' and '.join(missing)} {verb} left out for want of {networks}: give {needs}."

@@ -31,7 +31,8 @@ def evaluate_prediction(
 ) -> dict[str, Any]:
     """PSNR (dB, mean over frames), SSIM, and accuracy on changed tokens, open loop from the first frames.
 
-    Latent actions are inferred from the true video. A changed token is one whose true code differs from the
+    Latent actions are inferred from the true video; in `psnr_by_code` each is replaced by the action code nearest
+    to it, where the model has codes: as many bits for all that have. A changed token is one whose true code differs from the
     first frame's. Each episode gives a clip, its first frames; what no episode shows is None.
 
     Args:
@@ -41,7 +42,13 @@ def evaluate_prediction(
     Raises:
         ValueError: no episode has 2 frames.
     """
-    result: dict[str, Any] = {"psnr": {}, "ssim": {}, "token_accuracy_changed": {}, "lpips": {}}
+    result: dict[str, Any] = {
+        "psnr": {},
+        "psnr_by_code": {},
+        "ssim": {},
+        "token_accuracy_changed": {},
+        "lpips": {},
+    }
     longest = max(len(episode) for episode in video.episodes) - 1
     if longest < 1:
         raise ValueError("prediction needs an episode of 2 frames or more")
@@ -85,14 +92,21 @@ class _Clips:
 
     def measure(self, lpips: LPIPS | None) -> dict[str, float | None]:
         """Everything of the last frame."""
-        unrolled = self.world.model.unroll(self.factors[:, 0], self.latent.mean)
-        predicted = self.world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
+        predicted = self._last(self.latent.mean)
         changed = self.z[:, -1] != self.z[:, 0]
         shown = self.world.decode(predicted)
         psnr, ssim = _quality(shown, self.frames[:, -1])
         right = float((predicted == self.z[:, -1])[changed].float().mean()) if changed.any() else None
         found: dict[str, float | None] = {"psnr": psnr, "ssim": ssim, "token_accuracy_changed": right}
+        codes = self.world.model.nearest_codes(self.latent.mean)
+        by_code = None if codes is None else self.world.decode(self._last(codes))
+        found["psnr_by_code"] = None if by_code is None else _quality(by_code, self.frames[:, -1])[0]
         return found | ({"lpips": lpips.distance(shown, self.frames[:, -1])} if lpips else {})
+
+    def _last(self, latent_actions_BTLA: torch.Tensor) -> torch.Tensor:
+        """Predicted codes int64 `(B, N)` of the last frame."""
+        unrolled = self.world.model.unroll(self.factors[:, 0], latent_actions_BTLA)
+        return self.world.aggregate(unrolled[:, -1]).log_probs_BNV.argmax(-1)
 
 
 def _quality(predicted: torch.Tensor, frames: torch.Tensor) -> tuple[float, float]:

@@ -56,6 +56,10 @@ class FLAM(WorldModel):
         code, log_prior = snap(log_probs, latent_actions_BA, codebook)
         return codebook[code], log_prior
 
+    def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
+        codebook = self.latent_action_prior.codebook
+        return codebook[(latent_actions.unsqueeze(-2) - codebook).square().sum(-1).argmin(-1)]
+
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
         """KL of the posterior from a standard normal (FLAM, sec. 3), and what ties it to the action codes.
 

@@ -188,6 +188,10 @@ class WorldModel(nn.Module, ABC):
         """What is taken in imagination when latent action number `index` is wanted to be `(B, A)` and moves
         first, and the prior's log-probability `(B,)` of the action code nearest to what was wanted."""
 
+    def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor | None:
+        """The action codes nearest to latent actions `(..., A)`; None in a model without codes."""
+        return None
+
     def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
         """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
         return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))

@@ -22,7 +22,7 @@ from ..dynamics import plausible, snap
 from ..flam import FLAM
 from ..world_model import Acted, CodeFacts, FLAMConfig, WorldModel
 
-SMALLEST, LARGEST = 8, 1024
+SMALLEST, LARGEST = 32, 1024
 """Widths that are tried to match FLAM's parameters."""
 CODE_SPREAD = 0.05
 """Standard deviation that a latent action which is a code is said to have."""
@@ -132,6 +132,9 @@ class Coded(Rival):
         """Codes int64 `(..., G)` to latent actions `(..., A)`."""
         books = self.codebooks()
         return books[torch.arange(len(books), device=codes.device), codes].flatten(-2)
+
+    def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
+        return self.of_code(self.code_of(latent_actions))
 
     def count(self, latent_actions: torch.Tensor) -> None:
         """Make the prior that of these latent actions `(..., A)`; no code is impossible."""

@@ -16,16 +16,18 @@ from .rival import CODE_SPREAD, Coded, Continuous, Rival
 
 PATCH = 2
 """Tokens along a side of the patches that scene models see a frame in."""
-DIM = 128
-"""Width of a patch."""
+DIM = 96
+"""Width of a patch. At the size of FLAM its layers are then two to three times as wide as it; at 128 attention would
+take nearly all parameters."""
 
 
 class SceneModel(Rival):
     """A frame is one factor, the features of its patches; one latent action moves all of them.
 
     Encoder -> features; two frames' features -> latent action; features and latent action -> next features; a
-    linear map -> codes, from the static background that FLAM too starts from. The past enters features by causal attention of each patch over the same window
-    as FLAM's factors have. A patch is 2x2 tokens, as vision transformers have them: a quarter of the cost.
+    linear map -> codes, from the static background that FLAM too starts from. The past, where the window is longer
+    than a frame, enters features by causal attention of each patch, as it enters FLAM's factors. A patch is 2x2
+    tokens, as vision transformers have them: a quarter of the cost.
     """
 
     looks_VP: torch.Tensor
@@ -48,7 +50,7 @@ class SceneModel(Rival):
         self.acted = nn.Linear(self.latent_action_dim, DIM)
         self.dynamics = nn.Sequential(self._block(width), self._block(width))
         self.draw = nn.Linear(DIM, PATCH**2 * codes)
-        self.background_NV = nn.Parameter((facts.background_NV + 1e-4).log())
+        self.background_NV = nn.Parameter((facts.still_NV + 1e-4).log())
 
     def _block(self, width: int) -> nn.Module:
         """What mixes patches: float `(..., P, D)` to the same shape."""
