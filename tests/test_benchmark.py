@@ -15,10 +15,12 @@ from pathlib import Path
 import imageio.v3 as imageio
 import pytest
 
+from flam_rl.benchmark.cells import run_cell
 from flam_rl.benchmark.report import interquartile_mean, write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
+from flam_rl.results import write_results
 from flam_rl.types import Json
 
 CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
@@ -212,6 +214,28 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     main(["evaluate", "--world", str(world), "--steps", "300", "--out", str(tmp_path / "evaluated")])
     evaluated = json.loads((tmp_path / "evaluated" / "results.json").read_text())
     assert evaluated["dci"] is not None
+
+
+@pytest.mark.parametrize("model", ["bc", "latent-bc", "imagination", "real-ppo"])
+def test_cells_of_the_labels_suite_run(model: str, tmp_path: Path) -> None:
+    budget = BUDGETS["tiny"]
+    cell = next(cell for cell in SUITES["labels"](budget, (0,), ()) if cell.model == model)
+    found = run_cell(cell, budget, tmp_path)
+    scores = [point["success"] for point in found["curve"]] if model == "real-ppo" else [found["success"]]
+    assert all(0 <= score <= 1 for score in scores)
+    assert found["wall_s"] > 0
+    json.dumps(found)
+
+
+def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
+    budget = BUDGETS["tiny"]
+    cell = next(cell for cell in SUITES["ablations"](budget, (0,), ()) if cell.model == "prior-off")
+    found = run_cell(cell, budget, tmp_path)
+    assert found["imagination_validity"] is not None
+    write_results(tmp_path, {"cells": [found], "failed": {}})
+    text = write_report(tmp_path, "ablations", "tiny", "flam-rl benchmark").read_text()
+    assert "| prior-off |" in text
+    assert f"| {found['parameters'] / 1000:.0f} |" in text
 
 
 def test_the_labels_report(tmp_path: Path) -> None:

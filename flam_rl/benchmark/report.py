@@ -205,7 +205,7 @@ def _bars(cells: list[Json], counts: list[int]) -> list[str]:
         seldom = len(pairs[best]) < 3
         row = [str(count), best, _text(own, 1), _text(theirs, 1), _text(difference, 1), str(len(pairs[best]))]
         lines.append(_row([*row, "too few seeds" if seldom else apart]))
-    lines += ["", "With 3 seeds the bootstrap interval is about their range."]
+    lines += ["", "With 3 seeds the interquartile mean is their mean, and the interval about their range."]
     few, many = counts[0], counts[-1]
     lost = [
         psnr["flam", few, seed] - psnr["flam", many, seed]
