@@ -173,7 +173,7 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         axis.set_title(title)
         axis.set_xlabel("entities")
         axis.set_xticks(counts)
-    axes[0].legend(frameon=False)
+    axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return [*_save(figure, out, "entities"), *lines]
 
 
