@@ -21,6 +21,7 @@ from flam_rl.evaluation.measure import measure_world
 from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.baselines import MODELS, ModelName, name_of
 from flam_rl.models.baselines.oracle import with_actions
+from flam_rl.models.baselines.playslot import PlaySlot
 from flam_rl.models.baselines.rival import Coded, Continuous, parameters
 from flam_rl.models.baselines.scene import DIM, SceneModel
 from flam_rl.models.dynamics import DynamicsConfig
@@ -228,6 +229,62 @@ def test_codes_are_snapped_to_and_counted(rival: World) -> None:
         assert torch.allclose(model.frequency_GM.sum(-1), torch.ones(len(model.frequency_GM)))
         drawn = model.draw_actions(rival.start(500), torch.Generator().manual_seed(0))
         assert ((drawn - one).abs().amax((1, 2)) < 1e-6).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("name", ["playslot", "joint"])
+def test_one_latent_action_for_all_factors_whatever_their_order(name: ModelName) -> None:
+    model = make_model(name)
+    factors = model.factorize(torch.randint(CODES, (2, 5, 16)))
+    shuffled = factors[:, :, [2, 0, 1]]
+    latent = model.infer_actions(factors)
+    again = model.infer_actions(shuffled)
+    assert torch.allclose(latent.mean, again.mean, atol=1e-5)
+    assert torch.allclose(latent.stddev, again.stddev, atol=1e-5)
+    moved = model.step(factors[:, 0], latent.mean[:, 0])
+    assert torch.allclose(model.step(shuffled[:, 0], latent.mean[:, 0]), moved[:, [2, 0, 1]], atol=1e-4)
+
+
+def test_playslots_latent_action_is_a_difference_of_frames() -> None:
+    model = make_model("playslot")
+    factors = model.factorize(torch.randint(CODES, (2, 5, 16)))
+    forth, back = model.infer_actions(factors), model.infer_actions(factors.flip(1))
+    assert forth.mean.abs().max() > 0
+    assert torch.allclose(forth.mean, -back.mean.flip(1), atol=1e-5)
+    assert torch.allclose(forth.stddev, back.stddev.flip(1), atol=1e-5)
+
+
+def test_playslot_takes_a_latent_action_apart() -> None:
+    model = make_model("playslot")
+    assert isinstance(model, PlaySlot)
+    model.train().act(model.factorize(torch.randint(CODES, (20, 5, 16))), 0.0)  # makes the prototypes
+    latent = torch.randn(50, 1, 12, requires_grad=True)
+    prototype, variability = model.condition(latent).chunk(2, -1)
+    assert torch.allclose(prototype + variability, latent)
+    distance = torch.cdist(latent.flatten(0, 1), model.quantizer.codebook)
+    assert torch.allclose(variability.norm(dim=-1).flatten(), distance.amin(-1), atol=1e-4)
+    for part in (prototype, variability):
+        (gradient,) = torch.autograd.grad(part.sum(), latent, retain_graph=True)
+        assert torch.equal(gradient, torch.ones_like(latent))
+
+
+def test_playslots_prior_is_what_was_taken() -> None:
+    model = make_model("playslot")
+    assert isinstance(model, PlaySlot)
+    model.train().act(model.factorize(torch.randint(CODES, (20, 5, 16))), 0.0)
+    codebook = model.quantizer.codebook
+    codebook.copy_(4 * torch.eye(8, 12))
+    generator = torch.Generator().manual_seed(0)
+    taken = codebook[torch.tensor([0] * 750 + [1] * 250)]
+    model.count(taken + 0.3 * torch.randn(1000, 12, generator=generator))
+    factors = model.factorize(torch.randint(CODES, (4000, 1, 16)))[:, 0]
+    drawn = model.draw_actions(factors, generator)[:, 0]
+    first = model.prototype_of(drawn) == 0
+    assert first.float().mean() == pytest.approx(0.75, abs=0.03)
+    assert torch.allclose(drawn[first].std(0), torch.full((12,), 0.3), atol=0.05)
+    assert (
+        model.prior(factors[:4]).log_prob(taken[:4, None]).min()
+        > model.prior(factors[:4]).log_prob(codebook[5].expand(4, 1, -1)).max()
+    )
 
 
 def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:

@@ -118,3 +118,17 @@ class AttentionOverFactors(nn.Module):
             query, key, value = (part.movedim(0, -2) for part in (query, key, value))
             seen = nn.functional.scaled_dot_product_attention(query, key, value).movedim(-2, 0)
         return seen.flatten(-2)
+
+
+class TransformerBlock(nn.Module):
+    """Attention among the tokens of one frame, then an MLP, both residual and pre-normalised."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.attention = AttentionOverFactors(dim)
+        self.net = mlp(dim, hidden, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float `(..., tokens, dim)` to the same shape."""
+        x = self.attention(x)
+        return x + self.net(unit_rms(x))

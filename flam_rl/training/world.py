@@ -13,6 +13,7 @@ import torch
 
 from ..data.clips import Clips
 from ..models.baselines import MODELS, ModelName
+from ..models.baselines.playslot import PlaySlot
 from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
@@ -142,21 +143,21 @@ def train_prior(
     """The prior of latent actions, with the rest of `model` as it is.
 
     FLAM's learns which action code was taken, given the factors; of a rival's codes it is counted how often each is
-    taken; a continuous rival's stays standard normal.
+    taken; a continuous rival without codes keeps the standard normal.
 
     Args:
         episodes: codes `(T, N)` each.
     """
     if isinstance(model, FLAM):
         _train_flam_prior(model, episodes, config, seed, log)
-    elif isinstance(model, Coded):
+    elif isinstance(model, Coded | PlaySlot):
         _count_codes(model, episodes)
     return model.requires_grad_(False)
 
 
 @torch.inference_mode()
-def _count_codes(model: Coded, episodes: list[torch.Tensor]) -> None:
-    device = model.frequency_GM.device
+def _count_codes(model: Coded | PlaySlot, episodes: list[torch.Tensor]) -> None:
+    device = model.weight_V.device
     model.count(
         torch.cat(
             [

@@ -12,11 +12,14 @@ from typing import Literal
 from ..flam import FLAM
 from ..world_model import WorldModel
 from .floor import CopyLastFrame
+from .joint import Joint
 from .oracle import Oracle
 from .playslot import PlaySlot
 from .scene import LAPO, AdaWorld, Genie, GenieMatched
 
-ModelName = Literal["flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "copy", "oracle"]
+ModelName = Literal[
+    "flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "joint", "copy", "oracle"
+]
 MODELS: dict[ModelName, type[WorldModel]] = {
     "flam": FLAM,
     "genie": Genie,
@@ -24,6 +27,7 @@ MODELS: dict[ModelName, type[WorldModel]] = {
     "adaworld": AdaWorld,
     "lapo": LAPO,
     "playslot": PlaySlot,
+    "joint": Joint,
     "copy": CopyLastFrame,
     "oracle": Oracle,
 }

@@ -10,7 +10,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from ..aggregator import Aggregated
 from ..factorizer import TemporalAttention
-from ..layers import AttentionOverFactors, mlp, sincos_positions, unit_rms
+from ..layers import TransformerBlock, mlp, sincos_positions, unit_rms
 from ..world_model import Acted, CodeFacts
 from .rival import CODE_SPREAD, Coded, Continuous, Rival
 
@@ -54,7 +54,7 @@ class SceneModel(Rival):
 
     def _block(self, width: int) -> nn.Module:
         """What mixes patches: float `(..., P, D)` to the same shape."""
-        return TransformerBlock(width)
+        return TransformerBlock(DIM, width)
 
     def _make_inverse(self, width: int) -> None:
         """What tells the latent action between two frames."""
@@ -109,20 +109,6 @@ class SceneModel(Rival):
         logits = logits.reshape(*lead, rows * columns * PATCH**2, -1) + self.background_NV
         log_probs = logits.log_softmax(-1)
         return Aggregated(log_probs, log_probs.new_ones(*lead, 1, log_probs.shape[-2]))
-
-
-class TransformerBlock(nn.Module):
-    """Pre-normalised attention among patches, then an MLP."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.attention = AttentionOverFactors(DIM)
-        self.net = mlp(DIM, width, DIM)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float `(..., P, D)` to the same shape."""
-        x = self.attention(x)
-        return x + self.net(unit_rms(x))
 
 
 class ConvolutionBlock(nn.Module):
