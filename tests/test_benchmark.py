@@ -20,6 +20,7 @@ from flam_rl.benchmark.report import interquartile_mean, write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
+from flam_rl.models.baselines import MODELS
 from flam_rl.results import write_results
 from flam_rl.types import Json
 
@@ -83,7 +84,7 @@ def test_cells_of_a_seed_differ_in_the_model_only() -> None:
     builds = [cell.build for cell in cells if cell.entities == 4]
     base = builds[0]
     assert base is not None
-    assert len(builds) == 8
+    assert len(builds) == len(MODELS)
     for build in builds:
         assert build is not None
         assert (build.tokenizer, build.tokenizer_training, build.seed) == (
@@ -262,12 +263,32 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities"])
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()
     command = text.split("`")[1]
     shutil.copy(docs / "results.json", tmp_path)
-    assert write_report(tmp_path, suite, "small", command).read_text() == text
+    assert write_report(tmp_path, Path(suite).name, "small", command).read_text() == text
     if suite == "entities":
         assert "From 2 to 8 entities FLAM itself loses 0.6 [-0.4, 1.7] dB." in text
+        rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| 4 |")]
+        assert [row[1] for row in rows] == [
+            "joint",
+            "adaworld",
+            "playslot",
+            "genie-matched",
+        ]  # the best first
+        theirs = [float(row[3].split()[0]) for row in rows]
+        assert theirs == sorted(theirs, reverse=True)
+
+
+def test_the_report_of_the_docs_can_be_run_again() -> None:
+    """A report of other cells is not replaced, so what README tells to run must ask for those that are there."""
+    docs = Path(__file__).parent.parent / "docs" / "results"
+    for suite in SUITES:
+        results = json.loads((docs / suite / "results.json").read_text())
+        assert results["chosen"] == {"suite": suite, "budget": "small", "seeds": [], "models": []}
+        names = {(cell["model"], cell["entities"], cell["seed"], cell["labels"]) for cell in results["cells"]}
+        cells = SUITES[suite](BUDGETS["small"], range(3), ())
+        assert names == {(cell.model, cell.entities, cell.seed, cell.labels) for cell in cells}

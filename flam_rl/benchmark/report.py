@@ -28,7 +28,17 @@ SINGLE_LATENT = set(MODELS) - {"flam", "copy", "oracle"}
 COLORS: dict[str, str] = dict(
     zip(
         MODELS,
-        ("tab:blue", "tab:olive", "tab:orange", "tab:red", "tab:green", "tab:purple", "tab:gray", "black"),
+        (
+            "tab:blue",
+            "tab:olive",
+            "tab:orange",
+            "tab:red",
+            "tab:green",
+            "tab:purple",
+            "tab:cyan",
+            "tab:gray",
+            "black",
+        ),
         strict=True,
     )
 )
@@ -178,12 +188,15 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
 
 
 def _bars(cells: list[Json], counts: list[int]) -> list[str]:
-    """FLAM minus the best single-latent-action rival, of the seeds that both have."""
+    """FLAM minus every model with a single latent action, the best first, of the seeds that both have."""
     psnr = {(cell["model"], cell["entities"], cell["seed"]): cell["psnr"]["1"] for cell in cells}
     seeds = sorted({cell["seed"] for cell in cells})
     models = [model for model in _in_order(cells, "model") if model in SINGLE_LATENT]
-    lines = ["## FLAM minus the best rival with a single latent action, PSNR after 1 step in dB", ""]
-    lines += _header(["entities", "best rival", "FLAM", "rival", "difference", "seeds", "intervals apart"])
+    lines = [
+        "## FLAM minus every model with a single latent action, the best first, PSNR after 1 step in dB",
+        "",
+    ]
+    lines += _header(["entities", "model", "FLAM", "model's", "difference", "seeds", "intervals apart"])
     for count in counts:
         pairs = {
             model: np.array(
@@ -196,15 +209,13 @@ def _bars(cells: list[Json], counts: list[int]) -> list[str]:
             for model in models
         }
         pairs = {model: found for model, found in pairs.items() if len(found)}
-        if not pairs:
-            continue
-        best = max(pairs, key=lambda model: interquartile_mean(pairs[model][:, 1])[0])
-        own, theirs = (interquartile_mean(found) for found in pairs[best].T)
-        difference = interquartile_mean(pairs[best][:, 0] - pairs[best][:, 1])
-        apart = "yes" if own[1] > theirs[2] or theirs[1] > own[2] else "no"
-        seldom = len(pairs[best]) < 3
-        row = [str(count), best, _text(own, 1), _text(theirs, 1), _text(difference, 1), str(len(pairs[best]))]
-        lines.append(_row([*row, "too few seeds" if seldom else apart]))
+        for model in sorted(pairs, key=lambda model: -interquartile_mean(pairs[model][:, 1])[0]):
+            own, theirs = (interquartile_mean(found) for found in pairs[model].T)
+            difference = interquartile_mean(pairs[model][:, 0] - pairs[model][:, 1])
+            apart = "yes" if own[1] > theirs[2] or theirs[1] > own[2] else "no"
+            seldom = len(pairs[model]) < 3
+            row = [str(count), model, *(_text(estimate, 1) for estimate in (own, theirs, difference))]
+            lines.append(_row([*row, str(len(pairs[model])), "too few seeds" if seldom else apart]))
     lines += ["", "With 3 seeds the interquartile mean is their mean, and the interval about their range."]
     few, many = counts[0], counts[-1]
     lost = [

@@ -66,7 +66,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "small": Budget(
         entities=(2, 4, 8),
-        models=("flam", "playslot", "genie-matched", "adaworld", "copy"),
+        models=("flam", "playslot", "joint", "genie-matched", "adaworld", "copy"),
         seeds=3,
         transitions=20_000,
         test_transitions=5000,
@@ -212,7 +212,7 @@ def _build(budget: Budget, model: ModelName, entities: int, seed: int) -> BuildC
         world=budget.world,
     )
     base = replace(base, flam=replace(base.flam, factorizer=replace(base.flam.factorizer, factors=entities)))
-    if model in ("flam", "playslot"):
+    if model in ("flam", "playslot", "joint"):
         return base
     # Models without factors train better on short clips and with less pull: docs/results.md has the figures.
     alone = replace(base.flam.factorizer, window=SCENE_WINDOW)
