@@ -177,7 +177,7 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     before = json.loads(path.read_text())["cells"]
     assert 1 <= len(before) < 4
 
-    subprocess.run([*command[:-1], "2"], check=True, capture_output=True)
+    subprocess.run([*command[:-1], "2", "--address", "local"], check=True, capture_output=True)  # now on Ray
     cells = json.loads(path.read_text())["cells"]
     assert [(c["model"], c["entities"]) for c in cells] == [
         ("copy", 2),
@@ -263,7 +263,7 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities"])
+@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities"])
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()
