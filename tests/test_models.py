@@ -131,6 +131,16 @@ def test_the_background_starts_without_what_moves() -> None:
     assert drawn[:, ~moving].min() > 0.1
 
 
+def test_parts_start_with_what_moves() -> None:
+    facts = make_facts()
+    moving = facts.keys_VE[:, -1] <= 0
+    aggregator = FLAM(SMALL, facts).aggregator
+    torch.nn.init.constant_(aggregator.background_N, -1e3)  # parts draw everything
+    drawn = aggregator(unit_rms(torch.randn(2, 3, 16))).log_probs_BNV.exp()
+    assert drawn[..., ~moving].max() < 1e-3
+    assert drawn[..., moving].min() > 0.05
+
+
 def test_prior_sees_only_what_moved_before() -> None:
     flam = make_flam().eval()
     prior, others = flam.latent_action_prior, ~torch.eye(3, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +12,9 @@ from jaxtyping import Float
 from torch import nn
 
 from .layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
+
+UNLIKELY = 1e-4
+"""Weight, at the start, of looks that move in the background and of those that do not in a part."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class CompetitiveAggregator(nn.Module):
     `p_n(v) = sum_c alpha_cn p_c(v)` with `alpha` a softmax over all parts of all factors and the
     background; the logit of a part at a token is that of its row plus that of its column. Own choice:
     with the paper's transformer a factor can draw what another one holds.
+
+    Parts start without the looks of the background: one that may draw floor as well as an agent is never far wrong
+    anywhere, and can stay on all of the floor at once.
+
+    Args:
+        background_NV: float in 0..1, how often the background shows each code at each token; 0 for what moves.
     """
 
     def __init__(
@@ -50,9 +60,12 @@ class CompetitiveAggregator(nn.Module):
         super().__init__()
         self.parts, self.codes = config.parts, background_NV.shape[1]
         self.draw = mlp(factor_dim, config.hidden, config.parts * (self.codes + config.hidden + 1))
+        with torch.no_grad():
+            looks = linears(self.draw)[-1].bias.unflatten(0, (config.parts, -1))[:, : self.codes]
+            looks += (background_NV.sum(0) > 0) * math.log(UNLIKELY)
         rows, columns = (sincos_axis(count, config.hidden // 2) for count in grid)
         self.rows, self.columns = nn.Parameter(rows), nn.Parameter(columns)
-        self.background_NV = nn.Parameter((background_NV + 1e-4).log())
+        self.background_NV = nn.Parameter((background_NV + UNLIKELY).log())
         self.background_N = nn.Parameter(torch.zeros(grid[0] * grid[1]))
 
     def forward(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
