@@ -11,7 +11,6 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     Normal,
-    kl_divergence,
 )
 from vector_quantize_pytorch import VectorQuantize
 
@@ -78,12 +77,11 @@ class PlaySlot(Joint):
         return Normal(mean, (variance[:, 1:] + variance[:, :-1] + 1e-4).sqrt())
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
-        posterior = self.infer_actions(factors_BTKS)
-        latent = posterior.rsample()
-        _, _, commitment = self.quantizer(latent.flatten(0, -2))
-        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
-        return Acted(
-            latent, self.config.commitment * commitment.sum(), {"kl": kl, "commitment": commitment.sum()}
+        acted = super().act(factors_BTKS, 0.0)
+        _, _, commitment = self.quantizer(acted.latent_actions_BTLA.flatten(0, -2))
+        return acted._replace(
+            cost=self.config.commitment * commitment.sum(),
+            metrics=acted.metrics | {"commitment": commitment.sum()},
         )
 
     def count(self, latent_actions: torch.Tensor) -> None:
