@@ -271,7 +271,7 @@ def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path
     shutil.copy(docs / "results.json", tmp_path)
     assert write_report(tmp_path, Path(suite).name, "small", command).read_text() == text
     if suite == "entities":
-        assert "From 2 to 8 entities FLAM itself loses 0.6 [-0.4, 1.7] dB." in text
+        assert "From 2 to 8 entities FLAM itself loses 0.3 [-1.3, 1.7] dB." in text
         rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| 4 |")]
         assert [row[1] for row in rows] == [
             "joint",
