@@ -71,6 +71,7 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     asked = cell_config(cell, budget)
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
     if not made.is_file() or json.loads(made.read_text())["config"] != config:
+        made.unlink(missing_ok=True)  # it speaks of a world that is about to be replaced
         cost = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
         write_results(folder, {"config": config, "spent": cost}, made.name)
     spent = json.loads(made.read_text())["spent"]

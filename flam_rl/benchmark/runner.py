@@ -130,17 +130,17 @@ def _here(workers: int) -> Iterator[Run]:
 
 
 @contextmanager
-def _on_ray(workers: int, address: str | None) -> Iterator[Run]:
+def _on_ray(workers: int, address: str) -> Iterator[Run]:
     try:
         import ray
     except ImportError as error:
         raise ImportError("--address needs Ray: pip install 'flam_rl[cluster]'") from error
-    options: dict[str, Any] = {} if address == "local" else {"address": address}
-    ray.init(**options, log_to_driver=False, include_dashboard=False)
+    ray.init(address, log_to_driver=False, include_dashboard=False)
 
     def run(jobs: list[Job]) -> Iterator[tuple[str, str]]:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        threads = max(1, int(min(node.get("CPU", 1) for node in nodes)) // workers)
+        cores = [int(node["CPU"]) for node in nodes if "CPU" in node]  # a head may have none
+        threads = max(1, min(cores, default=1) // workers)
         gpus = 1 if any(node.get("GPU") for node in nodes) else 0
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_process)
         futures = {remote.remote(command, folder, threads): name for name, command, folder in jobs}
