@@ -147,6 +147,13 @@ def test_bad_use_says_what_is_allowed(
     assert message in capsys.readouterr().err
 
 
+def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--out", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", "--budget", "tiny", "--address", "auto", *folders])
+    assert "Could not find any running Ray instance" in capsys.readouterr().err
+
+
 def test_interquartile_mean_of_known_values() -> None:
     assert interquartile_mean([1.0, 2.0, 3.0, 100.0])[0] == 2.5
     middle, low, high = interquartile_mean([1.0, 2.0, 3.0])
@@ -211,6 +218,9 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| copy |" in text
     assert imageio.imread(path.parent / "entities.png").std() > 0
     assert (path.parent / "entities.svg").read_text().startswith("<?xml")
+    assert f"--out {out}`" in text  # the command that makes the same report again
+    assert "![correspondence](correspondence.png)" in text
+    assert imageio.imread(path.parent / "correspondence.png").std() > 0
     world = work / "entities-tiny" / "oracle-entities3-seed0" / "world"
     main(["evaluate", "--world", str(world), "--steps", "300", "--out", str(tmp_path / "evaluated")])
     evaluated = json.loads((tmp_path / "evaluated" / "results.json").read_text())
@@ -236,7 +246,18 @@ def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
     write_results(tmp_path, {"cells": [found], "failed": {}})
     text = write_report(tmp_path, "ablations", "tiny", "flam-rl benchmark").read_text()
     assert "| prior-off |" in text
+    assert "LPIPS and FVD are left out" in text
     assert f"| {found['parameters'] / 1000:.0f} |" in text
+    measured = {"lpips": {"1": 0.125, "5": 0.25, "15": 0.5}, "fvd": 77.0}
+    write_results(tmp_path, {"cells": [found | measured | {"model": "flam"}], "failed": {}})
+    text = write_report(tmp_path, "ablations", "tiny", "flam-rl benchmark").read_text()
+    assert "| LPIPS 1 | FVD |" in text
+    assert "| 0.1250 | 77.0 |" in text
+    assert "left out" not in text
+    text = write_report(tmp_path, "entities", "tiny", "flam-rl benchmark").read_text()
+    assert "## LPIPS after 15 steps" in text
+    assert "## FVD" in text
+    assert "left out" not in text
 
 
 def test_the_labels_report(tmp_path: Path) -> None:
@@ -263,7 +284,7 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities"])
+@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "before-mend/entities"])
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()

@@ -15,7 +15,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import bootstrap, trim_mean
 
 from ..evaluation.perceptual import left_out
@@ -141,6 +144,7 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
     lines += [
         "Disentanglement is of what is told: where that is almost nothing, one speck of it scores 1.",
         "",
+        *_matrices(out, cells),
     ]
     table("Latent-action transfer, entities that head the same way in both videos", _same_heading, 3)
     table("Latent-action transfer, all entities", lambda c: _at(c["transfer"], "any_heading"), 3)
@@ -151,14 +155,13 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         lambda c: _at(c["imagination_validity"], "10"),
         3,
     )
-    lpips, fvd = (any(cell[name] is not None for cell in cells) for name in ("lpips", "fvd"))
+    lpips, fvd = _perceptual(cells)
     if lpips:
         for horizon in ("1", "5", "15"):
             table(f"LPIPS after {_steps(horizon)}", _at_horizon("lpips", horizon), 4)
     if fvd:
         table("FVD", lambda c: c["fvd"], 1)
-    if not (lpips and fvd):
-        lines += [left_out(lpips, fvd), ""]
+    lines += [left_out(lpips, fvd), ""]
     table("Tokenizer alone, PSNR in dB", lambda c: c["reconstruction_psnr"], 1)
     table(
         "What latent actions tell at most, nats: KL, or entropy of codes",
@@ -185,6 +188,40 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         axis.set_xticks(counts)
     axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return [*_save(figure, out, "entities"), *lines]
+
+
+def _matrices(out: Path, cells: list[Json]) -> list[str]:
+    """The correspondence matrices of one seed, factors in the order of the entities that they tell most of."""
+    seed = min(cell["seed"] for cell in cells)
+    found = {
+        (cell["entities"], cell["model"]): np.array(cell["correspondence"])
+        for cell in cells
+        if cell["seed"] == seed and cell["correspondence"]
+    }
+    if not found:
+        return []
+    counts = sorted({count for count, _ in found})
+    models = [model for model in _in_order(cells, "model") if any(model == of for _, of in found)]
+    size = (2 * len(models) + 1, 2 * len(counts))
+    figure, axes = plt.subplots(len(counts), len(models), figsize=size, squeeze=False, layout="constrained")
+    for axis, (count, model) in zip(
+        axes.flat, ((count, model) for count in counts for model in models), strict=True
+    ):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        if count == counts[0]:
+            axis.set_title(model)
+        if model == models[0]:
+            axis.set_ylabel(f"{count} entities")
+        if (count, model) in found:
+            matrix = found[count, model]
+            factors, entities = linear_sum_assignment(matrix, maximize=True)
+            order = factors[np.argsort(entities)]
+            others = np.setdiff1d(np.arange(len(matrix)), order)
+            axis.imshow(matrix[np.concatenate([order, others])], vmin=0, vmax=1, cmap="viridis")
+    figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=axes, shrink=0.6)
+    title = f"How much each factor (row) tells of each entity's action (column), seed {seed}"
+    return [f"## {title}", "", *_save(figure, out, "correspondence")]
 
 
 def _bars(cells: list[Json], counts: list[int]) -> list[str]:
@@ -244,6 +281,11 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
         "parameters, thousands": (lambda c: c["parameters"] / 1000, 0),
         "training, s": (lambda c: c["training_s"], 0),
     }
+    lpips, fvd = _perceptual(cells)
+    if lpips:
+        measures["LPIPS 1"] = _at_horizon("lpips", "1"), 4
+    if fvd:
+        measures["FVD"] = (lambda c: c["fvd"]), 1
     lines = ["## FLAM with one thing changed", "", *_header(["variant", *measures])]
     for model in models:
         row = [
@@ -251,6 +293,7 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
             for of, digits in measures.values()
         ]
         lines.append(_row([model, *row]))
+    lines += ["", left_out(lpips, fvd)]
     figure, axes = plt.subplots(1, 3, figsize=(13, 0.35 * len(models) + 1.2), sharey=True)
     for axis, name in zip(axes, ("PSNR 15, dB", "disentanglement", "valid after 10"), strict=True):
         found = np.array([interquartile_mean(_values(cells, measures[name][0], model=m)) for m in models])
@@ -321,6 +364,11 @@ def _values(cells: list[Json], of: Callable[[Json], float | None], **where: obje
 
 def _in_order(cells: list[Json], key: str) -> list[str]:
     return list(dict.fromkeys(cell[key] for cell in cells))
+
+
+def _perceptual(cells: list[Json]) -> tuple[bool, bool]:
+    """Whether LPIPS and FVD were measured."""
+    return any(cell["lpips"] is not None for cell in cells), any(cell["fvd"] is not None for cell in cells)
 
 
 def _at(values: dict[str, float] | None, key: str) -> float | None:

@@ -150,4 +150,6 @@ def _given(config: BenchmarkConfig) -> str:
         words.append("--lpips-weights ALEXNET")
     if config.fvd_weights:
         words.append("--fvd-weights I3D")
+    if config.out != BenchmarkConfig.out:
+        words.append(f"--out {config.out}")
     return " ".join([*words, f"--workers {config.workers}"])
