@@ -218,7 +218,7 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| copy |" in text
     assert imageio.imread(path.parent / "entities.png").std() > 0
     assert (path.parent / "entities.svg").read_text().startswith("<?xml")
-    assert f"--out {out}`" in text  # the command that makes the same report again
+    assert f"--out {out} --workers 2`" in text  # the command that makes the same report again
     assert "![correspondence](correspondence.png)" in text
     assert imageio.imread(path.parent / "correspondence.png").std() > 0
     world = work / "entities-tiny" / "oracle-entities3-seed0" / "world"
