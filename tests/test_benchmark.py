@@ -284,7 +284,7 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "before-mend/entities"])
+@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities", "before-mend/entities"])
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()
