@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> None:
     run = {kind: function for kind, function in commands.values()}[type(config)]
     try:
         run(config)
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError, ConnectionError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         logging.getLogger(__name__).debug("", exc_info=True)
         print(f"flam-rl: {error}", file=sys.stderr)
         sys.exit(2)

@@ -135,7 +135,13 @@ def _on_ray(workers: int, address: str) -> Iterator[Run]:
         import ray
     except ImportError as error:
         raise ImportError("--address needs Ray: pip install 'flam_rl[cluster]'") from error
-    ray.init(address, log_to_driver=False, include_dashboard=False)
+    try:
+        ray.init(address, log_to_driver=False, include_dashboard=False)
+    except ConnectionError as error:
+        raise ValueError(
+            f"address is {address!r}, and no Ray cluster is there ({error}); "
+            "allowed are that of a running one, auto, or local to start one here"
+        ) from error
 
     def run(jobs: list[Job]) -> Iterator[tuple[str, str]]:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

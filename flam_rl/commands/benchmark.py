@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,5 +152,5 @@ def _given(config: BenchmarkConfig) -> str:
     if config.fvd_weights:
         words.append("--fvd-weights I3D")
     if config.out != BenchmarkConfig.out:
-        words.append(f"--out {config.out}")
+        words.append(f"--out {shlex.quote(str(config.out))}")
     return " ".join([*words, f"--workers {config.workers}"])
