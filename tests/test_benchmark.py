@@ -16,7 +16,8 @@ import imageio.v3 as imageio
 import pytest
 
 from flam_rl.benchmark.cells import run_cell
-from flam_rl.benchmark.report import interquartile_mean, write_report
+from flam_rl.benchmark.estimates import interquartile_mean
+from flam_rl.benchmark.report import write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
@@ -151,7 +152,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Capt
     folders = ["--out", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     with pytest.raises(SystemExit, match="2"):
         main(["benchmark", "--budget", "tiny", "--address", "auto", *folders])
-    assert "Could not find any running Ray instance" in capsys.readouterr().err
+    assert "address is 'auto', and no Ray cluster is there" in capsys.readouterr().err
 
 
 def test_interquartile_mean_of_known_values() -> None:

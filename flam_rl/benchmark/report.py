@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -15,18 +14,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import bootstrap, trim_mean
 
 from ..evaluation.perceptual import left_out
 from ..models.baselines import MODELS
 from ..types import Json
+from .estimates import Estimate, estimate_text, interquartile_mean, over_seeds
 
-Estimate = tuple[float, float, float]
-"""Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
 SINGLE_LATENT = set(MODELS) - {"flam", "copy", "oracle"}
 COLORS: dict[str, str] = dict(
     zip(
@@ -45,26 +40,6 @@ COLORS: dict[str, str] = dict(
         strict=True,
     )
 )
-
-
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Mean of the middle half over seeds and its 95% percentile-bootstrap interval (Agarwal et al. 2021)."""
-    found = np.asarray(values, float)
-    if not len(found):
-        return math.nan, math.nan, math.nan
-    middle = float(_iqm(found))
-    if len(found) < 2 or np.ptp(found) == 0:
-        return middle, middle, middle
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        drawn = bootstrap(
-            (found,), _iqm, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
-        ).confidence_interval
-    return middle, float(drawn.low), float(drawn.high)
-
-
-def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return trim_mean(values, 0.25, axis=axis)
 
 
 def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
@@ -117,9 +92,7 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
     def table(title: str, of: Callable[[Json], float | None], digits: int) -> None:
         lines.extend([f"## {title}", "", *_header(["model", *(f"{count} entities" for count in counts)])])
         for model in models:
-            row = [
-                _text(interquartile_mean(_values(cells, of, model=model, entities=n)), digits) for n in counts
-            ]
+            row = [estimate_text(over_seeds(cells, of, model=model, entities=n), digits) for n in counts]
             lines.append(_row([model, *row]))
         lines.append("")
 
@@ -181,7 +154,7 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         strict=True,
     ):
         for model in models:
-            found = [interquartile_mean(_values(cells, of, model=model, entities=n)) for n in counts]
+            found = [over_seeds(cells, of, model=model, entities=n) for n in counts]
             _curve(axis, counts, found, model, COLORS[model])
         axis.set_title(title)
         axis.set_xlabel("entities")
@@ -204,9 +177,7 @@ def _matrices(out: Path, cells: list[Json]) -> list[str]:
     models = [model for model in _in_order(cells, "model") if any(model == of for _, of in found)]
     size = (2 * len(models) + 1, 2 * len(counts))
     figure, axes = plt.subplots(len(counts), len(models), figsize=size, squeeze=False, layout="constrained")
-    for axis, (count, model) in zip(
-        axes.flat, ((count, model) for count in counts for model in models), strict=True
-    ):
+    for axis, (count, model) in zip(axes.flat, product(counts, models), strict=True):
         axis.set_xticks([])
         axis.set_yticks([])
         if count == counts[0]:
@@ -218,8 +189,8 @@ def _matrices(out: Path, cells: list[Json]) -> list[str]:
             factors, entities = linear_sum_assignment(matrix, maximize=True)
             order = factors[np.argsort(entities)]
             others = np.setdiff1d(np.arange(len(matrix)), order)
-            axis.imshow(matrix[np.concatenate([order, others])], vmin=0, vmax=1, cmap="viridis")
-    figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=axes, shrink=0.6)
+            shown = axis.imshow(matrix[np.concatenate([order, others])], vmin=0, vmax=1, cmap="viridis")
+    figure.colorbar(shown, ax=axes, shrink=0.6)
     title = f"How much each factor (row) tells of each entity's action (column), seed {seed}"
     return [f"## {title}", "", *_save(figure, out, "correspondence")]
 
@@ -251,7 +222,7 @@ def _bars(cells: list[Json], counts: list[int]) -> list[str]:
             difference = interquartile_mean(pairs[model][:, 0] - pairs[model][:, 1])
             apart = "yes" if own[1] > theirs[2] or theirs[1] > own[2] else "no"
             seldom = len(pairs[model]) < 3
-            row = [str(count), model, *(_text(estimate, 1) for estimate in (own, theirs, difference))]
+            row = [str(count), model, *(estimate_text(estimate, 1) for estimate in (own, theirs, difference))]
             lines.append(_row([*row, str(len(pairs[model])), "too few seeds" if seldom else apart]))
     lines += ["", "With 3 seeds the interquartile mean is their mean, and the interval about their range."]
     few, many = counts[0], counts[-1]
@@ -262,7 +233,7 @@ def _bars(cells: list[Json], counts: list[int]) -> list[str]:
     ]
     if lost and few < many:
         lines[-1] += (
-            f" From {few} to {many} entities FLAM itself loses {_text(interquartile_mean(lost), 1)} dB."
+            f" From {few} to {many} entities FLAM itself loses {estimate_text(interquartile_mean(lost), 1)} dB."
         )
     return [*lines, ""]
 
@@ -288,15 +259,12 @@ def _ablations(out: Path, cells: list[Json]) -> list[str]:
         measures["FVD"] = (lambda c: c["fvd"]), 1
     lines = ["## FLAM with one thing changed", "", *_header(["variant", *measures])]
     for model in models:
-        row = [
-            _text(interquartile_mean(_values(cells, of, model=model)), digits)
-            for of, digits in measures.values()
-        ]
+        row = [estimate_text(over_seeds(cells, of, model=model), digits) for of, digits in measures.values()]
         lines.append(_row([model, *row]))
     lines += ["", left_out(lpips, fvd)]
     figure, axes = plt.subplots(1, 3, figsize=(13, 0.35 * len(models) + 1.2), sharey=True)
     for axis, name in zip(axes, ("PSNR 15, dB", "disentanglement", "valid after 10"), strict=True):
-        found = np.array([interquartile_mean(_values(cells, measures[name][0], model=m)) for m in models])
+        found = np.array([over_seeds(cells, measures[name][0], model=m) for m in models])
         error = np.maximum([found[:, 0] - found[:, 1], found[:, 2] - found[:, 0]], 0)
         colors = ["tab:blue" if model == "flam" else "silver" for model in models]
         axis.barh(range(len(models)), found[:, 0], xerr=error, color=colors, capsize=2)
@@ -317,11 +285,8 @@ def _labels(out: Path, cells: list[Json]) -> list[str]:
     lines += _header(["learned", *(f"{budget} labels" for budget in budgets)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
     for (model, name), color in zip(names.items(), ("tab:gray", "tab:orange", "tab:blue"), strict=True):
-        found = [
-            interquartile_mean(_values(cells, lambda c: c["success"], model=model, labels=budget))
-            for budget in budgets
-        ]
-        lines.append(_row([name, *(_text(estimate, 2) for estimate in found)]))
+        found = [over_seeds(cells, lambda c: c["success"], model=model, labels=budget) for budget in budgets]
+        lines.append(_row([name, *(estimate_text(estimate, 2) for estimate in found)]))
         _curve(left, budgets, found, name, color)
     left.set_xscale("log")
     left.set_xlabel("labelled transitions")
@@ -334,7 +299,7 @@ def _labels(out: Path, cells: list[Json]) -> list[str]:
         found = [interquartile_mean([curve[i]["success"] for curve in curves]) for i in range(len(steps))]
         lines += ["", "## PPO from pixels on the real task, for reference", ""]
         lines += _header(["", *(f"{count} steps" for count in steps)])
-        lines.append(_row(["success", *(_text(estimate, 2) for estimate in found)]))
+        lines.append(_row(["success", *(estimate_text(estimate, 2) for estimate in found)]))
         _curve(right, steps, found, "PPO on the real task", "black")
         right.set_xscale("log")
         right.set_xlabel("environment steps, each with its reward")
@@ -355,11 +320,6 @@ def _save(figure: Figure, out: Path, name: str) -> list[str]:
             figure.savefig(scratch, format=kind, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return [f"![{name}]({name}.png)", ""]
-
-
-def _values(cells: list[Json], of: Callable[[Json], float | None], **where: object) -> list[float]:
-    chosen = (cell for cell in cells if all(cell[key] == value for key, value in where.items()))
-    return [value for value in map(of, chosen) if value is not None]
 
 
 def _in_order(cells: list[Json], key: str) -> list[str]:
@@ -385,15 +345,6 @@ def _at_horizon(measure: str, horizon: str) -> Callable[[Json], float | None]:
 
 def _steps(horizon: str) -> str:
     return "1 step" if horizon == "1" else f"{horizon} steps"
-
-
-def _text(estimate: Estimate, digits: int) -> str:
-    middle, low, high = estimate
-    if math.isnan(middle):
-        return "-"
-    if low == high:
-        return f"{middle:.{digits}f}"
-    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _header(names: list[str]) -> list[str]:
