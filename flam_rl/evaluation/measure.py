@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,13 @@ def measure_world(
         task: the real one, without wrappers; asked for its tiles if it has them.
         probe_iterations: boosting rounds of the probes.
     """
-    results: Json = {"seed": seed, "frames": video.frames}
+    ambiguous = float(world.tokenizer.ambiguous)
+    results: Json = {
+        "seed": seed,
+        "frames": video.frames,
+        "codes": len(world.tokenizer.codebook),
+        "ambiguous_patches": None if math.isnan(ambiguous) else ambiguous,
+    }
     results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
     results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
     if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
