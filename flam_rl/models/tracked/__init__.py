@@ -1,0 +1,7 @@
+"""FLAM on things that move continuously: tokens, factors and context of tracked layers, one idea a module."""
+
+from .context import ContextConfig, find_context
+from .tracker import Tracker, TrackerConfig, TrackerState
+from .tracks import Tracks, track
+
+__all__ = ["ContextConfig", "Tracker", "TrackerConfig", "TrackerState", "Tracks", "find_context", "track"]

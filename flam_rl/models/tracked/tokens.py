@@ -1,0 +1,74 @@
+"""The tokens of a frame: connected pieces of what nothing drawn explains, each a candidate for a factor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+ALL_SIDES = np.ones((3, 3), bool)
+
+
+class Token(NamedTuple):
+    """A candidate.
+
+    Attributes:
+        mask: bool `(H, W)`, its pixels.
+        place: centre of its box, (x, y) in pixels.
+        size: width and height of its box in pixels.
+        area: how many pixels it has.
+    """
+
+    mask: np.ndarray
+    place: tuple[float, float]
+    size: tuple[int, int]
+    area: int
+
+
+def differs(residual_B3HW: Float[Tensor, "*B 3 H W"], threshold: float) -> Bool[Tensor, "*B H W"]:
+    """Where a channel is off by more than `threshold`, of colours in 0..1."""
+    return residual_B3HW.abs().amax(-3) > threshold
+
+
+def find_tokens(unexplained: np.ndarray, area: int, join: int = 1) -> list[Token]:
+    """The pieces of bool `(H, W)` of at least `area` pixels, largest first.
+
+    Args:
+        join: pieces with so many pixels or fewer between them on either side are one.
+    """
+    if unexplained.sum() < area:
+        return []
+    wide = ndimage.binary_dilation(unexplained, ALL_SIDES, iterations=join) if join else unexplained
+    labels, _ = ndimage.label(wide, ALL_SIDES)
+    labels[~unexplained] = 0
+    tokens = []
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None:
+            continue
+        piece = labels[box] == label
+        if (count := int(piece.sum())) < area or min(piece.shape) < 2:
+            continue
+        mask = np.zeros_like(unexplained)
+        mask[box] = piece
+        (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
+        centre = ((left + right) / 2, (top + bottom) / 2)
+        tokens.append(Token(mask, centre, (right - left, bottom - top), count))
+    return sorted(tokens, key=lambda token: -token.area)
+
+
+def sizes_of_movers(
+    frames_T3HW: Float[Tensor, "T 3 H W"], context_3HW: Float[Tensor, "3 H W"], threshold: float, every: int = 4
+) -> np.ndarray:
+    """The longer sides, in pixels, of all tokens of every so many frames over the context alone, any area."""
+    unexplained = differs(frames_T3HW[::every] - context_3HW, threshold).cpu().numpy()
+    return np.array([max(token.size) for mask in unexplained for token in find_tokens(mask, 1)], float)
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """A token's mask without holes, and a pixel wider for its soft edge."""
+    return ndimage.binary_dilation(ndimage.binary_fill_holes(mask), ALL_SIDES)
+
+

@@ -1,0 +1,113 @@
+"""The tracks of an episode: each entity's factor over time, and what they draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .context import ContextConfig, find_context
+from .sprites import masks
+from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What a tracker found in an episode; row k holds the same entity as long as `identity` says so.
+
+    Attributes:
+        presence: bool `(T, K)`. identity: int `(T, K)`, -1 where the row is empty.
+        place: `(T, K, 2)`, centre (x, y) in pixels. velocity: pixels a frame. size: width and height in pixels.
+        box: `(T, K, 4)`, x0 y0 x1 y1 in pixels. depth: `(T, K)`, those of less are nearer.
+        look: `(T, K, 4, P, P)`, red, green, blue times alpha, and alpha, as they were drawn.
+        anchor: `(T, K, 2)`, centre of the patch that holds the look.
+        context: `(T or 1, 3, H, W)`, colours in 0..1.
+    """
+
+    presence: Bool[Tensor, "T K"]
+    identity: Int[Tensor, "T K"]
+    place: Float[Tensor, "T K 2"]
+    velocity: Float[Tensor, "T K 2"]
+    size: Float[Tensor, "T K 2"]
+    depth: Float[Tensor, "T K"]
+    look: Float[Tensor, "T K 4 P P"]
+    anchor: Float[Tensor, "T K 2"]
+    context: Float[Tensor, "C 3 H W"]
+
+    @property
+    def box(self) -> Float[Tensor, "T K 4"]:
+        """Boxes in pixels."""
+        return torch.cat([self.place - self.size / 2, self.place + self.size / 2], -1)
+
+    def draw(self, chunk: int = 16) -> tuple[Float[Tensor, "T 3 H W"], Float[Tensor, "T K H W"]]:
+        """The frames as context and factors draw them, in 0..1, and each factor's share of each pixel."""
+        frames, shares = [], []
+        context = self.context.expand(len(self.presence), -1, -1, -1)
+        for at in torch.arange(len(self.presence)).split(chunk):
+            layers, scene = scene_of(
+                self.look[at], self.anchor[at], self.depth[at], self.presence[at], context[at]
+            )
+            frames.append(scene.frame_B3HW)
+            shares.append(masks(layers.drawn_BK4HW, scene.seen_BKHW))
+        return torch.cat(frames), torch.cat(shares)
+
+
+def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[Tensor, "T 3 H W"]:
+    """uint8 `(T, H, W, 3)` frames as colours in 0..1."""
+    return torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
+
+
+def track(
+    frames: np.ndarray,
+    config: TrackerConfig = TrackerConfig(),
+    context: ContextConfig = ContextConfig(),
+    past: int | None = None,
+    shortest: int = 3,
+    device: torch.device | str = "cpu",
+) -> Tracks:
+    """The tracks of an episode, by one causal step a frame.
+
+    Args:
+        frames: uint8 `(T, H, W, 3)`.
+        past: know the context from the first so many frames only, as prediction must; from all by default.
+        shortest: tracks of fewer frames are left out.
+
+    Raises:
+        ValueError: fewer than 2 frames, or frames of another form.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
+        raise ValueError(f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}")
+    colors = as_colors(frames, device)
+    ground = find_context(colors[:past], context, config.threshold)
+    tracker = Tracker(config)
+    state = tracker.start(1, device)
+    states = []
+    for color in colors:
+        state = tracker.step(state, color[None], ground[None])
+        states.append(state)
+    return tracks_of(states, ground[None], shortest)
+
+
+def tracks_of(states: list[TrackerState], context: Float[Tensor, "C 3 H W"], shortest: int = 1) -> Tracks:
+    """The tracks of the first episode of a batch, from the states after each of its frames."""
+    rows = max(1, max(int(s.alive[0].sum(0)) and int(s.alive[0].nonzero()[-1]) + 1 for s in states))
+    presence = torch.stack([s.presence[0, :rows] for s in states])
+    identity = torch.stack([torch.where(s.alive, s.identity, -1)[0, :rows] for s in states])
+    length = torch.bincount(identity[presence].flatten(), minlength=int(states[-1].born[0]) + 1)
+    presence &= torch.where(identity >= 0, length[identity], 0) >= shortest
+    extents = [s.extent for s in states]
+    anchor = torch.stack([s.place[0, :rows] for s in states])
+    return Tracks(
+        presence=presence,
+        identity=identity,
+        place=anchor + torch.stack([e.offset_BK2[0, :rows] for e in extents]),
+        velocity=torch.stack([s.velocity[0, :rows] for s in states]),
+        size=torch.stack([e.size_BK2[0, :rows] for e in extents]),
+        depth=torch.stack([s.depth[0, :rows] for s in states]),
+        look=torch.stack([s.look[0, :rows] for s in states]),
+        anchor=anchor,
+        context=context,
+    )
