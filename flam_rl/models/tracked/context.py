@@ -1,4 +1,4 @@
-"""The context: what no factor moves, found from the frames of an episode by expectation and maximisation."""
+"""The context: what no factor moves, found from the frames of an episode."""
 
 from __future__ import annotations
 
@@ -9,48 +9,58 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from .tokens import differs
-
 
 @dataclass(frozen=True)
 class ContextConfig:
     rounds: int = 2
-    """How often what moves is masked and the context taken again."""
-    frames: int = 96
+    """How often what the tracks cover is masked and the context taken again, at most."""
+    moved: float = 1.5
+    """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""
+    frames: int = 48
     """Frames of an episode that it is taken from, evenly spread."""
-    apart: int = 8
-    """A pixel that looked the same so many frames before or after does not move."""
+    alike: float = 0.06
+    """A pixel looks the same in two frames if no channel is off by more; colours are in 0..1."""
+    around: int = 11
+    """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
+    restless: float = 0.2
+    """What a sighting counts, of 1, where something changes around it."""
 
 
 def find_context(
-    frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig = ContextConfig(), threshold: float = 0.1
+    frames_T3HW: Float[Tensor, "T 3 H W"],
+    valid_THW: Bool[Tensor, "T H W"] | None = None,
+    config: ContextConfig = ContextConfig(),
 ) -> Float[Tensor, "3 H W"]:
-    """The context of an episode: the median over time of what is no entity. Give past frames only to know only the past.
+    """The context of an episode: for each pixel the colour seen most often while all around it was still.
 
-    What differs from the median and changes is masked, and the median taken again, so that what stands over a place
-    for less than about two thirds of the time leaves no ghost.
+    A slow entity may cover a place for most of the time, but its edges move; what lies under it is seen when it is away.
+    Give past frames only to know only the past.
+
+    Args:
+        valid_THW: where no entity is; a pixel that is never valid is taken from all frames.
     """
     every = max(1, -(-len(frames_T3HW) // config.frames))
-    some = frames_T3HW[::every]
-    context = masked_median(some, torch.ones_like(some[:, 0], dtype=torch.bool))
-    apart = max(1, config.apart // every)
-    changes = torch.zeros_like(some[:, 0], dtype=torch.bool)
-    if len(some) > apart:
-        apart_TT = differs(some[apart:] - some[:-apart], threshold)
-        changes[apart:] = apart_TT
-        changes[:-apart] |= apart_TT
-    for _ in range(config.rounds):
-        moving = differs(some - context, threshold) & changes
-        wide = max_pool2d(moving[:, None].float(), 3, 1, 1)[:, 0] > 0
-        context = masked_median(some, ~wide)
+    frames = frames_T3HW[::every]
+    valid = torch.ones_like(frames[:, 0], dtype=torch.bool) if valid_THW is None else valid_THW[::every]
+    context = frames[len(frames) // 2].clone()
+    changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
+    context[:, ~changes] = frames[..., ~changes].mean(0)
+    weight = torch.where(_still(frames_T3HW, config)[::every], 1.0, config.restless)[:, changes]
+    colors, valid = frames[..., changes], valid[:, changes]
+    weight = weight * (valid | ~valid.any(0))
+    best, score = colors[0], torch.zeros_like(colors[0, 0])
+    for candidate in colors:
+        same = (colors - candidate).abs().amax(1) <= config.alike
+        total = (same * weight).sum(0)
+        best, score = torch.where(total > score, candidate, best), torch.maximum(total, score)
+    same = (weight * ((colors - best).abs().amax(1) <= config.alike))[:, None]
+    context[:, changes] = (colors * same).sum(0) / same.sum(0).clamp_min(1e-6)
     return context
 
 
-def masked_median(
-    frames_T3HW: Float[Tensor, "T 3 H W"], valid_THW: Bool[Tensor, "T H W"]
-) -> Float[Tensor, "3 H W"]:
-    """The lower median over time of the valid pixels; of all where a pixel is never valid."""
-    valid = valid_THW | ~valid_THW.any(0)
-    ranked = frames_T3HW.masked_fill(~valid[:, None], torch.inf).sort(0).values
-    middle = ((valid.sum(0) - 1) // 2).expand_as(ranked[0])
-    return ranked.gather(0, middle[None])[0]
+def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool[Tensor, "T H W"]:
+    """Where nothing around a pixel changes, neither from the frame before nor to the next."""
+    changes = (frames_T3HW[1:] - frames_T3HW[:-1]).abs().amax(1, keepdim=True) > config.alike
+    changes = max_pool2d(changes.float(), config.around, 1, config.around // 2)[:, 0] > 0
+    first = torch.zeros_like(changes[:1])
+    return ~(torch.cat([first, changes]) | torch.cat([changes, first]))

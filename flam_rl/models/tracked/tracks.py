@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from .context import ContextConfig, find_context
 from .sprites import masks
+from .tokens import differs
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
 
 
@@ -81,14 +83,42 @@ def track(
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
         raise ValueError(f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}")
     colors = as_colors(frames, device)
-    ground = find_context(colors[:past], context, config.threshold)
+    ground = find_context(colors[:past], config=context)
+    for _ in range(context.rounds):
+        tracks = follow(colors[:past], ground, config, shortest)
+        clearer = find_context(colors[:past], ~moving_masks(tracks, context.moved), context)
+        clearer_than_before = differs(clearer - ground, config.threshold).sum() >= config.area
+        ground = torch.where(clearer_than_before, clearer, ground)
+        if not clearer_than_before:
+            break
+    else:
+        return follow(colors, ground, config, shortest)
+    return tracks if past is None else follow(colors, ground, config, shortest)
+
+
+def follow(
+    colors: Float[Tensor, "T 3 H W"], context: Float[Tensor, "3 H W"], config: TrackerConfig, shortest: int
+) -> Tracks:
+    """The tracks over a known context."""
     tracker = Tracker(config)
-    state = tracker.start(1, device)
+    state = tracker.start(1, colors.device)
     states = []
     for color in colors:
-        state = tracker.step(state, color[None], ground[None])
+        state = tracker.step(state, color[None], context[None])
         states.append(state)
-    return tracks_of(states, ground[None], shortest)
+    return tracks_of(states, context[None], shortest)
+
+
+def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
+    """Where a track is, and a pixel around, that has been at places more than `moved` pixels apart."""
+    far = torch.zeros_like(tracks.presence)
+    for number in tracks.identity[tracks.presence].unique():
+        where = tracks.presence & (tracks.identity == number)
+        places = tracks.place[where]
+        far |= where & ((places.amax(0) - places.amin(0)).amax() > moved)
+    _, shares = tracks.draw()
+    solid = (shares * far[:, :, None, None]).amax(1, keepdim=True) > 0.2
+    return max_pool2d(solid.float(), 3, 1, 1)[:, 0] > 0
 
 
 def tracks_of(states: list[TrackerState], context: Float[Tensor, "C 3 H W"], shortest: int = 1) -> Tracks:
