@@ -118,15 +118,26 @@ def try_orders(
     return place, depth
 
 
+def gains(
+    layers: Layers, scene: Scene, frame: Float[Tensor, "B 3 H W"], config: FitConfig
+) -> Float[Tensor, "B K H W"]:
+    """How much capped squared error each sprite takes away from each pixel."""
+    residual = (frame - scene.frame_B3HW)[:, None]
+    return (capped(residual + _parts(layers, scene), config) - capped(residual, config)).sum(2)
+
+
 def evidence(
     layers: Layers, scene: Scene, frame: Float[Tensor, "B 3 H W"], config: FitConfig
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
     """How much capped squared error each sprite takes away, and how much it would if it were exactly right."""
+    hoped = capped(_parts(layers, scene), config).sum((2, 3, 4))
+    return gains(layers, scene, frame, config).sum((2, 3)), hoped
+
+
+def _parts(layers: Layers, scene: Scene) -> Tensor:
+    """What each sprite adds to the frame."""
     drawn = layers.drawn_BK4HW
-    part = (drawn[:, :, :3] - drawn[:, :, 3:] * scene.behind_BK3HW) * scene.seen_BKHW[:, :, None]
-    residual = (frame - scene.frame_B3HW)[:, None]
-    gain = (capped(residual + part, config) - capped(residual, config)).sum((2, 3, 4))
-    return gain, capped(part, config).sum((2, 3, 4))
+    return (drawn[:, :, :3] - drawn[:, :, 3:] * scene.behind_BK3HW) * scene.seen_BKHW[:, :, None]
 
 
 def look_around(

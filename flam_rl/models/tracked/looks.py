@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -23,11 +25,15 @@ class LookConfig:
     """What differs by less from the context is none of the factor; colours are in 0..1."""
     solid: float = 0.12
     """What differs by more is of it wholly."""
+    wrong: float = 0.02
+    """An entry that adds so much capped squared error to a frame is soon forgotten: another thing has left the look."""
+    often: tuple[float, float] = (0.3, 0.7)
+    """An entry that stands out in fewer frames than the first share is empty, in more than the second it is solid."""
     prior: float = 0.03
     """How much variance of the context is needed before it decides on alpha."""
 
 
-# Means over the track of b (3), d (3), b.b, b.d and d.d, one map each, and how many frames each entry has been seen in.
+# Means over the track of b (3), d (3), b.b, b.d and how far d stands out, and in how many frames each entry has been seen.
 STATISTICS = 10
 
 
@@ -36,10 +42,11 @@ def first(
     behind_3PP: Float[Tensor, "3 P P"],
     mask_PP: Bool[Tensor, "P P"],
     inside_PP: Bool[Tensor, "P P"],
+    config: LookConfig,
 ) -> Float[Tensor, "10 P P"]:
     """Statistics of a factor that is born from a token, whose crop these are. `inside`: pixels that are in the frame."""
     d = residual_3PP * mask_PP
-    products = [behind_3PP.square().sum(0), (behind_3PP * d).sum(0), d.square().sum(0)]
+    products = [behind_3PP.square().sum(0), (behind_3PP * d).sum(0), _stands_out(d, config)]
     return torch.cat([behind_3PP, d, torch.stack([*products, inside_PP.to(d.dtype)])])
 
 
@@ -49,6 +56,7 @@ def learn(
     behind: Float[Tensor, "*B 3 P P"],
     residual: Float[Tensor, "*B 3 P P"],
     weight: Float[Tensor, "*B P P"],
+    gain: Float[Tensor, "*B P P"],
     config: LookConfig,
 ) -> Float[Tensor, "*B 10 P P"]:
     """Statistics with one more frame.
@@ -59,12 +67,14 @@ def learn(
         residual: frame minus drawing, lifted into the patch. As the mean is over what was drawn plus what was missing, not
             over crops, it does not blur with sub-pixel places: it is the look that draws best.
         weight: in 0..1, how far the frame shows each entry.
+        gain: capped squared error that drawing each entry took from the frame.
     """
     d = look[..., :3, :, :] - look[..., 3:, :, :] * behind + residual
-    products = [behind.square().sum(-3), (behind * d).sum(-3), d.square().sum(-3)]
+    products = [behind.square().sum(-3), (behind * d).sum(-3), _stands_out(d, config)]
     now = torch.cat([behind, d, torch.stack(products, -3)], -3)
     seen = statistics[..., -1, :, :] + weight
-    rate = (weight / seen.clamp(1e-6, config.memory))[..., None, :, :]
+    rate = weight / seen.clamp(1e-6, config.memory)
+    rate = torch.where(gain < -config.wrong, rate.maximum(weight / 2), rate)[..., None, :, :]
     means = statistics[..., :-1, :, :]
     return torch.cat([means + rate * (now - means), seen[..., None, :, :]], -3)
 
@@ -72,9 +82,9 @@ def learn(
 def look_of(statistics: Float[Tensor, "*B 10 P P"], config: LookConfig) -> Float[Tensor, "*B 4 P P"]:
     """The look that statistics tell."""
     b, d = statistics[..., :3, :, :], statistics[..., 3:6, :, :]
-    bb, bd, dd, seen = statistics[..., 6:, :, :].unbind(-3)
-    stands_out = dd.clamp_min(0).sqrt()
-    guess = ((stands_out - config.noise) / (config.solid - config.noise)).clamp(0, 1) * (seen > 0)
+    bb, bd, out, seen = statistics[..., 6:, :, :].unbind(-3)
+    seldom, often = config.often
+    guess = ((out - seldom) / (often - seldom)).clamp(0, 1) * (seen > 0)
     variance = (bb - b.square().sum(-3)).clamp_min(0)
     covariance = bd - (b * d).sum(-3)
     prior = config.prior / seen.clamp(1, config.memory)
@@ -86,3 +96,26 @@ def look_of(statistics: Float[Tensor, "*B 10 P P"], config: LookConfig) -> Float
 def reach(alpha: Float[Tensor, "B K P P"], pixels: int = 2) -> Float[Tensor, "B K P P"]:
     """Where a look may grow: 1 within so many pixels of its solid part, else 0."""
     return (max_pool2d(alpha, 2 * pixels + 1, 1, pixels) > 0.3).to(alpha.dtype)
+
+
+def _stands_out(d: Float[Tensor, "*B 3 P P"], config: LookConfig) -> Float[Tensor, "*B P P"]:
+    off = d.abs().amax(-3)
+    return ((off - config.noise) / (config.solid - config.noise)).clamp(0, 1)
+
+
+def smaller_pieces(
+    alpha: Float[Tensor, "B K P P"], present: Bool[Tensor, "B K"], solid: float = 0.3
+) -> Bool[Tensor, "B K P P"] | None:
+    """What of the looks of those present hangs together with a smaller piece than the largest; None if every look is one piece.
+
+    A factor is one thing: two that were born as one come apart here, and the smaller is discovered anew.
+    """
+    maps = (alpha > solid).cpu().numpy()
+    rest = np.zeros_like(maps)
+    for b, k in present.nonzero().tolist():
+        labels, count = ndimage.label(maps[b, k])
+        if count > 1:
+            areas = np.bincount(labels.flat)
+            areas[0] = 0
+            rest[b, k] = ndimage.binary_dilation((labels > 0) & (labels != areas.argmax())) & (labels != areas.argmax())
+    return torch.as_tensor(rest, device=alpha.device) if rest.any() else None

@@ -33,7 +33,7 @@ def differs(residual_B3HW: Float[Tensor, "*B 3 H W"], threshold: float) -> Bool[
     return residual_B3HW.abs().amax(-3) > threshold
 
 
-def find_tokens(unexplained: np.ndarray, area: int, join: int = 1) -> list[Token]:
+def find_tokens(unexplained: np.ndarray, area: int, join: int = 0) -> list[Token]:
     """The pieces of bool `(H, W)` of at least `area` pixels, largest first.
 
     Args:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .fitting import FitConfig, capped, evidence, fit, look_around, try_orders
-from .looks import STATISTICS, LookConfig, first, learn, look_of, reach
+from .fitting import FitConfig, evidence, fit, gains, look_around, try_orders
+from .looks import STATISTICS, LookConfig, first, learn, look_of, reach, smaller_pieces
 from .sprites import Extent, Layers, Scene, blend, cut, draw, extent, lift, masks
 from .tokens import differs, filled, find_tokens
 
@@ -120,11 +120,13 @@ class Tracker:
             now = replace(state, **{f.name: getattr(state, f.name)[:, :n] for f in fields(state) if f.name != "born"})
             self._follow(now, frame_B3HW, context_B3HW, moved_B2)
         self._discover(state, frame_B3HW, context_B3HW)
+        self._learn(state, frame_B3HW, context_B3HW)
+        self._bury(state, (frame_B3HW.shape[-2], frame_B3HW.shape[-1]))
         return state
 
     def _follow(self, now: TrackerState, frame: Tensor, context: Tensor, moved: Tensor | None) -> None:
         """Propagate, correct, look around, learn looks; writes into `now`."""
-        config, size = self.config, (frame.shape[-2], frame.shape[-1])
+        config = self.config
         before = now.presence
         last = now.place.clone()
         now.place.add_(now.velocity if moved is None else now.velocity + moved[:, None])
@@ -151,12 +153,15 @@ class Tracker:
             torch.where((found & before)[..., None], kept * now.velocity + (1 - kept) * moved_by, now.velocity)
         )
         now.unseen.copy_(torch.where(found, 0, now.unseen + 1))
-        self._learn(now, found, frame, context)
-        where, span = now.extent
-        centre = now.place + where
+
+    def _bury(self, state: TrackerState, size: tuple[int, int]) -> None:
+        """Empties the rows of factors that were not seen for too long, or left the frame; writes into `state`."""
+        where, span = state.extent
+        centre = state.place + where
         limits = torch.tensor([size[1], size[0]], device=centre.device)
         gone = ((centre < -span / 2) | (centre > limits + span / 2)).any(-1)
-        now.alive.logical_and_((now.unseen <= config.patience) & ~(gone & (now.unseen > 0)))
+        lost = state.unseen > 0
+        state.alive.logical_and_((state.unseen <= self.config.patience) & ~(gone & lost))
 
     def _believed(
         self, look: Tensor, place: Tensor, depth: Tensor, present: Tensor, frame: Tensor, context: Tensor
@@ -165,20 +170,31 @@ class Tracker:
         gain, hoped = evidence(layers, scene, frame, self.config.fit)
         return (gain > self.config.belief * hoped) & (hoped > self.config.fit.least)
 
-    def _learn(self, now: TrackerState, found: Tensor, frame: Tensor, context: Tensor) -> None:
-        patch = self.config.patch
-        layers, scene = scene_of(now.look, now.place, now.depth, found, context)
+    def _learn(self, state: TrackerState, frame: Tensor, context: Tensor) -> None:
+        """Looks of what is seen, after all that is new has a factor of its own; writes into `state`."""
+        config, n = self.config, _rows_in_use(state.alive)
+        if not n:
+            return
+        look, place, found = state.look[:, :n], state.place[:, :n], state.presence[:, :n]
+        layers, scene = scene_of(look, place, state.depth[:, :n], found, context)
         alpha = layers.drawn_BK4HW[:, :, 3]
         others = (alpha.sum(1, keepdim=True) - alpha).clamp(0, 1)
         shown = (scene.seen_BKHW * (1 - others))[:, :, None]
         residual = (frame - scene.frame_B3HW)[:, None]
-        parts = torch.cat([shown, shown * residual, shown * scene.behind_BK3HW], 2)
-        lifted = lift(parts, now.place, patch)
+        gain = gains(layers, scene, frame, config.fit)[:, :, None]
+        parts = torch.cat([shown, shown * residual, shown * scene.behind_BK3HW, shown * gain], 2)
+        lifted = lift(parts, place, config.patch)
         whole = lifted[:, :, 0]
-        weight = torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(now.look[:, :, 3]) * found[..., None, None]
-        missing, behind = (lifted[:, :, 1:] / whole.clamp_min(1e-3)[:, :, None]).split(3, 2)
-        now.statistics.copy_(learn(now.statistics, now.look, behind, missing, weight, self.config.look))
-        now.look.copy_(look_of(now.statistics, self.config.look))
+        weight = torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(look[:, :, 3]) * found[..., None, None]
+        missing, behind, right = (lifted[:, :, 1:] / whole.clamp_min(1e-3)[:, :, None]).split((3, 3, 1), 2)
+        state.statistics[:, :n] = learn(
+            state.statistics[:, :n], look, behind, missing, weight, right[:, :, 0], config.look
+        )
+        state.look[:, :n] = look_of(state.statistics[:, :n], config.look)
+        if (rest := smaller_pieces(state.look[:, :n, 3], found)) is not None:
+            state.statistics[:, :n, 3:6].masked_fill_(rest[:, :, None], 0)
+            state.statistics[:, :n, 7:9].masked_fill_(rest[:, :, None], 0)
+            state.look[:, :n].masked_fill_(rest[:, :, None], 0)
 
     def _discover(self, state: TrackerState, frame: Tensor, context: Tensor) -> None:
         """New factors from tokens that nothing drawn explains; writes into `state`."""
@@ -204,7 +220,7 @@ class Tracker:
         solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]
         image = torch.cat([residual, behind, solid, torch.ones_like(solid)])
         crop = cut(image[None], corner, self.config.patch)[0]
-        state.statistics[b, row] = first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0)
+        state.statistics[b, row] = first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0, self.config.look)
         state.look[b, row] = look_of(state.statistics[b, row], self.config.look)
         state.place[b, row] = corner[0] + half
         state.velocity[b, row] = 0
