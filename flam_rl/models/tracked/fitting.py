@@ -18,9 +18,9 @@ class FitConfig:
     """Gauss-Newton steps at most."""
     enough: float = 0.02
     """Stop when no place moves by more pixels."""
-    cap: float = 0.2
+    cap: float = 0.3
     """An error of a colour (0..1) counts no more than this: what a sprite cannot explain does not pull at it."""
-    pull: float = 0.2
+    pull: float = 0.02
     """Weight of the predicted place, squared colour for a squared pixel."""
     stride: float = 2.0
     """A Gauss-Newton step moves no place further, in pixels."""

@@ -25,7 +25,7 @@ class LookConfig:
     """What differs by less from the context is none of the factor; colours are in 0..1."""
     solid: float = 0.12
     """What differs by more is of it wholly."""
-    wrong: float = 0.02
+    wrong: float = 0.05
     """An entry that adds so much capped squared error to a frame is soon forgotten: another thing has left the look."""
     often: tuple[float, float] = (0.3, 0.7)
     """An entry that stands out in fewer frames than the first share is empty, in more than the second it is solid."""
