@@ -193,6 +193,40 @@ class Rollout:
     terminations_BT: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Entities:
+    """The entities of a clip, as a model finds them or as they truly are; one k is one identity for the whole clip.
+
+    Attributes:
+        presence: bool `(T, K)`.
+        box: float `(T, K, 4)`, x0 y0 x1 y1 in pixels of the frames, x1 and y1 exclusive, NaN where absent.
+        mask: float `(T, K, H, W)` in 0..1, the share of a pixel that shows an entity; None where it is not known.
+    """
+
+    presence: np.ndarray
+    box: np.ndarray
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: shapes or types are others, or boxes do not tell presence: NaN where an entity is there, a box
+                where it is not, or a box without a pixel.
+        """
+        shape = self.presence.shape
+        if len(shape) != 2 or self.presence.dtype != "bool" or self.box.shape != (*shape, 4):
+            raise ValueError(
+                f"entities need presence bool (T, K) and box (T, K, 4); given {self.presence.dtype} {shape} and {self.box.shape}"
+            )
+        if self.mask is not None and (self.mask.ndim != 4 or self.mask.shape[:2] != shape):
+            raise ValueError(f"masks of entities (T, K) = {shape} are (T, K, H, W); given {self.mask.shape}")
+        there, absent = self.box[self.presence], self.box[~self.presence]
+        if not (there[:, 2:] > there[:, :2]).all() or (absent == absent).any():
+            raise ValueError(
+                "a box is x0 y0 x1 y1 with x0 < x1 and y0 < y1 where its entity is present, and NaN where it is absent"
+            )
+
+
 class Tiles(NamedTuple):
     """Every tile that a grid task's renderer draws.
 

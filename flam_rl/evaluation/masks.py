@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from ..models.world import World
 from ..types import Video
+from .segmentation import foreground_ari, mask_iou
 
 
 @torch.inference_mode()
@@ -19,10 +18,7 @@ def evaluate_masks(
 ) -> dict[str, float]:
     """Foreground ARI and mask IoU of factorized frames, where an entity stands on one token.
 
-    `foreground_ari`: adjusted Rand index of which factor draws most of a token, over the tokens that show
-    entities (Greff et al. 2019), all frames at once, so that a factor has to keep its entity. `mask_iou`: tokens
-    that a factor draws more than half of against those of an entity, mean over entities, factors matched to
-    entities once for all frames.
+    `foreground_ari` and `mask_iou` as in segmentation.py, of tokens in place of pixels, all episodes as one clip.
 
     Args:
         entities: of each episode, `position` int `(T, entities, 2)`: column and row of tokens.
@@ -37,16 +33,6 @@ def evaluate_masks(
         if sum(map(len, places)) >= most:
             break
     mask, place = torch.cat(masks).cpu().numpy(), np.concatenate(places)
-    background = 1 - mask.sum(1, keepdims=True)
-    label = np.concatenate([mask, background], 1).argmax(1)
-    shown = np.take_along_axis(label, place, 1)
-    whose = np.arange(place.shape[1])
-    ari = adjusted_rand_score(np.tile(whose, len(shown)), shown.ravel())
     true = np.zeros((len(mask), place.shape[1], mask.shape[2]), bool)
     np.put_along_axis(true, place[..., None], True, 2)
-    drawn = (mask > 0.5).astype(np.float64)
-    both = np.einsum("bkn,ben->ke", drawn, true.astype(np.float64))
-    either = drawn.sum((0, 2))[:, None] + true.sum((0, 2))[None] - both
-    iou = both / np.maximum(either, 1)
-    matched = iou[linear_sum_assignment(-iou)].sum() / place.shape[1]
-    return {"foreground_ari": float(ari), "mask_iou": float(matched)}
+    return {"foreground_ari": foreground_ari(true, mask), "mask_iou": float(mask_iou(true, mask).mean())}

@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Rollout
+from ..types import Entities, Rollout
 from .aggregator import Aggregated
 from .baselines.oracle import with_actions
 from .baselines.rival import Rival
+from .entities import entities_of_tokens
 from .flam import FLAM
 from .heads import FrozenEvents, Labels
 from .imagination import Imagination, SceneImagination
@@ -150,6 +151,29 @@ class World(nn.Module):
     def draw(self, factors_BKS: torch.Tensor) -> torch.Tensor:
         """Frames uint8 `(B, H, W, 3)` of factors: the most likely code at each token."""
         return self.paint(self.aggregate(factors_BKS).log_probs_BNV.argmax(-1))
+
+    @torch.inference_mode()
+    def entities(self, frames: np.ndarray, masks: bool = False) -> Entities:
+        """What factors draw in the frames of a clip, uint8 `(T, H, W, 3)`: entity k is factor k.
+
+        Args:
+            masks: whether to give the share of each pixel too that each factor draws.
+
+        Raises:
+            ValueError: the frames are no such array or of another size than the world's; or the model has one factor for
+                the whole scene, or must be told true actions.
+        """
+        size = self.tokenizer.frame_size
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
+            raise ValueError(
+                f"this world sees frames uint8 (T, {size[0]}, {size[1]}, 3); given {frames.dtype} {frames.shape}"
+            )
+        if self.factors == 1:
+            raise ValueError(
+                f"{type(self.model).__name__} draws the scene as one factor: it tells no entities apart"
+            )
+        drawn = self.aggregate(self.factorize(self.encode_episode(frames)[None])[0])
+        return entities_of_tokens(drawn.masks_BKN, self.tokenizer.grid, self.tokenizer.config.patch, masks)
 
     def imagine(
         self,
