@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+
+from .tokens import filled, find_tokens
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class ContextConfig:
     """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
     restless: float = 0.2
     """What a sighting counts, of 1, where something changes around it."""
+    ghost: float = 1.3
+    """A difference is the context's fault if its outline is so many times as strong an edge there as in the frame."""
 
 
 def find_context(
@@ -64,3 +69,39 @@ def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool
     changes = max_pool2d(changes.float(), config.around, 1, config.around // 2)[:, 0] > 0
     first = torch.zeros_like(changes[:1])
     return ~(torch.cat([first, changes]) | torch.cat([changes, first]))
+
+
+def without_ghosts(
+    frames_T3HW: Float[Tensor, "T 3 H W"],
+    context_3HW: Float[Tensor, "3 H W"],
+    config: ContextConfig = ContextConfig(),
+    threshold: float = 0.1,
+    area: int = 8,
+) -> Float[Tensor, "3 H W"]:
+    """The context with what only stood still for long taken out: a piece whose outline is in the context, not in the frame.
+
+    Where frame and context differ, the outline of the difference is an edge of the frame if something is there now, and of
+    the context if something was there while it was taken (a ghost). The frame then shows what is behind it.
+    """
+    every = max(1, -(-len(frames_T3HW) // config.frames))
+    frames, context = frames_T3HW[::every].cpu().numpy(), context_3HW.cpu().numpy().copy()
+    for frame in frames:
+        for token in find_tokens(np.abs(frame - context).max(0) > threshold, area):
+            now, then = outline(frame, token.mask), outline(context, token.mask)
+            if then > max(config.ghost * now, threshold):
+                context[:, filled(token.mask)] = frame[:, filled(token.mask)]
+    return torch.as_tensor(context, device=context_3HW.device)
+
+
+def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
+    """How strong an edge runs along the outline of a mask: mean difference of colour across it, over `step` pixels."""
+    total, count = 0.0, 0
+    for axis in (0, 1):
+        one, two = (np.take(mask_HW, np.arange(mask_HW.shape[axis])[side], axis) for side in (slice(step, None), slice(-step)))
+        across = one != two
+        length = image_3HW.shape[1 + axis]
+        ahead = np.take(image_3HW, range(step, length), 1 + axis)
+        behind = np.take(image_3HW, range(length - step), 1 + axis)
+        total += float(np.abs(ahead - behind).max(0)[across].sum())
+        count += int(across.sum())
+    return total / max(count, 1)

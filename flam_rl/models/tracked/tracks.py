@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from .context import ContextConfig, find_context
+from .context import ContextConfig, find_context, without_ghosts
 from .sprites import masks
 from .tokens import differs
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
@@ -83,10 +83,12 @@ def track(
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
         raise ValueError(f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}")
     colors = as_colors(frames, device)
-    ground = find_context(colors[:past], config=context)
+    known = colors[:past]
+    ground = without_ghosts(known, find_context(known, config=context), context, config.threshold, config.area)
     for _ in range(context.rounds):
-        tracks = follow(colors[:past], ground, config, shortest)
-        clearer = find_context(colors[:past], ~moving_masks(tracks, context.moved), context)
+        tracks = follow(known, ground, config, shortest)
+        clearer = find_context(known, ~moving_masks(tracks, context.moved), context)
+        clearer = without_ghosts(known, clearer, context, config.threshold, config.area)
         clearer_than_before = differs(clearer - ground, config.threshold).sum() >= config.area
         ground = torch.where(clearer_than_before, clearer, ground)
         if not clearer_than_before:
