@@ -33,6 +33,7 @@ from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
 from ..types import Json, Video
 from .evaluate import evaluate_world, summary, write_pictures
+from .preview import preview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class TrainConfig(BuildConfig):
     """Train tokenizer, world and, where there are labels, heads; ends with an evaluation.
 
     Example: flam-rl train --data data/multigrid --out runs/multigrid
+
+    Example: flam-rl train --data my-videos --out runs/look --preview
 
     Example: flam-rl train --data my-videos --out runs/mine --labels 0 --flam.factorizer.factors 3
 
@@ -60,10 +63,21 @@ class TrainConfig(BuildConfig):
     deterministic: bool = False
     """Same seed, same weights on CUDA too; slower there."""
     files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
+    preview: bool = False
+    """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
+    factors: int | None = None
+    """Factors at most that --preview finds; a world that is trained takes --flam.factorizer.factors."""
 
 
 def train(config: TrainConfig) -> None:
     """Run the command."""
+    if config.preview:
+        preview(config.data, config.out, config.files, config.factors, config.seed)
+        return
+    if config.factors is not None:
+        raise ValueError(
+            "--factors goes with --preview; a world that is trained takes --flam.factorizer.factors"
+        )
     began = time.perf_counter()
     device = pick_device(config.device)
     dataset = is_dataset(config.data)

@@ -2,6 +2,17 @@
 
 from .context import ContextConfig, find_context
 from .tracker import Tracker, TrackerConfig, TrackerState
-from .tracks import Tracks, track
+from .tracks import Tracks, clip_context, patch_for, shared_context, track
 
-__all__ = ["ContextConfig", "Tracker", "TrackerConfig", "TrackerState", "Tracks", "find_context", "track"]
+__all__ = [
+    "ContextConfig",
+    "Tracker",
+    "TrackerConfig",
+    "TrackerState",
+    "Tracks",
+    "clip_context",
+    "find_context",
+    "patch_for",
+    "shared_context",
+    "track",
+]

@@ -97,7 +97,10 @@ def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
     """How strong an edge runs along the outline of a mask: mean difference of colour across it, over `step` pixels."""
     total, count = 0.0, 0
     for axis in (0, 1):
-        one, two = (np.take(mask_HW, np.arange(mask_HW.shape[axis])[side], axis) for side in (slice(step, None), slice(-step)))
+        one, two = (
+            np.take(mask_HW, np.arange(mask_HW.shape[axis])[side], axis)
+            for side in (slice(step, None), slice(-step))
+        )
         across = one != two
         length = image_3HW.shape[1 + axis]
         ahead = np.take(image_3HW, range(step, length), 1 + axis)

@@ -65,6 +65,7 @@ def fit(
             [
                 torch.addcmul(tilt[:, :, :3], tilt[:, :, 3:], scene.behind_BK3HW, value=-1)
                 for tilt in (layers.along_x_BK4HW, layers.along_y_BK4HW)
+                if tilt is not None
             ],
             2,
         )
@@ -157,17 +158,11 @@ def look_around(
 
     Each lost factor in turn tries all whole-pixel places within the radius on what the others leave unexplained.
     """
-    size = (frame.shape[-2], frame.shape[-1])
     rows = (alive & ~found).any(1).nonzero()[:, 0].tolist()
     changed = False
     for b in rows:
         one = slice(b, b + 1)
-
-        def drawn(b: int = b, one: slice = one) -> Tensor:
-            sprites = draw(look[one] * found[one, :, None, None, None], place[one], size).drawn_BK4HW
-            return blend(sprites, depth[one], context[one]).frame_B3HW
-
-        canvas = drawn()
+        canvas = _canvas(look[one], place[one], depth[one], found[one], context[one])
         for k in (alive[b] & ~found[b]).nonzero()[:, 0].tolist():
             where = _search(look[b, k], predicted[b, k], frame[one], canvas, config, area, threshold)
             if where is not None:
@@ -175,19 +170,27 @@ def look_around(
                     place, found, changed = place.clone(), found.clone(), True
                 place[b, k] = where
                 found[b, k] = True
-                canvas = drawn()
+                canvas = _canvas(look[one], place[one], depth[one], found[one], context[one])
     return (place, found) if changed else None
+
+
+def _canvas(look: Tensor, place: Tensor, depth: Tensor, found: Tensor, context: Tensor) -> Tensor:
+    """The frame as those that were found draw it."""
+    size = (context.shape[-2], context.shape[-1])
+    return blend(
+        draw(look * found[..., None, None, None], place, size).drawn_BK4HW, depth, context
+    ).frame_B3HW
 
 
 def _search(
     look: Float[Tensor, "4 P P"],
-    predicted: Float[Tensor, "2"],
+    predicted: Float[Tensor, 2],
     frame: Float[Tensor, "1 3 H W"],
     canvas: Float[Tensor, "1 3 H W"],
     config: FitConfig,
     area: int,
     threshold: float,
-) -> Float[Tensor, "2"] | None:
+) -> Float[Tensor, 2] | None:
     patch, radius = look.shape[-1], config.radius
     corner = (predicted - patch / 2).round().long() - radius
     image = torch.cat([frame, canvas, torch.ones_like(frame[:, :1])], 1)

@@ -117,5 +117,7 @@ def smaller_pieces(
         if count > 1:
             areas = np.bincount(labels.flat)
             areas[0] = 0
-            rest[b, k] = ndimage.binary_dilation((labels > 0) & (labels != areas.argmax())) & (labels != areas.argmax())
+            rest[b, k] = ndimage.binary_dilation((labels > 0) & (labels != areas.argmax())) & (
+                labels != areas.argmax()
+            )
     return torch.as_tensor(rest, device=alpha.device) if rest.any() else None

@@ -17,7 +17,7 @@ STEP = 0.5
 """Half the distance, in pixels, over which a slope of a hat function is taken: at whole-pixel places its derivative is 0."""
 
 
-def hats(place: Float[Tensor, "..."], patch: int, length: int) -> Float[Tensor, "... length patch"]:
+def hats(place: Float[Tensor, ...], patch: int, length: int) -> Float[Tensor, "... length patch"]:
     """How much of each entry of a patch that is centred at `place` falls on each of `length` pixels."""
     apart = torch.arange(length, device=place.device)[:, None] - torch.arange(patch, device=place.device)
     return (1 - (apart - (place[..., None, None] - patch / 2)).abs()).clamp_min_(0)
@@ -45,7 +45,9 @@ def draw(
     rows = look_BK4PP @ across.mT
     if not slopes:
         return Layers(down @ rows, None, None)
-    tilt = [hats(v + STEP, patch, n) - hats(v - STEP, patch, n) for v, n in ((x_BK, size[1]), (y_BK, size[0]))]
+    tilt = [
+        hats(v + STEP, patch, n) - hats(v - STEP, patch, n) for v, n in ((x_BK, size[1]), (y_BK, size[0]))
+    ]
     turned = look_BK4PP @ tilt[0][:, :, None].mT
     return Layers(down @ rows, down @ turned, tilt[1][:, :, None] @ rows)
 
@@ -76,21 +78,27 @@ def blend(
 ) -> Scene:
     """Layers over the context, those of greater depth first, so that lesser depth is nearer."""
     order_BK = depth_BK.argsort(dim=1, descending=True, stable=True)
-    rows = torch.arange(len(order_BK), device=order_BK.device)
-    frame, left = context_B3HW, torch.ones_like(context_B3HW[:, 0])
-    behind = drawn_BK4HW.new_empty(*drawn_BK4HW.shape[:2], *context_B3HW.shape[1:])
-    seen = drawn_BK4HW.new_empty(*drawn_BK4HW.shape[:2], *context_B3HW.shape[2:])
-    for column in order_BK.T:
-        layer = drawn_BK4HW[rows, column]
-        behind[rows, column] = frame
-        frame = torch.addcmul(layer[:, :3] + frame, layer[:, 3:], frame, value=-1)
-    for column in order_BK.T.flip(0):
-        seen[rows, column] = left
-        left = left * (1 - drawn_BK4HW[rows, column, 3])
-    return Scene(frame, behind, seen)
+    rows_B1 = torch.arange(len(order_BK), device=order_BK.device)[:, None]
+    layers = drawn_BK4HW[rows_B1, order_BK].split((3, 1), 2)
+    frame, left = context_B3HW, torch.ones_like(context_B3HW[:, :1])
+    behind, seen = [], []
+    for color, alpha in zip(layers[0].unbind(1), layers[1].unbind(1), strict=True):
+        behind.append(frame)
+        frame = torch.addcmul(frame, alpha, frame, value=-1).add_(color)
+    for alpha in layers[1].unbind(1)[::-1]:
+        seen.append(left)
+        left = torch.addcmul(left, alpha, left, value=-1)
+    back_BK = order_BK.argsort(dim=1)
+    return Scene(
+        frame,
+        torch.stack(behind, 1)[rows_B1, back_BK],
+        torch.cat(seen[::-1], 1)[rows_B1, back_BK],
+    )
 
 
-def masks(drawn_BK4HW: Float[Tensor, "B K 4 H W"], seen_BKHW: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
+def masks(
+    drawn_BK4HW: Float[Tensor, "B K 4 H W"], seen_BKHW: Float[Tensor, "B K H W"]
+) -> Float[Tensor, "B K H W"]:
     """The share of each pixel that each factor draws."""
     return drawn_BK4HW[:, :, 3] * seen_BKHW
 
@@ -123,5 +131,7 @@ def cut(
     xs, ys = corner_N2[:, 0, None] + at, corner_N2[:, 1, None] + at
     inside = ((ys >= 0) & (ys < height))[:, :, None] & ((xs >= 0) & (xs < width))[:, None, :]
     rows = torch.arange(n, device=image_NCHW.device)[:, None, None]
-    window = image_NCHW.movedim(1, -1)[rows, ys.clamp(0, height - 1)[:, :, None], xs.clamp(0, width - 1)[:, None]]
+    window = image_NCHW.movedim(1, -1)[
+        rows, ys.clamp(0, height - 1)[:, :, None], xs.clamp(0, width - 1)[:, None]
+    ]
     return (window * inside[..., None]).movedim(-1, 1)

@@ -60,15 +60,17 @@ def find_tokens(unexplained: np.ndarray, area: int, join: int = 0) -> list[Token
 
 
 def sizes_of_movers(
-    frames_T3HW: Float[Tensor, "T 3 H W"], context_3HW: Float[Tensor, "3 H W"], threshold: float, every: int = 4
+    frames_T3HW: Float[Tensor, "T 3 H W"],
+    context_3HW: Float[Tensor, "3 H W"],
+    threshold: float,
+    area: int,
+    every: int = 4,
 ) -> np.ndarray:
-    """The longer sides, in pixels, of all tokens of every so many frames over the context alone, any area."""
+    """The longer sides, in pixels, of all tokens of every so many frames over the context alone."""
     unexplained = differs(frames_T3HW[::every] - context_3HW, threshold).cpu().numpy()
-    return np.array([max(token.size) for mask in unexplained for token in find_tokens(mask, 1)], float)
+    return np.array([max(token.size) for mask in unexplained for token in find_tokens(mask, area)], float)
 
 
 def filled(mask: np.ndarray) -> np.ndarray:
     """A token's mask without holes, and a pixel wider for its soft edge."""
     return ndimage.binary_dilation(ndimage.binary_fill_holes(mask), ALL_SIDES)
-
-

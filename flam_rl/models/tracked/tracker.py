@@ -54,7 +54,7 @@ class TrackerState:
     unseen: Int[Tensor, "B K"]
     age: Int[Tensor, "B K"]
     identity: Int[Tensor, "B K"]
-    born: Int[Tensor, "B"]
+    born: Int[Tensor, B]
     place: Float[Tensor, "B K 2"]
     velocity: Float[Tensor, "B K 2"]
     depth: Float[Tensor, "B K"]
@@ -117,7 +117,9 @@ class Tracker:
         state = state.clone()
         n = _rows_in_use(state.alive)
         if n:
-            now = replace(state, **{f.name: getattr(state, f.name)[:, :n] for f in fields(state) if f.name != "born"})
+            now = replace(
+                state, **{f.name: getattr(state, f.name)[:, :n] for f in fields(state) if f.name != "born"}
+            )
             self._follow(now, frame_B3HW, context_B3HW, moved_B2)
         self._discover(state, frame_B3HW, context_B3HW)
         self._learn(state, frame_B3HW, context_B3HW)
@@ -131,17 +133,31 @@ class Tracker:
         last = now.place.clone()
         now.place.add_(now.velocity if moved is None else now.velocity + moved[:, None])
         predicted = now.place.clone()
-        place, depth = fit(now.look * before[..., None, None, None], predicted, now.depth, frame, context, config.fit)
+        place, depth = fit(
+            now.look * before[..., None, None, None], predicted, now.depth, frame, context, config.fit
+        )
         place, depth = try_orders(
             now.look * before[..., None, None, None], predicted, place, depth, frame, context, config.fit
         )
         found = before & self._believed(now.look, place, depth, before, frame, context)
         again = look_around(
-            now.look, predicted, place, depth, now.alive, found, frame, context, config.fit, config.area, config.threshold
+            now.look,
+            predicted,
+            place,
+            depth,
+            now.alive,
+            found,
+            frame,
+            context,
+            config.fit,
+            config.area,
+            config.threshold,
         )
         if again is not None:
             place, found = again
-            place, depth = fit(now.look * found[..., None, None, None], place, depth, frame, context, config.fit)
+            place, depth = fit(
+                now.look * found[..., None, None, None], place, depth, frame, context, config.fit
+            )
             found = found & self._believed(now.look, place, depth, found, frame, context)
         place = torch.where(found[..., None], place, predicted)
         now.place.copy_(place)
@@ -150,7 +166,9 @@ class Tracker:
         moved_by = place - last if moved is None else place - last - moved[:, None]
         kept = torch.where(now.age > 1, config.smoothing, 0.0)[..., None]
         now.velocity.copy_(
-            torch.where((found & before)[..., None], kept * now.velocity + (1 - kept) * moved_by, now.velocity)
+            torch.where(
+                (found & before)[..., None], kept * now.velocity + (1 - kept) * moved_by, now.velocity
+            )
         )
         now.unseen.copy_(torch.where(found, 0, now.unseen + 1))
 
@@ -185,7 +203,9 @@ class Tracker:
         parts = torch.cat([shown, shown * residual, shown * scene.behind_BK3HW, shown * gain], 2)
         lifted = lift(parts, place, config.patch)
         whole = lifted[:, :, 0]
-        weight = torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(look[:, :, 3]) * found[..., None, None]
+        weight = (
+            torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(look[:, :, 3]) * found[..., None, None]
+        )
         missing, behind, right = (lifted[:, :, 1:] / whole.clamp_min(1e-3)[:, :, None]).split((3, 3, 1), 2)
         state.statistics[:, :n] = learn(
             state.statistics[:, :n], look, behind, missing, weight, right[:, :, 0], config.look
@@ -212,9 +232,19 @@ class Tracker:
                     continue
                 if (row := _free_row(state, b)) is None:
                     break
-                self._bear(state, b, row, token.place, filled(token.mask), frame[b] - scene.frame_B3HW[b], scene.frame_B3HW[b])
+                self._bear(
+                    state,
+                    b,
+                    row,
+                    token.place,
+                    filled(token.mask),
+                    frame[b] - scene.frame_B3HW[b],
+                    scene.frame_B3HW[b],
+                )
 
-    def _bear(self, state: TrackerState, b: int, row: int, place, mask, residual: Tensor, behind: Tensor) -> None:
+    def _bear(
+        self, state: TrackerState, b: int, row: int, place, mask, residual: Tensor, behind: Tensor
+    ) -> None:
         half = self.config.patch / 2
         corner = torch.tensor([[round(v - half) for v in place]], device=behind.device)
         solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]

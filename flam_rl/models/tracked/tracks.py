@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from ...types import Entities
 from .context import ContextConfig, find_context, without_ghosts
 from .sprites import masks
-from .tokens import differs
+from .tokens import differs, sizes_of_movers
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
 
 
@@ -44,6 +46,19 @@ class Tracks:
         """Boxes in pixels."""
         return torch.cat([self.place - self.size / 2, self.place + self.size / 2], -1)
 
+    def entities(self, height: int, width: int) -> Entities:
+        """Each track as an entity of its own, with boxes within the frame."""
+        limits = np.array([width, height, width, height])
+        box = self.box.cpu().numpy().clip(0, limits)
+        presence = self.presence.cpu().numpy() & (box[..., 2:] > box[..., :2]).all(-1)
+        identity = np.where(presence, self.identity.cpu().numpy(), -1)
+        names = np.unique(identity[presence])
+        frame, row = np.nonzero(presence)
+        column = np.searchsorted(names, identity[frame, row])
+        boxes = np.full((len(box), len(names), 4), np.nan)
+        boxes[frame, column] = box[frame, row]
+        return Entities(~np.isnan(boxes[..., 0]), boxes)
+
     def draw(self, chunk: int = 16) -> tuple[Float[Tensor, "T 3 H W"], Float[Tensor, "T K H W"]]:
         """The frames as context and factors draw them, in 0..1, and each factor's share of each pixel."""
         frames, shares = [], []
@@ -59,13 +74,16 @@ class Tracks:
 
 def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[Tensor, "T 3 H W"]:
     """uint8 `(T, H, W, 3)` frames as colours in 0..1."""
-    return torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
+    return (
+        torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
+    )
 
 
 def track(
     frames: np.ndarray,
     config: TrackerConfig = TrackerConfig(),
     context: ContextConfig = ContextConfig(),
+    ground: Float[Tensor, "3 H W"] | None = None,
     past: int | None = None,
     shortest: int = 3,
     device: torch.device | str = "cpu",
@@ -74,6 +92,7 @@ def track(
 
     Args:
         frames: uint8 `(T, H, W, 3)`.
+        ground: the context where it is known; found from the episode by default.
         past: know the context from the first so many frames only, as prediction must; from all by default.
         shortest: tracks of fewer frames are left out.
 
@@ -81,10 +100,14 @@ def track(
         ValueError: fewer than 2 frames, or frames of another form.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
-        raise ValueError(f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}")
+        raise ValueError(
+            f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}"
+        )
     colors = as_colors(frames, device)
+    if ground is not None:
+        return follow(colors, ground.to(device), config, shortest)
     known = colors[:past]
-    ground = without_ghosts(known, find_context(known, config=context), context, config.threshold, config.area)
+    ground = clip_context(known, config, context)
     for _ in range(context.rounds):
         tracks = follow(known, ground, config, shortest)
         clearer = find_context(known, ~moving_masks(tracks, context.moved), context)
@@ -96,6 +119,40 @@ def track(
     else:
         return follow(colors, ground, config, shortest)
     return tracks if past is None else follow(colors, ground, config, shortest)
+
+
+def clip_context(
+    frames: np.ndarray | Tensor, config: TrackerConfig, context: ContextConfig = ContextConfig()
+) -> Float[Tensor, "3 H W"]:
+    """The context of a clip by itself, before tracks are known; frames uint8 `(T, H, W, 3)` or colours."""
+    colors = as_colors(frames) if isinstance(frames, np.ndarray) else frames
+    return without_ghosts(
+        colors, find_context(colors, config=context), context, config.threshold, config.area
+    )
+
+
+def shared_context(
+    contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
+) -> Float[Tensor, "3 H W"] | None:
+    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more."""
+    stacked = torch.stack(list(contexts))
+    common = find_context(stacked, config=config)
+    apart = differs(stacked - common, config.alike).float().mean((1, 2))
+    return common if len(stacked) > 2 and float(apart.max()) < 0.1 else None
+
+
+def patch_for(
+    clips: Sequence[np.ndarray], contexts: Sequence[Float[Tensor, "3 H W"]], config: TrackerConfig
+) -> int:
+    """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
+    sizes = np.concatenate(
+        [
+            sizes_of_movers(as_colors(clip), ground, config.threshold, config.area)
+            for clip, ground in zip(clips, contexts, strict=True)
+        ]
+    )
+    largest = float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0
+    return int(min(40, max(12, 2 * np.ceil(largest / 2 + 3))))
 
 
 def follow(

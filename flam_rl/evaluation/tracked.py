@@ -1,0 +1,146 @@
+"""What tracking found in a film, how far it explains what moves, and which known failures it shows; no truth is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.tracked import TrackerConfig, Tracks
+from ..models.tracked.camera import shift_between, shifted
+from ..models.tracked.tokens import differs, find_tokens
+from ..models.tracked.tracks import as_colors
+from ..types import Json
+
+STARTS = 3
+"""Tracks that begin in the first or stop in the last so many frames of a clip are neither births nor ends."""
+LAG = 4
+"""Frames between those that the camera's motion is measured from."""
+CAMERA = 0.1
+"""Pixels a frame from which the camera is said to move."""
+RESTLESS = 0.5
+"""Share of pixels that change from frame to frame from which the background is said to change."""
+OFTEN = 0.02
+"""Share of frames from which too many things at once are told of."""
+
+
+def measure_tracks(
+    clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config: TrackerConfig, fps: float
+) -> Json:
+    """Figures of tracking over clips, pooled over all frames.
+
+    Args:
+        clips: uint8 `(T, H, W, 3)`, tracks: one of each.
+        fps: frames a second, for rates a minute.
+
+    Returns:
+        `factors_at_once` (the most), `default_factors` (enough for 99 of 100 frames), `explained` (share of the squared error of
+        the context alone that factors take away), `births_per_minute`, `ends_per_minute`, `track_frames` (mean length),
+        `psnr` of `reconstruction`, `last_frame` copied and `context` alone, each as `mean_db` and `db_of_mean`, and
+        `failures`, a plain line for each that was seen.
+    """
+    errors: dict[str, list[Tensor]] = {"reconstruction": [], "last_frame": [], "context": []}
+    at_once, lengths, births, ends, frames = [], [], 0, 0, 0
+    for clip, found in zip(clips, tracks, strict=True):
+        colors = as_colors(clip)
+        drawn, _ = found.draw()
+        errors["reconstruction"].append((colors - drawn).square().mean((1, 2, 3)))
+        errors["last_frame"].append((colors[1:] - colors[:-1]).square().mean((1, 2, 3)))
+        errors["context"].append((colors - found.context).square().mean((1, 2, 3)))
+        at_once.append(found.presence.sum(1))
+        for number in found.identity[found.presence].unique():
+            seen = (found.presence & (found.identity == number)).any(1).nonzero()[:, 0]
+            lengths.append(int(seen[-1] - seen[0]) + 1)
+            births += int(seen[0] >= STARTS)
+            ends += int(seen[-1] < len(clip) - STARTS)
+        frames += len(clip)
+    pooled = {name: torch.cat(parts).double() for name, parts in errors.items()}
+    context, left = pooled["context"].sum(), pooled["reconstruction"].sum()
+    most = torch.cat(at_once).double()
+    return {
+        "clips": len(clips),
+        "frames": frames,
+        "factors_at_once": int(most.max()),
+        "default_factors": max(1, int(most.quantile(0.99).ceil())),
+        "explained": float(1 - left / context) if context > 0 else 0.0,
+        "births_per_minute": 60 * fps * births / frames,
+        "ends_per_minute": 60 * fps * ends / frames,
+        "frames_per_second": fps,
+        "track_frames": float(np.mean(lengths)) if lengths else 0.0,
+        "psnr": {name: _psnr(error) for name, error in pooled.items()},
+        "failures": find_failures(clips, tracks, config),
+    }
+
+
+def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config: TrackerConfig) -> list[str]:
+    """One plain line for each known failure that the clips show: what it is, and what helps."""
+    shifts, changed, full, small, large, things = [], [], [], 0, 0, 0
+    for clip, found in zip(clips, tracks, strict=True):
+        colors = as_colors(clip)
+        changed.append(differs(colors[1:] - colors[:-1], config.threshold).float().mean((1, 2)))
+        lag = min(LAG, len(colors) - 1)
+        shifts.append(_camera(colors[:-lag], colors[lag:]) / lag)
+        full.append(found.presence.sum(1) >= config.factors)
+        apart = differs(colors - found.context, config.threshold)[::4].cpu().numpy()
+        for token in (token for mask in apart for token in find_tokens(mask, 2)):
+            small += token.area < config.area
+            large += max(token.size) > config.patch - 2
+            things += 1
+    pixels, seen = torch.cat(changed), max(1, things)
+    camera = torch.cat(shifts).mean(0) if _moves_as_one(shifts) else torch.zeros(2)
+    typical = float(torch.cat(shifts).norm(dim=-1).mean())
+    lines = []
+    if not any(bool(found.presence.any()) for found in tracks) and float(pixels.mean()) < 1e-3:
+        return ["nothing moves: no world can be learned from such a film; give one in which things move"]
+    if typical > CAMERA:
+        ways = (
+            f"{camera[0]:+.1f} to the right and {camera[1]:+.1f} down"
+            if bool(camera.any())
+            else "in changing directions"
+        )
+        lines.append(
+            f"the camera moves by {typical:.1f} pixels a frame, {ways}: one still background does not hold"
+        )
+    elif float(pixels.median()) > RESTLESS:
+        share = 100 * float(pixels.median())
+        lines.append(
+            f"the background changes with every frame: {share:.0f}% of the pixels; what moves cannot be told from it"
+        )
+    if things and small / seen > 0.3:
+        lines.append(
+            f"things are smaller than {config.area} pixels in area: {100 * small / seen:.0f}% of what moves is not followed; "
+            "give larger frames"
+        )
+    if things and large / seen > 0.1:
+        lines.append(
+            f"things are larger than {config.patch} pixels: {100 * large / seen:.0f}% of what moves is split; give smaller frames"
+        )
+    if (share := float(torch.cat(full).float().mean())) > OFTEN:
+        lines.append(
+            f"{config.factors} or more at once in {100 * share:.0f}% of frames: try --factors {2 * config.factors}"
+        )
+    return lines
+
+
+def _camera(before: Tensor, after: Tensor, inner: int = 8) -> Tensor:
+    """The camera's motion between frames, 0 where moving the whole picture does not make most of it fit better."""
+    shift = shift_between(before, after)
+    inside = (..., slice(inner, -inner), slice(inner, -inner))
+    still = (after - before)[inside].abs().flatten(1).median(1).values
+    moved = (after - shifted(before, shift))[inside].abs().flatten(1).median(1).values
+    return torch.where(((moved < 0.7 * still) & (shift.abs().amax(1) < inner))[:, None], shift, 0)
+
+
+def _moves_as_one(shifts: list[Tensor]) -> bool:
+    pooled = torch.cat(shifts)
+    return float(pooled.mean(0).norm()) > 0.5 * float(pooled.norm(dim=-1).mean())
+
+
+def _psnr(error: Tensor) -> Json:
+    least = error.clamp_min(1e-8)
+    return {
+        "mean_db": float((-10 * least.log10()).mean()),
+        "db_of_mean": float(-10 * error.mean().clamp_min(1e-8).log10()),
+    }

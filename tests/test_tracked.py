@@ -1,0 +1,226 @@
+"""Tracked layers: factors follow entities through continuous motion, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+import flam_rl  # noqa: F401  # registers the tasks
+from flam_rl.cli import main
+from flam_rl.evaluation.matching import by_identity, match_frames
+from flam_rl.evaluation.tracking import evaluate_tracking
+from flam_rl.models.tracked import Tracker, TrackerConfig, clip_context, track
+from flam_rl.models.tracked.camera import shift_between, shifted
+from flam_rl.models.tracked.sprites import blend, draw, extent
+from flam_rl.types import Entities
+
+Record = Callable[..., tuple[np.ndarray, Entities]]
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    def record(seed: int, frames: int = 64, **options: object) -> tuple[np.ndarray, Entities]:
+        """An episode of Pucks that lasts long enough, and its truth in the frame."""
+        task = gym.make("flam_rl/Pucks-v0", goal="flee", **options).unwrapped
+        for start in range(1000 * seed, 1000 * seed + 100):
+            frame, info = task.reset(seed=start)
+            act = task.make_behavior("patrol", np.random.default_rng(seed))
+            film, truth = [frame], [info["truth"]]
+            while len(film) < frames:
+                frame, _, terminated, truncated, info = task.step(act())
+                film.append(frame)
+                truth.append(info["truth"])
+                if terminated or truncated:
+                    break
+            if len(film) == frames:
+                break
+        presence = np.stack([t.presence for t in truth])
+        identity = np.where(presence, np.stack([t.identity for t in truth]), -1)
+        box = np.where(presence[..., None], np.stack([t.box for t in truth]).clip(0, 64), np.nan)
+        return np.stack(film), Entities(
+            by_identity(presence, identity, False), by_identity(box, identity, np.nan)
+        )
+
+    return record
+
+
+def psnr(one: torch.Tensor, two: torch.Tensor) -> float:
+    return float(-10 * (one - two).square().mean().log10())
+
+
+def colors_of(film: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(film).movedim(-1, 1) / 255
+
+
+def disc(radius: float, color: tuple[float, ...], patch: int = 16) -> torch.Tensor:
+    at = torch.arange(patch) + 0.5 - patch / 2
+    alpha = (radius + 0.5 - torch.hypot(at[:, None], at)).clamp(0, 1)
+    return torch.cat([alpha * torch.tensor(color)[:, None, None], alpha[None]])
+
+
+def test_a_sprite_is_drawn_where_it_is_put() -> None:
+    look = disc(4, (1.0, 0.5, 0.25))[None, None]
+    for place in ([20.0, 30.0], [20.25, 30.75], [1.5, 62.0]):
+        drawn = draw(look, torch.tensor([[place]]), (64, 64)).drawn_BK4HW[0, 0, 3]
+        ys, xs = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+        if min(place) > 8 and max(place) < 56:  # wholly in the frame
+            assert (drawn * xs).sum() / drawn.sum() == pytest.approx(place[0], abs=1e-3)
+            assert (drawn * ys).sum() / drawn.sum() == pytest.approx(place[1], abs=1e-3)
+            assert drawn.sum() == pytest.approx(float(look[0, 0, 3].sum()), rel=1e-4)
+        else:
+            assert 0.1 < drawn.sum() / look[0, 0, 3].sum() < 0.9
+    found = extent(look[:, :, 3])
+    assert found.offset_BK2.abs().max() < 1e-4
+    assert found.size_BK2[0, 0].tolist() == pytest.approx([8, 8], abs=0.6)
+
+
+def test_layers_are_blended_by_depth_as_one_after_the_other() -> None:
+    drawn = torch.rand(3, 5, 4, 9, 7)
+    drawn[:, :, :3] *= drawn[:, :, 3:]
+    depth, context = torch.rand(3, 5), torch.rand(3, 3, 9, 7)
+    scene = blend(drawn, depth, context)
+    for b in range(3):
+        canvas = context[b]
+        for k in depth[b].argsort(descending=True).tolist():
+            torch.testing.assert_close(scene.behind_BK3HW[b, k], canvas)
+            canvas = drawn[b, k, :3] + (1 - drawn[b, k, 3]) * canvas
+            nearer = [j for j in range(5) if depth[b, j] < depth[b, k]]
+            torch.testing.assert_close(scene.seen_BKHW[b, k], (1 - drawn[b, nearer, 3]).prod(0))
+        torch.testing.assert_close(scene.frame_B3HW[b], canvas)
+
+
+def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record) -> None:
+    truths, found, errors, quality = [], [], [], []
+    for seed in (1, 2):
+        film, truth = record(seed, pucks=4)
+        tracks = track(film)
+        entities = tracks.entities(64, 64)
+        matched = match_frames(truth, entities)
+        for t, e in np.argwhere(matched >= 0):
+            centres = [(box[:2] + box[2:]) / 2 for box in (truth.box[t, e], entities.box[t, matched[t, e]])]
+            errors.append(np.linalg.norm(centres[0] - centres[1]))
+        truths.append(truth)
+        found.append(entities)
+        quality.append(psnr(tracks.draw()[0], colors_of(film)))
+    figures = evaluate_tracking(truths, found)
+    assert figures["recall"] > 0.99
+    assert figures["precision"] > 0.99
+    assert figures["switches"] == 0
+    assert np.median(errors) < 0.1
+    assert min(quality) > 38
+
+
+def test_pucks_that_look_alike_keep_their_identity(record: Record) -> None:
+    film, truth = record(2, pucks=8, looks=1, background="new_texture")
+    tracks = track(film)
+    figures = evaluate_tracking([truth], [tracks.entities(64, 64)])
+    assert figures["switches_apart"] == 0
+    assert figures["f1"] > 0.97
+    assert psnr(tracks.draw()[0], colors_of(film)) > 34
+
+
+def test_pucks_come_and_go(record: Record) -> None:
+    film, truth = record(3, pucks=8, background="new_texture", visits=True)
+    figures = evaluate_tracking([truth], [track(film).entities(64, 64)])
+    assert figures["recall"] > 0.9
+    assert figures["precision"] > 0.9
+    assert figures["switches_per_1000_apart"] < 2.5
+
+
+def test_steps_of_a_batch_are_steps_of_each_episode(record: Record) -> None:
+    films = [record(seed, frames=16, pucks=4)[0] for seed in (1, 2)]
+    config = TrackerConfig(factors=6)
+    colors = [colors_of(film) for film in films]
+    contexts = [clip_context(film, config) for film in films]
+    tracker = Tracker(config)
+    together, alone = tracker.start(2), [tracker.start(1), tracker.start(1)]
+    for t in range(16):
+        before = together.clone()
+        after = tracker.step(together, torch.stack([c[t] for c in colors]), torch.stack(contexts))
+        torch.testing.assert_close(together.place, before.place)  # a step changes no state
+        together = after
+        alone = [
+            tracker.step(s, c[t][None], g[None]) for s, c, g in zip(alone, colors, contexts, strict=True)
+        ]
+    for b in range(2):
+        assert together.identity[b].tolist() == alone[b].identity[0].tolist()
+        there = together.presence[b]
+        assert int(there.sum()) == 4
+        torch.testing.assert_close(together.place[b, there], alone[b].place[0, there], atol=0.02, rtol=0)
+
+
+def test_a_film_of_another_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 or more frames"):
+        track(np.zeros((1, 64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="uint8"):
+        track(np.zeros((8, 64, 64, 3), np.float32))
+
+
+def test_shift_of_a_picture_is_found() -> None:
+    rng = np.random.default_rng(0)
+    picture = torch.as_tensor(rng.uniform(0, 1, (1, 3, 64, 64)), dtype=torch.float32)
+    picture = torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
+    for shift in ([3.0, -2.0], [0.0, 0.0], [-1.5, 0.25]):
+        moved = shifted(picture, torch.tensor([shift]))
+        assert shift_between(picture, moved)[0].tolist() == pytest.approx(shift, abs=0.3)
+
+
+def write_film(folder: Path, film: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(film):
+        imageio.imwrite(folder / f"{number:04d}.png", frame)
+
+
+def preview(data: Path, out: Path, *more: str) -> dict:
+    main(["train", "--data", str(data), "--out", str(out), "--preview", *more])
+    return json.loads((out / "results.json").read_text())
+
+
+def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_film(tmp_path / "data" / str(seed), record(seed, pucks=4)[0])
+    found = preview(tmp_path / "data", tmp_path / "out")
+    assert found["factors_at_once"] == found["default_factors"] == 4
+    assert found["explained"] > 0.97
+    assert found["births_per_minute"] == 0
+    assert found["psnr"]["reconstruction"]["mean_db"] > found["psnr"]["last_frame"]["mean_db"] + 5
+    assert found["psnr"]["last_frame"]["mean_db"] > found["psnr"]["context"]["mean_db"]
+    assert found["failures"] == []
+    film = imageio.imread(tmp_path / "out" / "film.gif")
+    assert film.shape == (128, 256, 768, 3)
+    few = preview(tmp_path / "data", tmp_path / "few", "--factors", "2")
+    assert few["failures"] == ["2 or more at once in 100% of frames: try --factors 4"]
+
+
+def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 255, (12, 16, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    write_film(tmp_path / "still" / "a", ground[None, :64, :64].repeat(32, 0))
+    assert preview(tmp_path / "still", tmp_path / "1")["failures"][0].startswith("nothing moves")
+    write_film(tmp_path / "camera" / "a", np.stack([ground[:64, t : t + 64] for t in range(32)]))
+    line = preview(tmp_path / "camera", tmp_path / "2")["failures"][0]
+    assert line.startswith("the camera moves by 1.0 pixels a frame, -1.0 to the right")
+    write_film(tmp_path / "noise" / "a", rng.integers(0, 255, (32, 64, 64, 3)).astype(np.uint8))
+    lines = preview(tmp_path / "noise", tmp_path / "3", "--factors", "4")["failures"]
+    assert lines[0].startswith("the background changes with every frame: ")
+    dots = ground[None, :64, :64].repeat(32, 0)
+    for t in range(32):
+        dots[t, 20:22, 2 * t : 2 * t + 2] = 255
+    write_film(tmp_path / "dots" / "a", dots)
+    assert preview(tmp_path / "dots", tmp_path / "4")["failures"][0].startswith(
+        "things are smaller than 8 pixels"
+    )
+    assert "warning: things are smaller" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        preview(tmp_path / "dots", tmp_path / "5", "--factors", "1000000")
+    assert "--factors is 1000000; frames of 64x64 allow 1 to " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(tmp_path / "dots"), "--out", str(tmp_path / "6"), "--factors", "4"])
+    assert "--factors goes with --preview" in capsys.readouterr().err
