@@ -135,7 +135,7 @@ def test_pucks_come_and_go(record: Record) -> None:
 
 
 def test_steps_of_a_batch_are_steps_of_each_episode(record: Record) -> None:
-    films = [record(seed, frames=16, pucks=4)[0] for seed in (1, 2)]
+    films = [record(seed, pucks=4)[0] for seed in (1, 2)]
     config = TrackerConfig(factors=6)
     colors = [colors_of(film) for film in films]
     contexts = [clip_context(film, config) for film in films]
@@ -207,7 +207,7 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     write_film(tmp_path / "camera" / "a", np.stack([ground[:64, t : t + 64] for t in range(32)]))
     line = preview(tmp_path / "camera", tmp_path / "2")["failures"][0]
     assert line.startswith("the camera moves by 1.0 pixels a frame, -1.0 to the right")
-    write_film(tmp_path / "noise" / "a", rng.integers(0, 255, (32, 64, 64, 3)).astype(np.uint8))
+    write_film(tmp_path / "noise" / "a", rng.integers(0, 255, (6, 64, 64, 3)).astype(np.uint8))
     lines = preview(tmp_path / "noise", tmp_path / "3", "--factors", "4")["failures"]
     assert lines[0].startswith("the background changes with every frame: ")
     dots = ground[None, :64, :64].repeat(32, 0)

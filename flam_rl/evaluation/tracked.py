@@ -128,8 +128,8 @@ def _camera(before: Tensor, after: Tensor, inner: int = 8) -> Tensor:
     """The camera's motion between frames, 0 where moving the whole picture does not make most of it fit better."""
     shift = shift_between(before, after)
     inside = (..., slice(inner, -inner), slice(inner, -inner))
-    still = (after - before)[inside].abs().flatten(1).median(1).values
-    moved = (after - shifted(before, shift))[inside].abs().flatten(1).median(1).values
+    still = (after - before)[inside].abs().clamp(max=0.2).mean((1, 2, 3))
+    moved = (after - shifted(before, shift))[inside].abs().clamp(max=0.2).mean((1, 2, 3))
     return torch.where(((moved < 0.7 * still) & (shift.abs().amax(1) < inner))[:, None], shift, 0)
 
 

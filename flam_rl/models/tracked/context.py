@@ -15,7 +15,7 @@ from .tokens import filled, find_tokens
 
 @dataclass(frozen=True)
 class ContextConfig:
-    rounds: int = 2
+    rounds: int = 4
     """How often what the tracks cover is masked and the context taken again, at most."""
     moved: float = 1.5
     """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""

@@ -24,10 +24,8 @@ class FitConfig:
     """Weight of the predicted place, squared colour for a squared pixel."""
     stride: float = 2.0
     """A Gauss-Newton step moves no place further, in pixels."""
-    touch: float = 0.5
-    """Two sprites touch if the product of their alphas sums to so many pixels."""
     margin: float = 0.02
-    """The other order of depth must lower the capped error by so much."""
+    """Where two sprites overlap the other order is tried if the capped error there is more, and taken if it lowers it by so much."""
     radius: int = 8
     """How far a factor that lost its entity looks around, in pixels."""
     belief: float = 0.5
@@ -90,16 +88,17 @@ def try_orders(
     context: Float[Tensor, "B 3 H W"],
     config: FitConfig,
 ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-    """Where two sprites touch, the fit with their depths exchanged if it is better: the pair of each episode that touches most."""
+    """Where two sprites touch, the fit with their depths exchanged if it is better: the pair of each episode that is most wrong."""
     k = depth.shape[1]
     if k < 2:
         return place, depth
     size = (frame.shape[-2], frame.shape[-1])
     drawn = draw(look, place, size).drawn_BK4HW
+    wrong = capped(frame - blend(drawn, depth, context).frame_B3HW, config).sum(1).flatten(1)
     alpha = drawn[:, :, 3].flatten(2)
-    overlap = (alpha @ alpha.mT).triu(1).flatten(1)
+    overlap = ((alpha * wrong[:, None]) @ alpha.mT).triu(1).flatten(1)
     most, pair = overlap.max(1)
-    rows = (most > config.touch).nonzero()[:, 0]
+    rows = (most > config.margin).nonzero()[:, 0]
     if not len(rows):
         return place, depth
     one, two = pair[rows] // k, pair[rows] % k

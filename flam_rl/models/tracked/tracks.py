@@ -134,11 +134,14 @@ def clip_context(
 def shared_context(
     contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
 ) -> Float[Tensor, "3 H W"] | None:
-    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more."""
+    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more, or
+    there are fewer than three."""
+    if len(contexts) < 3:
+        return None
     stacked = torch.stack(list(contexts))
     common = find_context(stacked, config=config)
     apart = differs(stacked - common, config.alike).float().mean((1, 2))
-    return common if len(stacked) > 2 and float(apart.max()) < 0.1 else None
+    return common if float(apart.max()) < 0.1 else None
 
 
 def patch_for(
@@ -176,8 +179,21 @@ def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
         places = tracks.place[where]
         far |= where & ((places.amax(0) - places.amin(0)).amax() > moved)
     _, shares = tracks.draw()
-    solid = (shares * far[:, :, None, None]).amax(1, keepdim=True) > 0.2
+    solid = _without_dents(shares * far[:, :, None, None] > 0.2).any(1, keepdim=True)
     return max_pool2d(solid.float(), 3, 1, 1)[:, 0] > 0
+
+
+def _without_dents(mask: Bool[Tensor, "T K H W"]) -> Bool[Tensor, "T K H W"]:
+    """Masks with all that lies between two of their pixels in a row or a column.
+
+    Over a ghost that has its own colour a look has holes, and there it would never be masked.
+    """
+    between = []
+    for axis in (-1, -2):
+        ahead = mask.to(torch.uint8).cummax(axis).values
+        behind = mask.to(torch.uint8).flip(axis).cummax(axis).values.flip(axis)
+        between.append((ahead & behind) > 0)
+    return between[0] | between[1]
 
 
 def tracks_of(states: list[TrackerState], context: Float[Tensor, "C 3 H W"], shortest: int = 1) -> Tracks:
