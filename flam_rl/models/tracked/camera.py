@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,3 +47,131 @@ def shifted(frame_B3HW: Float[Tensor, "B 3 H W"], shift_B2: Float[Tensor, "B 2"]
     across = hats(width / 2 + shift_B2[:, 0], width, width)[:, None]
     down = hats(height / 2 + shift_B2[:, 1], height, height)[:, None]
     return down @ frame_B3HW @ across.mT
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    iterations: int = 8
+    """Gauss-Newton steps of a registration."""
+    cap: float = 0.1
+    """What differs by more (colours in 0..1) is something that moves by itself, and pulls little."""
+    reach: float = 0.2
+    """Share of the frame's smaller side from which on a later frame is registered to."""
+    apart: int = 8
+    """Frames between those that tell whether the camera moves."""
+    least: float = 0.1
+    """Pixels a frame on average below which the camera stands still."""
+
+
+def camera_path(
+    frames_T3HW: Float[Tensor, "T 3 H W"], config: CameraConfig = CameraConfig()
+) -> Float[Tensor, "T 2"]:
+    """By how many pixels (x, y) the ground of each frame lies from where it is in the first; zeros where the camera stands still.
+
+    Each frame is registered to a key frame, from the last motion, none, or that of phase correlation, whichever fits best.
+    """
+    path = torch.zeros(len(frames_T3HW), 2, device=frames_T3HW.device)
+    if not _moves(frames_T3HW, config):
+        return path
+    key, motion = 0, torch.zeros(2, device=frames_T3HW.device)
+    limit = config.reach * min(frames_T3HW.shape[-2:])
+    for t in range(1, len(frames_T3HW)):
+        ground, frame = frames_T3HW[key][None], frames_T3HW[t][None]
+        since = path[t - 1] - path[key]
+        tries = torch.stack([since + motion, since, shift_between(ground, frame)[0]])
+        errors = misfit(frame.expand(3, -1, -1, -1), ground.expand(3, -1, -1, -1), tries, config)
+        shift = register(frame, ground, tries[errors.argmin()][None], config)[0]
+        path[t] = path[key] + shift
+        motion = path[t] - path[t - 1]
+        if float(shift.abs().max()) > limit:
+            key = t
+    return path
+
+
+def _moves(frames_T3HW: Float[Tensor, "T 3 H W"], config: CameraConfig) -> bool:
+    """Whether moving whole frames, some frames apart, makes them fit better."""
+    lag = min(config.apart, len(frames_T3HW) - 1)
+    ground, frame = frames_T3HW[:-lag:lag], frames_T3HW[lag::lag][: len(frames_T3HW[:-lag:lag])]
+    nothing = torch.zeros(len(frame), 2, device=frame.device)
+    phase = shift_between(ground, frame)
+    still, rough = misfit(frame, ground, nothing, config), misfit(frame, ground, phase, config)
+    shift = register(frame, ground, torch.where((rough < still)[:, None], phase, nothing), config)
+    better = misfit(frame, ground, shift, config) < 0.7 * still
+    return float((shift.norm(dim=-1) * better).mean()) > config.least * lag
+
+
+def misfit(
+    frame_B3HW: Float[Tensor, "B 3 H W"],
+    ground_B3HW: Float[Tensor, "B 3 H W"],
+    shift_B2: Float[Tensor, "B 2"],
+    config: CameraConfig,
+) -> Float[Tensor, B]:
+    """Mean capped difference of frames, moved back, from the ground where both are known."""
+    known = shifted(torch.ones_like(frame_B3HW), -shift_B2) > 0.99
+    apart = (shifted(frame_B3HW, -shift_B2) - ground_B3HW).abs().clamp(max=2 * config.cap) * known
+    return apart.sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp_min(1)
+
+
+def register(
+    frame_B3HW: Float[Tensor, "B 3 H W"],
+    ground_B3HW: Float[Tensor, "B 3 H W"],
+    shift_B2: Float[Tensor, "B 2"],
+    config: CameraConfig,
+) -> Float[Tensor, "B 2"]:
+    """The shift of frames against the ground to a fraction of a pixel, by robust Gauss-Newton from a rough one."""
+    half = 0.5 * torch.eye(2, device=shift_B2.device)
+    for _ in range(config.iterations):
+        known = shifted(torch.ones_like(frame_B3HW), -shift_B2) > 0.99
+        residual = (ground_B3HW - shifted(frame_B3HW, -shift_B2)) * known
+        slopes = torch.stack(
+            [shifted(frame_B3HW, -shift_B2 - step) - shifted(frame_B3HW, -shift_B2 + step) for step in half],
+            1,
+        ).flatten(2)
+        weight = ((1 + (residual / config.cap).square()).reciprocal().square() * known).flatten(1)[:, None]
+        normal = (slopes * weight) @ slopes.mT + 1e-6 * torch.eye(2, device=shift_B2.device)
+        step = torch.linalg.solve(normal, (slopes * weight) @ residual.flatten(1)[..., None])[..., 0]
+        shift_B2 = shift_B2 + step.clamp(-1, 1)
+        if step.abs().max() < 0.01:
+            break
+    return shift_B2
+
+
+class Mosaic:
+    """Frames laid out on the ground that a camera passed over, whose first pixel is what lay farthest up and left.
+
+    Args:
+        path_T2: of `camera_path`. size: height and width of frames.
+    """
+
+    def __init__(self, path_T2: Float[Tensor, "T 2"], size: tuple[int, int]) -> None:
+        self.size = size
+        self.corner_T2 = path_T2.amax(0) - path_T2
+        extra = self.corner_T2.amax(0).ceil().long().tolist()
+        self.whole = size[0] + extra[1], size[1] + extra[0]
+
+    def _hats(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        (height, width), (tall, wide) = self.size, self.whole
+        return tuple(  # type: ignore[return-value]
+            (
+                1
+                - (
+                    torch.arange(long, device=at.device)[:, None] - torch.arange(short, device=at.device) - v
+                ).abs()
+            ).clamp_min(0)[:, None]
+            for v, long, short in (
+                (at[:, 1, None, None], tall, height),
+                (at[:, 0, None, None], wide, width),
+            )
+        )
+
+    def lay(self, images_TCHW: Float[Tensor, "T C H W"]) -> Float[Tensor, "T C Y X"]:
+        """Each image at its place on the ground; 0 around it."""
+        down, across = self._hats(self.corner_T2)
+        return down @ images_TCHW @ across.mT
+
+    def look(self, ground_CYX: Float[Tensor, "C Y X"]) -> Float[Tensor, "T C H W"]:
+        """What the camera sees of the ground in each frame."""
+        down, across = self._hats(self.corner_T2)
+        seen = down.mT @ ground_CYX @ across
+        whole = down.mT @ torch.ones_like(ground_CYX) @ across
+        return seen / whole.clamp_min(1e-3)

@@ -15,7 +15,7 @@ from .tokens import filled, find_tokens
 
 @dataclass(frozen=True)
 class ContextConfig:
-    rounds: int = 4
+    rounds: int = 3
     """How often what the tracks cover is masked and the context taken again, at most."""
     moved: float = 1.5
     """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""
@@ -27,14 +27,20 @@ class ContextConfig:
     """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
     restless: float = 0.2
     """What a sighting counts, of 1, where something changes around it."""
-    ghost: float = 1.3
-    """A difference is the context's fault if its outline is so many times as strong an edge there as in the frame."""
+    ghost: tuple[float, float] = (1.3, 2.0)
+    """A difference is the context's fault if its outline is so many times as strong an edge there as in the frame; the second is
+    for pieces of one."""
+
+    def every(self, length: int) -> int:
+        """Of so many frames, how many apart are those that it is taken from."""
+        return max(1, -(-length // self.frames))
 
 
 def find_context(
     frames_T3HW: Float[Tensor, "T 3 H W"],
     valid_THW: Bool[Tensor, "T H W"] | None = None,
     config: ContextConfig = ContextConfig(),
+    seen_THW: Bool[Tensor, "T H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """The context of an episode: for each pixel the colour seen most often while all around it was still.
 
@@ -42,17 +48,19 @@ def find_context(
     Give past frames only to know only the past.
 
     Args:
-        valid_THW: where no entity is; a pixel that is never valid is taken from all frames.
+        valid_THW: where no entity is; a pixel that is never valid is taken from all frames that show it.
+        seen_THW: what of the ground each frame shows, all of it by default.
     """
-    every = max(1, -(-len(frames_T3HW) // config.frames))
+    every = config.every(len(frames_T3HW))
     frames = frames_T3HW[::every]
-    valid = torch.ones_like(frames[:, 0], dtype=torch.bool) if valid_THW is None else valid_THW[::every]
+    seen = torch.ones_like(frames[:, 0], dtype=torch.bool) if seen_THW is None else seen_THW[::every]
+    valid = seen if valid_THW is None else seen & valid_THW[::every]
     context = frames[len(frames) // 2].clone()
     changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
     context[:, ~changes] = frames[..., ~changes].mean(0)
     weight = torch.where(_still(frames_T3HW, config)[::every], 1.0, config.restless)[:, changes]
     colors, valid = frames[..., changes], valid[:, changes]
-    weight = weight * (valid | ~valid.any(0))
+    weight = weight * (valid | (seen[:, changes] & ~valid.any(0)))
     best, score = colors[0], torch.zeros_like(colors[0, 0])
     for candidate in colors:
         same = (colors - candidate).abs().amax(1) <= config.alike
@@ -77,19 +85,28 @@ def without_ghosts(
     config: ContextConfig = ContextConfig(),
     threshold: float = 0.1,
     area: int = 8,
+    seen_THW: Bool[Tensor, "T H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """The context with what only stood still for long taken out: a piece whose outline is in the context, not in the frame.
 
     Where frame and context differ, the outline of the difference is an edge of the frame if something is there now, and of
-    the context if something was there while it was taken (a ghost). The frame then shows what is behind it.
+    the context if something was there while it was taken (a ghost). The frame then shows what is behind it. After
+    whole differences come pieces that end at edges of either: so a ghost that something touches now is found as well.
     """
-    every = max(1, -(-len(frames_T3HW) // config.frames))
+    every = config.every(len(frames_T3HW))
     frames, context = frames_T3HW[::every].cpu().numpy(), context_3HW.cpu().numpy().copy()
-    for frame in frames:
-        for token in find_tokens(np.abs(frame - context).max(0) > threshold, area):
-            now, then = outline(frame, token.mask), outline(context, token.mask)
-            if then > max(config.ghost * now, threshold):
-                context[:, filled(token.mask)] = frame[:, filled(token.mask)]
+    seen = np.ones_like(frames[:, 0], bool) if seen_THW is None else seen_THW[::every].cpu().numpy()
+    for split, ratio in zip((False, True), config.ghost, strict=True):
+        for frame, shown in zip(frames, seen, strict=True):
+            differs = (np.abs(frame - context).max(0) > threshold) & shown
+            if differs.sum() < area:
+                continue
+            smooth = differs & ~edges(frame, threshold) & ~edges(context, threshold) if split else differs
+            for token in find_tokens(smooth, area // 2 if split else area):
+                piece = filled(filled(token.mask)) if split else filled(token.mask)
+                now, then = (outline(image, piece if split else token.mask) for image in (frame, context))
+                if then > max(ratio * now, threshold):
+                    context[:, piece] = frame[:, piece]
     return torch.as_tensor(context, device=context_3HW.device)
 
 
@@ -108,3 +125,15 @@ def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
         total += float(np.abs(ahead - behind).max(0)[across].sum())
         count += int(across.sum())
     return total / max(count, 1)
+
+
+def edges(image_3HW: np.ndarray, threshold: float) -> np.ndarray:
+    """Pixels that differ from one beside or below them by more than `threshold`, and those: bool `(H, W)`."""
+    found = np.zeros(image_3HW.shape[1:], bool)
+    for axis in (0, 1):
+        steps = np.abs(np.diff(image_3HW, axis=1 + axis)).max(0) > threshold
+        ahead, behind = ([slice(None)] * 2 for _ in range(2))
+        ahead[axis], behind[axis] = slice(1, None), slice(-1)
+        found[tuple(ahead)] |= steps
+        found[tuple(behind)] |= steps
+    return found

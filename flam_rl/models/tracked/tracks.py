@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ...types import Entities
+from .camera import Mosaic, camera_path
 from .context import ContextConfig, find_context, without_ghosts
 from .sprites import masks
 from .tokens import differs, sizes_of_movers
@@ -29,6 +30,7 @@ class Tracks:
         look: `(T, K, 4, P, P)`, red, green, blue times alpha, and alpha, as they were drawn.
         anchor: `(T, K, 2)`, centre of the patch that holds the look.
         context: `(T or 1, 3, H, W)`, colours in 0..1.
+        camera: `(T, 2)`, by how many pixels (x, y) the ground lies from where it was in the first frame.
     """
 
     presence: Bool[Tensor, "T K"]
@@ -40,6 +42,7 @@ class Tracks:
     look: Float[Tensor, "T K 4 P P"]
     anchor: Float[Tensor, "T K 2"]
     context: Float[Tensor, "C 3 H W"]
+    camera: Float[Tensor, "T 2"]
 
     @property
     def box(self) -> Float[Tensor, "T K 4"]:
@@ -105,30 +108,60 @@ def track(
         )
     colors = as_colors(frames, device)
     if ground is not None:
-        return follow(colors, ground.to(device), config, shortest)
-    known = colors[:past]
-    ground = clip_context(known, config, context)
+        return follow(
+            colors, ground[None].to(device), torch.zeros(len(colors), 2, device=device), config, shortest
+        )
+    path = camera_path(colors)
+    view, known = find_view(colors, path, None, config, context, past), slice(past)
     for _ in range(context.rounds):
-        tracks = follow(known, ground, config, shortest)
-        clearer = find_context(known, ~moving_masks(tracks, context.moved), context)
-        clearer = without_ghosts(known, clearer, context, config.threshold, config.area)
-        clearer_than_before = differs(clearer - ground, config.threshold).sum() >= config.area
-        ground = torch.where(clearer_than_before, clearer, ground)
-        if not clearer_than_before:
+        tracks = follow(colors[known], view[known] if len(view) > 1 else view, path[known], config, shortest)
+        clearer = find_view(colors, path, ~moving_masks(tracks, context.moved), config, context, past)
+        better = differs(clearer - view, config.threshold)
+        view = torch.where(better[:, None], clearer, view)
+        if better.sum() < config.area * len(view):
             break
-    else:
-        return follow(colors, ground, config, shortest)
-    return tracks if past is None else follow(colors, ground, config, shortest)
+    return follow(colors, view, path, config, shortest)
+
+
+def find_view(
+    colors: Float[Tensor, "T 3 H W"],
+    path: Float[Tensor, "T 2"],
+    valid: Bool[Tensor, "N H W"] | None,
+    config: TrackerConfig,
+    context: ContextConfig,
+    past: int | None,
+) -> Float[Tensor, "C 3 H W"]:
+    """The context as each frame shows it; one for all frames where the camera stands still.
+
+    Args:
+        path: of `camera_path`. valid: where no entity is, of the frames that are known.
+        past: only the first so many frames are known. Ground that none of them shows has their mean colour.
+    """
+    known = colors[:past]
+    if not bool(path.any()):
+        ground = find_context(known, valid, context)
+        return without_ghosts(known, ground, context, config.threshold, config.area)[None]
+    mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
+    seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
+    laid = mosaic.lay(colors)[:past]
+    empty = None
+    if valid is not None:
+        moving = torch.zeros_like(colors[:, :1])
+        moving[: len(valid), 0] = (~valid).to(colors.dtype)
+        empty = mosaic.lay(moving)[:past, 0] < 0.01
+    ground = find_context(laid, empty, context, seen)
+    ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
+    shown = seen[:: context.every(len(known))].any(0)
+    ground = torch.where(shown, ground, known.mean((0, 2, 3))[:, None, None])
+    return mosaic.look(ground)
 
 
 def clip_context(
-    frames: np.ndarray | Tensor, config: TrackerConfig, context: ContextConfig = ContextConfig()
+    frames: np.ndarray, config: TrackerConfig, context: ContextConfig = ContextConfig()
 ) -> Float[Tensor, "3 H W"]:
-    """The context of a clip by itself, before tracks are known; frames uint8 `(T, H, W, 3)` or colours."""
-    colors = as_colors(frames) if isinstance(frames, np.ndarray) else frames
-    return without_ghosts(
-        colors, find_context(colors, config=context), context, config.threshold, config.area
-    )
+    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known; a still camera is taken for granted."""
+    colors = as_colors(frames)
+    return find_view(colors, torch.zeros(len(colors), 2), None, config, context, None)[0]
 
 
 def shared_context(
@@ -159,16 +192,21 @@ def patch_for(
 
 
 def follow(
-    colors: Float[Tensor, "T 3 H W"], context: Float[Tensor, "3 H W"], config: TrackerConfig, shortest: int
+    colors: Float[Tensor, "T 3 H W"],
+    context: Float[Tensor, "C 3 H W"],
+    path: Float[Tensor, "T 2"],
+    config: TrackerConfig,
+    shortest: int,
 ) -> Tracks:
-    """The tracks over a known context."""
+    """The tracks over a known context, which moves along a path with the camera."""
     tracker = Tracker(config)
     state = tracker.start(1, colors.device)
     states = []
-    for color in colors:
-        state = tracker.step(state, color[None], context[None])
+    moved = torch.cat([torch.zeros_like(path[:1]), path[1:] - path[:-1]])
+    for color, ground, step in zip(colors, context.expand(len(colors), -1, -1, -1), moved, strict=True):
+        state = tracker.step(state, color[None], ground[None], step[None])
         states.append(state)
-    return tracks_of(states, context[None], shortest)
+    return tracks_of(states, context, path, shortest)
 
 
 def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
@@ -176,7 +214,7 @@ def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
     far = torch.zeros_like(tracks.presence)
     for number in tracks.identity[tracks.presence].unique():
         where = tracks.presence & (tracks.identity == number)
-        places = tracks.place[where]
+        places = (tracks.place - tracks.camera[:, None])[where]
         far |= where & ((places.amax(0) - places.amin(0)).amax() > moved)
     _, shares = tracks.draw()
     solid = _without_dents(shares * far[:, :, None, None] > 0.2).any(1, keepdim=True)
@@ -196,7 +234,12 @@ def _without_dents(mask: Bool[Tensor, "T K H W"]) -> Bool[Tensor, "T K H W"]:
     return between[0] | between[1]
 
 
-def tracks_of(states: list[TrackerState], context: Float[Tensor, "C 3 H W"], shortest: int = 1) -> Tracks:
+def tracks_of(
+    states: list[TrackerState],
+    context: Float[Tensor, "C 3 H W"],
+    camera: Float[Tensor, "T 2"],
+    shortest: int = 1,
+) -> Tracks:
     """The tracks of the first episode of a batch, from the states after each of its frames."""
     rows = max(1, max(int(s.alive[0].sum(0)) and int(s.alive[0].nonzero()[-1]) + 1 for s in states))
     presence = torch.stack([s.presence[0, :rows] for s in states])
@@ -215,4 +258,5 @@ def tracks_of(states: list[TrackerState], context: Float[Tensor, "C 3 H W"], sho
         look=torch.stack([s.look[0, :rows] for s in states]),
         anchor=anchor,
         context=context,
+        camera=camera,
     )
