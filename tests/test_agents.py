@@ -23,7 +23,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000), 1000, 4)
+    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, 4))
     return world, labels, adapter
 
 
@@ -55,7 +55,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
 
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500)
+    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, 4)
     data = labelled_factors(world, fresh)
     factor, latent = data["now"][:, adapter.agent_factor], data["latent"][:, adapter.agent_factor]
     decoded = adapter.net.real(factor, latent)
@@ -91,7 +91,7 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000))
+    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, 4))
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -124,7 +124,7 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
     world.labels = labels
     video = Video(tuple(e.frames for e in record_episodes(task, 600, 1, "expert")))
     latent_bc = BehaviorCloning.from_expert_video(world, video)
-    bc = BehaviorCloning.from_labels(labelled, actions=4)
+    bc = BehaviorCloning.from_labels(labelled)
     cloned = score_policy(DecodedEnv(task, world), lambda seen: latent_bc.predict(seen)[0], 30, seed=2)
     plain = score_policy(task, lambda seen: bc.predict(seen)[0], 30, seed=2)
     assert cloned.success_rate > 0.7
@@ -132,7 +132,7 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
 
 
 def test_cloned_policies_predict_one_or_many(fitted, labelled: LabelledTransitions) -> None:
-    bc = BehaviorCloning.from_labels(labelled, actions=4)
+    bc = BehaviorCloning.from_labels(labelled)
     frames = labelled.episodes[0][:3]
     assert bc.predict(frames)[0].shape == (3,)
     assert bc.predict(frames[0], deterministic=True)[0] in range(4)

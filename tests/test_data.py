@@ -51,9 +51,9 @@ def test_a_dataset_is_never_overwritten(dataset: Path, task: gym.Env) -> None:
 
 
 def test_label_budget_is_exact(episodes) -> None:
-    assert len(LabelledTransitions.of(episodes, 123)) == 123
+    assert len(LabelledTransitions.of(episodes, 123, 4)) == 123
     with pytest.raises(ValueError, match="label budget is 99999"):
-        LabelledTransitions.of(episodes, 99999)
+        LabelledTransitions.of(episodes, 99999, 4)
 
 
 def test_video_has_no_room_for_actions(video: Video) -> None:

@@ -64,7 +64,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("before", ["used", "unused"])
-def test_no_process_waits_for_threads_that_it_does_not_have(before: str, threads: int, tmp_path: Path) -> None:
+def test_no_process_waits_for_threads_that_it_does_not_have(
+    before: str, threads: int, tmp_path: Path
+) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     program = subprocess.Popen(

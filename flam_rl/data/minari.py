@@ -77,6 +77,21 @@ def read_video(folder: Path) -> Video:
     return Video(tuple(np.asarray(episode.observations) for episode in dataset.iterate_episodes()))
 
 
+def action_count(folder: Path) -> int:
+    """How many actions the task of a dataset has, whether or not they were all taken.
+
+    Raises:
+        ValueError: its action space is not `Discrete`, counted from 0: its labels cannot be learned from.
+    """
+    space = MinariDataset(Path(folder).resolve()).action_space
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        raise ValueError(
+            f"labels are learned from Discrete actions counted from 0, but the actions of {folder} are {space!s:.200}; "
+            "--labels 0 trains without them"
+        )
+    return int(space.n)
+
+
 def read_labelled(folder: Path, budget: int, order: Sequence[int]) -> LabelledTransitions:
     """`budget` labelled transitions of whole episodes; the last may be cut.
 
@@ -84,7 +99,7 @@ def read_labelled(folder: Path, budget: int, order: Sequence[int]) -> LabelledTr
         order: which episodes to read, one after the other until there are enough.
 
     Raises:
-        ValueError: they hold fewer transitions.
+        ValueError: they hold fewer transitions; or as `action_count`.
     """
     dataset = MinariDataset(Path(folder).resolve())
     episodes = (
@@ -99,7 +114,7 @@ def read_labelled(folder: Path, budget: int, order: Sequence[int]) -> LabelledTr
         for index in order
         for e in dataset.iterate_episodes([int(index)])
     )
-    return LabelledTransitions.of(episodes, budget)
+    return LabelledTransitions.of(episodes, budget, action_count(folder))
 
 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
