@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
@@ -65,6 +66,17 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
     assert (decoded == data["action"])[told & moved].float().mean() > 0.95
     there_and_back = adapter.net.real(factor, adapter.net.latent(factor, data["action"]))
     assert (there_and_back == data["action"])[told & moved].float().mean() > 0.9
+
+
+def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
+    world, _, _ = fitted
+    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, 4)
+    assert max(actions.max() for actions in labelled.actions) < 3
+    adapter = ActionAdapter.fit(world, labelled)
+    assert adapter.net.actions == 4
+    env = DecodedEnv(task, world, adapter)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
 
 
 def test_adapter_save_and_load_is_the_identity(fitted, tmp_path: Path) -> None:
@@ -132,7 +144,9 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
 
 
 def test_cloned_policies_predict_one_or_many(fitted, labelled: LabelledTransitions) -> None:
-    bc = BehaviorCloning.from_labels(labelled)
+    never_stayed = dataclasses.replace(labelled, actions=tuple(a.clip(0, 2) for a in labelled.actions))
+    bc = BehaviorCloning.from_labels(never_stayed)
+    assert bc.choices.tolist() == [0, 1, 2, 3]
     frames = labelled.episodes[0][:3]
     assert bc.predict(frames)[0].shape == (3,)
     assert bc.predict(frames[0], deterministic=True)[0] in range(4)
