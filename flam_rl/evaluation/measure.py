@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,11 @@ def measure_world(
         task: the real one, without wrappers; asked for its tiles if it has them.
         probe_iterations: boosting rounds of the probes.
     """
-    ambiguous = float(world.tokenizer.ambiguous)
     results: Json = {
         "seed": seed,
         "frames": video.frames,
         "codes": len(world.tokenizer.codebook),
-        "ambiguous_patches": None if math.isnan(ambiguous) else ambiguous,
+        "ambiguous_patches": float(world.tokenizer.ambiguous),
     }
     results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
     results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))

@@ -36,7 +36,7 @@ class Tokenizer(nn.Module):
 
     Attributes:
         ambiguous: float scalar, share of the training patches that are nearly as near to a second code as to their own,
-            as `MARGIN` says: which of the two they get may differ by machine. NaN before `separated`.
+            as `MARGIN` says: which of the two they get may differ by machine. 1 before `separated`.
     """
 
     ambiguous: torch.Tensor
@@ -69,7 +69,7 @@ class Tokenizer(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(config.code_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, pixels)
         )
-        self.register_buffer("ambiguous", torch.tensor(float("nan"), dtype=torch.float32))
+        self.register_buffer("ambiguous", torch.tensor(1.0, dtype=torch.float32))
 
     def patches(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> UInt8[torch.Tensor, "*B N P"]:
         """uint8 `(..., H, W, 3)` to uint8 `(..., N, patch * patch * 3)`."""
