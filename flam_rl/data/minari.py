@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -115,3 +115,14 @@ def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
         found.append(infos)
     return found
+
+
+def find_dataset(data: str | Path) -> Path | None:
+    """The folder of the dataset at `data`, if there is one."""
+    return Path(data) if is_dataset(Path(data)) else None
+
+
+def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Frames of one episode at a time."""
+    for episode in MinariDataset(Path(folder).resolve()).iterate_episodes():
+        yield np.asarray(episode.observations), []
