@@ -14,6 +14,7 @@ import h5py
 import minari
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
 from minari.data_collector.episode_buffer import EpisodeBuffer
@@ -457,16 +458,23 @@ def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
 def test_labels_and_entities_are_read_without_the_frames(record, data_format: str) -> None:
     infos = {"entities_position": np.arange(18).reshape(9, 2), "else": np.ones(9)}
     folder = record(RGB, [FILMS[1]], data_format=data_format, infos=lambda steps: infos)
-    (file,) = folder.glob("**/*.parquet") if data_format == "parquet" else folder.glob("*.hdf5")
-    stored = bytearray(file.read_bytes())
-    at = stored.index(FILMS[1][0, 0].tobytes()[:24])
-    stored[at - 200 : at - 100] = bytes(100)  # page header of the frames
     if data_format == "parquet":
+        (file,) = folder.glob("**/*.parquet")
+        group = pq.ParquetFile(file).metadata.row_group(0)
+        (frames,) = (
+            column
+            for column in map(group.column, range(group.num_columns))
+            if column.path_in_schema.startswith("observations")
+        )
+        stored = bytearray(file.read_bytes())
+        at = frames.dictionary_page_offset or frames.data_page_offset
+        stored[at : at + frames.total_compressed_size] = bytes(frames.total_compressed_size)
         file.write_bytes(stored)
-        assert "cannot be read" in str(pytest.raises(ValueError, read, folder).value)
     else:
-        with h5py.File(file, "a") as opened:
+        with h5py.File(folder / "main_data.hdf5", "a") as opened:
             del opened["episode_0/observations"]
+    with pytest.raises(ValueError, match="cannot be read"):
+        read(folder)
     assert next(read_labels(folder, [0]))[0].tolist() == list(range(8))
     (entities,) = read_entities(folder)
     assert list(entities) == ["position"]
