@@ -18,7 +18,7 @@ from ..checkpoint import save_world
 from ..data import cache
 from ..data.clips import tokenize
 from ..data.hold_out import Split, hold_out
-from ..data.minari import read_labelled
+from ..data.minari import action_count, read_labels
 from ..data.reading import Reading, ReadingConfig, frame_size, read
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.pictures import (
@@ -32,7 +32,7 @@ from ..results import write_results
 from ..training.build import BuildConfig, build_world
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
-from ..types import Json, LabelledTransitions, Video
+from ..types import Episode, Json, LabelledTransitions, Video
 from .evaluate import evaluate_world, summary, write_pictures
 
 
@@ -146,6 +146,9 @@ def _check_size(config: TrainConfig) -> None:
 
 
 def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
+    assert reading.dataset is not None
+    if config.labels:
+        action_count(reading.dataset)
     transitions = sum(len(frames) - 1 for frames in split.training.episodes)
     if transitions < config.labels:
         raise ValueError(
@@ -161,14 +164,13 @@ def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
 def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransitions:
     """The labels of training episodes, never of held-out frames, with the frames that the world was trained on."""
     assert reading.dataset is not None
-    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    for frames, number in zip(split.training.episodes, split.numbers, strict=True):
-        steps = min(budget - sum(len(column[1]) for column in columns), len(frames) - 1)
-        if steps <= 0:
-            break
-        labels = read_labelled(reading.dataset, steps, [number])
-        columns.append((frames[: steps + 1], labels.actions[0], labels.rewards[0], labels.terminations[0]))
-    return LabelledTransitions(*zip(*columns, strict=True))
+    labels = read_labels(reading.dataset, [reading.numbers[number] for number in split.numbers])
+    episodes = (
+        Episode(frames, actions[:n], rewards[:n], ends[:n], {}, -1)
+        for frames, (actions, rewards, ends) in zip(split.training.episodes, labels, strict=True)
+        if (n := len(frames) - 1)
+    )
+    return LabelledTransitions.of(episodes, budget)
 
 
 def _task(data: Path) -> tuple[str, Json]:

@@ -1,40 +1,54 @@
-"""Hard cuts, found by libavfilter's scene detector."""
+"""Hard cuts, found by PySceneDetect."""
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from .episodes import Timed
 
-class CutDetector:
-    """Whether a picture, uint8 `(h, w, 3)`, starts another scene than the one before it showed.
 
-    The score of https://ffmpeg.org/ffmpeg-filters.html#scdet at its default threshold: how much the mean of all
-    absolute differences grew since the picture before, so that lasting motion is no cut.
+def marked(pictures: Iterable[Timed]) -> Iterator[tuple[Timed, bool]]:
+    """Each picture, two later than it came, and whether it starts another scene than the one before it showed.
+
+    The detector compares how much a picture differs from the one before with how much its neighbours do
+    (https://www.scenedetect.com/docs/latest/api/detectors.html, AdaptiveDetector as it comes), so that lasting
+    motion is no cut. It sees none in the first two and last two frames of a film.
     """
+    detector: Any = None
+    waiting: deque[Timed] = deque()
+    first = 0
+    cuts: set[int] = set()
+    shape: tuple[int, ...] = ()
+    for number, shown in enumerate(pictures):
+        if shown.picture.shape != shape:
+            while waiting:
+                yield waiting.popleft(), False
+            detector, first, shape = _detector(), number, shown.picture.shape
+        cuts |= _cuts(detector, number, shown.picture)
+        waiting.append(shown)
+        if len(waiting) > detector.event_buffer_length:
+            oldest = number - detector.event_buffer_length
+            yield waiting.popleft(), oldest in cuts and oldest > first
+    while waiting:
+        yield waiting.popleft(), False
 
-    def __init__(self) -> None:
-        self._graph: Any = None
-        self._shape: tuple[int, ...] = ()
-        self._seen = 0
 
-    def __call__(self, picture: np.ndarray) -> bool:
-        import av
-        import av.filter
+def _detector() -> Any:
+    try:
+        from scenedetect import AdaptiveDetector
+    except ImportError as error:
+        raise ImportError(
+            "finding cuts needs PySceneDetect: pip install 'flam_rl[video]', or give --files.no-split-cuts"
+        ) from error
+    return AdaptiveDetector(min_scene_len=1)
 
-        if picture.shape != self._shape:
-            self._shape = picture.shape
-            self._graph = av.filter.Graph()
-            source = self._graph.add_buffer(
-                width=picture.shape[1], height=picture.shape[0], format="rgb24", time_base=Fraction(1, 1000)
-            )
-            self._graph.link_nodes(
-                source, self._graph.add("scdet"), self._graph.add("buffersink")
-            ).configure()
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
-        frame.pts, frame.time_base = self._seen, Fraction(1, 1000)
-        self._seen += 1
-        self._graph.vpush(frame)
-        return "lavfi.scd.time" in self._graph.vpull().metadata
+
+def _cuts(detector: Any, number: int, picture: np.ndarray) -> set[int]:
+    from scenedetect import FrameTimecode
+
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    return {cut.frame_num for cut in detector.process_frame(FrameTimecode(number, 1.0), bgr)}

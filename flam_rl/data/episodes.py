@@ -10,6 +10,14 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Timed:
+    """A picture, uint8 `(h, w, 3)` and scaled, shown from `time` on, in seconds; None where that is unknown."""
+
+    time: float | None
+    picture: np.ndarray
+
+
+@dataclass(frozen=True)
 class EpisodeInfo:
     """Where an episode came from and what was done to it; null where it is unknown.
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .display import Display
-from .episodes import Stream
+from .episodes import Stream, Timed
 from .fitting import Fitting
-from .steps import Film, Timed, episodes
+from .steps import Film, episodes
 
 _NO_FILMS = {"tty", "hls", "dash", "concat", "sdp", "imf", "webm_dash_manifest", "image2"}
 """What libavformat takes for video, but is text, a list of other files or a picture."""
@@ -21,6 +21,8 @@ _TELLS_ITS_END = ("mov", "matroska", "avi", "flv", "asf")
 """Containers whose header says how long they are; of others libavformat makes an estimate."""
 _PATIENCE = 100
 """Errors of the demuxer in a row after which a file is at its end."""
+_TOLERANCE_S = 0.1
+"""By so much headers round."""
 _SOON_S = 2.0
 """Frames between damage and a key frame that comes so soon are not shown: the one before it stands still."""
 _HDR = {16: "PQ", 18: "HLG"}
@@ -80,13 +82,15 @@ class _Packets:
 
     Attributes:
         period: seconds from frame to frame, the median where it varies.
-        missing: seconds between the end of the last packet and the end that the header promises.
+        begin: seconds; when the first frame is shown.
+        length: seconds from there to the end that the header promises, or to that of the last packet.
         frames: how many there are by the header; 0 where it does not say.
         keys: times of key frames, in order.
     """
 
     period: float | None
-    missing: float
+    begin: float
+    length: float
     frames: int
     keys: np.ndarray
 
@@ -99,28 +103,31 @@ class _Packets:
 def _scan(path: Path) -> _Packets:
     with _open(path) as container:
         video = _video(container)
-        stamps: list[float] = []
-        keys: list[float] = []
-        ends = {True: 0.0, False: 0.0}  # of the film, and of all streams
-        begins = {True: math.inf, False: math.inf}
+        stamps, keys, ends = [], [], []
+        all_begin, all_end = math.inf, -math.inf
         for packet in _demux(container, None, lambda error: None):
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or packet.time_base is None:
+            if stamp is None or packet.time_base is None or packet.is_discard:
                 continue
             time = float(stamp * packet.time_base)
+            end = time + float((packet.duration or 0) * packet.time_base)
+            all_begin, all_end = min(all_begin, time), max(all_end, end)
             if packet.stream_index == video.index:
                 stamps.append(time)
+                ends.append(end)
                 if packet.is_keyframe:
                     keys.append(time)
-            for own in {False, packet.stream_index == video.index}:
-                ends[own] = max(ends[own], time + float((packet.duration or 0) * packet.time_base))
-                begins[own] = min(begins[own], time)
-        promised = 0.0
-        own = video.duration is not None
+        period = _period(np.sort(stamps), video)
+        begin = min(stamps, default=0.0)
+        length = max(ends, default=0.0) - begin
         if container.format.name.startswith(_TELLS_ITS_END):
-            promised = float(video.duration * video.time_base) if own else (container.duration or 0) / 1e6
-        missing = promised - (ends[own] - begins[own]) if stamps else 0.0
-        return _Packets(_period(np.sort(stamps), video), missing, video.frames, np.sort(keys))
+            if video.duration is not None:
+                length = max(length, float(video.duration * video.time_base))
+            elif container.duration and container.duration / 1e6 > all_end - all_begin + _TOLERANCE_S:
+                length = max(length, container.duration / 1e6 - (begin - all_begin))
+            if container.format.name == "avi" and period:  # its duration is what was found of the frames
+                length = max(length, video.frames * period)
+        return _Packets(period, begin, length, video.frames, np.sort(keys))
 
 
 def _period(stamps: np.ndarray, video: Any) -> float | None:
@@ -129,9 +136,11 @@ def _period(stamps: np.ndarray, video: Any) -> float | None:
     if not len(gaps):
         rate = video.average_rate or video.guessed_rate
         return float(1 / rate) if rate else None
-    median = np.median(gaps)
-    # Time stamps may be whole milliseconds: the mean of the regular gaps is truer than one of them.
-    return float(gaps[np.abs(gaps - median) <= 0.2 * median].mean())
+    off = np.abs(gaps - np.median(gaps))
+    regular = off <= max(0.05 * np.median(gaps), 0.0015)  # time stamps may be whole milliseconds
+    if regular.mean() < 0.5:  # a clock that jitters
+        regular = off <= 0.5 * np.median(gaps)
+    return float(gaps[regular].mean())
 
 
 def _demux(container: Any, stream: Any, on_error: Callable[[Any], None]) -> Iterator[Any]:
@@ -176,8 +185,9 @@ def _decode(film: Film, path: Path, packets: _Packets, fitting: Fitting) -> Iter
             yield Timed(time, picture)
         damage.report()
         period = film.period or 0.0
-        if packets.missing > max(1.5 * period, 0.1):
-            whole = packets.frames or (count + round(packets.missing / period) if period else 0)
+        missing = packets.begin + packets.length - (last + period)
+        if missing > max(1.5 * period, _TOLERANCE_S):
+            whole = packets.frames or (count + round(missing / period) if period else 0)
             film.warnings.append(
                 f"cut short: {count}{f' of {whole}' if whole else ''} frames decode; "
                 f"the end is missing after {last + period:.2f} s"

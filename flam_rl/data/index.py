@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .episodes import Skipped
 from .films import is_film
+from .pictures import BROKEN
 
 _KNOWN_ENDINGS = {".mkv", ".webp", ".avif", ".heic", ".ts", ".m2ts", ".mts", ".m4v", ".wmv", ".flv", ".webm"}
 """What Python 3.11 does not know to be pictures or films; only to say which files could not be read."""
@@ -104,7 +105,7 @@ def _kind(path: Path, index: Index, name: str) -> str:
                 return "animation" if getattr(picture, "is_animated", False) else "picture"
     except UnidentifiedImageError:
         pass
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except BROKEN:
         return "picture"  # a broken one, which its folder names
     try:
         if is_film(path):

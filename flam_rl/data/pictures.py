@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .episodes import Skipped, Stream
+from .episodes import Skipped, Stream, Timed
 from .fitting import Fitting
-from .steps import Film, Timed, episodes
+from .steps import Film, episodes
 
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
 _NO_DELAY_S = 0.1
 """How long players show a frame of an animation that gives no time, or none worth the name."""
@@ -44,7 +44,7 @@ def read_numbered(source: str, files: Sequence[Path], fitting: Fitting) -> Strea
         try:
             with Image.open(path) as opened:
                 picture = rgb(opened)
-        except _BROKEN as error:
+        except BROKEN as error:
             film.warnings.append(f"left out {path.name}: {error}")
             yield Skipped(f"{source}/{path.name}", f"broken picture: {error}")
             continue
@@ -79,8 +79,9 @@ def _durations(path: Path) -> list[float]:
         try:
             while True:
                 picture.seek(len(found))
+                picture.load()  # webp tells only then
                 found.append(_shown(picture))
-        except _BROKEN:
+        except BROKEN:
             pass
         return found if "duration" in picture.info or picture.format == "GIF" else []
 
@@ -93,13 +94,14 @@ def _shown(picture: Image.Image) -> float:
 def _animation(film: Film, path: Path, durations: list[float], fitting: Fitting) -> Iterator[Timed]:
     time, count = 0.0, 0
     with Image.open(path) as picture:
-        declared = getattr(picture, "n_frames", 1)
-        while count < declared:
+        while True:
             try:
                 picture.seek(count)
                 shown = rgb(picture)
-            except _BROKEN as error:
-                film.warnings.append(f"cut short: {count} of {declared} frames decode; broke with: {error}")
+            except EOFError:
+                break
+            except BROKEN as error:
+                film.warnings.append(f"cut short: {count} frames decode; it broke with: {error}")
                 break
             film.height, film.width = shown.shape[:2]
             yield Timed(time if durations else None, fitting.scale(shown))

@@ -97,6 +97,11 @@ class Reading:
             )
         return Video(self.arrays)
 
+    @property
+    def numbers(self) -> list[int]:
+        """Which episode of the Minari dataset each is: one that cannot be read is left out."""
+        return [int(info.source.rpartition("/")[2]) for info in self.episodes]
+
     def entities(self) -> list[dict[str, np.ndarray]] | None:
         """For evaluation only: the true entities of each frame, where a dataset has them and no stride skips any."""
         if self.dataset is None or self.config.stride > 1:
@@ -106,8 +111,8 @@ class Reading:
         except ValueError:
             return None
         return [
-            {name: values[: info.kept] for name, values in truth.items()}
-            for truth, info in zip(found, self.episodes, strict=False)
+            {name: values[: info.kept] for name, values in found[number].items()}
+            for number, info in zip(self.numbers, self.episodes, strict=True)
         ]
 
 
@@ -131,7 +136,8 @@ def read(
     if dataset is not None:
         files = sorted(path for path in dataset.rglob("*") if path.is_file())
         skipped: list[Skipped] = []
-        streams: Iterable[tuple[str, Stream]] = [(dataset.name, _read_dataset(dataset, config))]
+        name = dataset.parent.name if dataset.name == "data" else dataset.name
+        streams: Iterable[tuple[str, Stream]] = [(name, _read_dataset(name, dataset, config))]
     else:
         index = find_sources(data, folder or but)
         files, skipped = index.files, index.skipped
@@ -243,16 +249,18 @@ def _read_source(source: Source, fitting: Fitting, config: ReadingConfig) -> Str
             return read_numbered(source.name, source.files, fitting)
 
 
-def _read_dataset(dataset: Path, config: ReadingConfig) -> Stream:
+def _read_dataset(name: str, dataset: Path, config: ReadingConfig) -> Stream:
     for number, (frames, warnings) in enumerate(minari.episodes(dataset, config.key)):
+        source = f"{name}/{number}"
+        if not len(frames):
+            yield Skipped(source, "; ".join(warnings))
+            continue
         height, width = frames.shape[1:3]
         fitting = Fitting(config.height or height, config.width or width, config.fit)
         for frame in frames:
             yield fitting.place(fitting.scale(frame))
         count = len(frames)
-        yield EpisodeInfo(
-            f"{dataset.name}/{number}", count, count, 0, height, width, warnings=tuple(warnings)
-        )
+        yield EpisodeInfo(source, count, count, 0, height, width, warnings=tuple(warnings))
 
 
 def _fingerprint(files: Iterable[Path], config: ReadingConfig) -> str:

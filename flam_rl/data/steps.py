@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .cuts import CutDetector
-from .episodes import EpisodeInfo, Stream
+from .cuts import marked
+from .episodes import EpisodeInfo, Stream, Timed
 from .fitting import Fitting
 
 LONGEST_PAUSE_S = 10.0
@@ -43,19 +43,11 @@ class Film:
             start,
             self.height,
             self.width,
-            round(1 / self.period, 3) if self.period else None,
+            round(1 / self.period, 6) if self.period else None,
             self.rotation,
-            None if duration is None else round(duration, 3),
+            None if duration is None else round(duration, 6),
             warnings,
         )
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A picture, uint8 `(h, w, 3)` and scaled, shown from `time` on, in seconds; None where that is unknown."""
-
-    time: float | None
-    picture: np.ndarray
 
 
 def episodes(
@@ -69,12 +61,11 @@ def episodes(
         film: filled in by `pictures` as they come.
         fps: frames per second; by default those of the film.
     """
-    is_cut = CutDetector() if split_cuts else lambda picture: False
+    shots = marked(pictures) if split_cuts else ((shown, False) for shown in pictures)
     number, start, first, last = 0, 0, 0.0, 0.0
     steps: _Steps | None = None
-    for shown in pictures:
+    for shown, cut in shots:
         time = shown.time if shown.time is not None else last + (film.period or 0.0)
-        cut = is_cut(shown.picture)
         if steps is not None:
             reason = "a hard cut" if cut else _break(last, time, film.period)
             if reason:
