@@ -81,7 +81,8 @@ class Writer:
         """Put the files in place; the frames of each episode, mapped."""
         self._file.flush()
         if self.folder is None:
-            return _map(self._file, self.episodes, self.shape)
+            with self._file:  # the map keeps it alive
+                return _map(self._file, self.episodes, self.shape)
         self._file.close()
         os.replace(self._file.name, self.folder / FRAMES)
         record = {

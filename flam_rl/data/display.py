@@ -74,6 +74,7 @@ class Display:
         if self._turn.transposes:
             height, width = width, height
         self._graph = graph = av.filter.Graph()
+        graph.threads = 1  # slices of small pictures cost more than they save
         nodes = [
             graph.add_buffer(
                 width=frame.width,
