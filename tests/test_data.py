@@ -27,7 +27,9 @@ def test_minari_keeps_every_pixel(dataset: Path, episodes) -> None:
     video = read_video(dataset)
     for stored, recorded in zip(video.episodes, episodes, strict=False):
         assert np.array_equal(stored, recorded.frames)
-    assert not minari.MinariDataset(dataset).storage.jpeg_encoding
+    storage = minari.MinariDataset(dataset).storage
+    assert not storage.jpeg_encoding
+    assert storage.metadata["dataset_size"] == pytest.approx(storage.get_size(), abs=0.11)
 
 
 def test_minari_keeps_labels_and_entities(dataset: Path, episodes) -> None:

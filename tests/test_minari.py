@@ -17,6 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
+from gymnasium.wrappers import (
+    AddRenderObservation,
+    DtypeObservation,
+    FrameStackObservation,
+    GrayscaleObservation,
+    RescaleObservation,
+    TransformObservation,
+)
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 from flam_rl.data.minari import (
@@ -286,6 +294,79 @@ def test_of_several_pictures_the_key_picks_one(record, data_format: str) -> None
     assert np.array_equal(labelled.episodes[0], other[1][:7])
 
 
+def test_a_single_array_has_no_key(record) -> None:
+    folder = record(RGB, FILMS)
+    with pytest.raises(ValueError, match=r"no observation is named 'image'; leave --files\.key out"):
+        episodes(folder, "image")
+
+
+def walk(task: gym.Env, steps: int) -> tuple[Any, list[np.ndarray]]:
+    """The observations of a random walk, columns as Minari wants them, and the pictures beside them."""
+    task.action_space.seed(0)
+    seen, pictures = [task.reset(seed=0)[0]], [task.render()]
+    for _ in range(steps):
+        seen.append(task.step(task.action_space.sample())[0])
+        pictures.append(task.render())
+    task.close()
+    if isinstance(seen[0], dict):
+        return {key: np.stack([o[key] for o in seen]) for key in seen[0]}, pictures
+    return np.stack(seen), pictures
+
+
+WRAPPED: dict[str, Callable[[gym.Env], gym.Env]] = {
+    "rgb": lambda task: task,
+    "rgb stacks": lambda task: FrameStackObservation(task, 3),
+    "grey": GrayscaleObservation,
+    "grey stacks": lambda task: FrameStackObservation(GrayscaleObservation(task), 4),
+    "floats": lambda task: DtypeObservation(task, np.float32),
+    "-1 to 1": lambda task: RescaleObservation(
+        DtypeObservation(task, np.float32), np.float32(-1), np.float32(1)
+    ),
+    "channels first": lambda task: TransformObservation(
+        task, lambda o: o.transpose(2, 0, 1), Box(0, 255, (3, 64, 64), np.uint8)
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_what_gymnasiums_wrappers_make_of_frames_is_read(record, wrapped: str) -> None:
+    env = WRAPPED[wrapped](gym.make("flam_rl/MultiGrid-v0", render_mode="rgb_array"))
+    seen, pictures = walk(env, 6)
+    ((frames, warnings),) = episodes(record(env.observation_space, [seen]))
+    assert frames.shape == (7, 64, 64, 3)
+    want = np.stack(pictures).astype(float)
+    if "grey" in wrapped:
+        want = np.repeat((want @ [0.2125, 0.7154, 0.0721])[..., None], 3, -1)
+    assert np.abs(frames - want).max() <= 1
+    assert len(warnings) == ("stacks" in wrapped)
+
+
+def test_a_state_rendered_beside_itself_is_read(record) -> None:
+    env = AddRenderObservation(
+        gym.make("CartPole-v1", render_mode="rgb_array"),
+        render_only=False,
+        render_key="pixels",
+        obs_key="state",
+    )
+    seen, pictures = walk(env, 5)
+    ((frames, _),) = episodes(record(env.observation_space, [seen]))
+    assert np.array_equal(frames, pictures)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_the_symbols_of_a_grid_are_refused_at_any_size(record) -> None:
+    from multigrid.envs import EmptyEnv
+
+    env = EmptyEnv(size=20, agents=2)
+    seen = env.reset(seed=0)[0]
+    views = np.repeat(seen[0]["image"][None], 5, 0)
+    whole = np.repeat(env.grid.state[None], 5, 0)
+    with pytest.raises(ValueError, match=r"7, 7, 3.* height and width of 16 or more"):
+        read(record(Box(0, 255, views.shape[1:], views.dtype), [views], "test/views-v0"))
+    with pytest.raises(ValueError, match="they number things"):
+        read(record(Box(0, 255, whole.shape[1:], np.int64), [whole.astype(np.int64)], "test/whole-v0"))
+
+
 def symbols(size: int, most: int = 10) -> np.ndarray:
     return np.random.default_rng(0).integers(0, most + 1, (6, size, size, 3)).astype(np.uint8)
 
@@ -363,6 +444,12 @@ def test_several_datasets_are_listed(record, root: Path) -> None:
     ):
         find_dataset("test/film")
     assert find_dataset("test/film-v1") == (root / "test/film-v1/data").resolve()
+
+
+def test_a_dataset_half_written_is_not_seen(record, root: Path) -> None:
+    folder = record(RGB, FILMS[:1])
+    shutil.copytree(folder, root / ".other-x7/data")
+    assert find_dataset(root) == folder.resolve()
 
 
 def test_what_is_no_dataset_is_left_to_others(root: Path, tmp_path: Path) -> None:

@@ -53,19 +53,24 @@ def find_image(space: gym.Space, key: str | None = None) -> Image:
     """
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in _leaves(space)}
     reasons = {name: _no_picture(leaf) for name, (_, leaf) in leaves.items()}
+    pictures = [name for name, reason in reasons.items() if not reason]
+    choice = ", ".join(f"--files.key {name} ({_short(leaves[name][1])})" for name in pictures if name)
     if key is not None and key not in leaves:
-        raise ValueError(f"no observation is named {key!r}; allowed is {_keys(leaves, reasons)}")
-    chosen = [name for name, reason in reasons.items() if not reason] if key is None else [key]
-    if len(chosen) > 1:
-        raise ValueError(f"several observations can be pictures; say which: {_keys(leaves, reasons)}")
-    if not chosen or reasons[chosen[0]]:
+        raise ValueError(
+            f"no observation is named {key!r}; {f'allowed is {choice}' if choice else 'leave --files.key out'}"
+        )
+    if key is None and len(pictures) > 1:
+        raise ValueError(f"several observations can be pictures; say which: {choice}")
+    chosen = pictures[0] if key is None and pictures else key
+    if chosen is None or reasons[chosen]:
         found = "; ".join(
             f"{name or 'the observation'} is {_short(leaf)}, {reasons[name]}"
             for name, (_, leaf) in leaves.items()
             if key in (None, name)
         )
-        raise ValueError(f"no picture to learn from: {found or 'the observation space is empty'}")
-    path, box = leaves[chosen[0]]
+        also = f"; there is {choice}" if choice else ""
+        raise ValueError(f"no picture to learn from: {found or 'there are no observations'}{also}")
+    path, box = leaves[chosen]
     assert isinstance(box, gym.spaces.Box)
     return Image(path, box)
 
@@ -248,20 +253,13 @@ def _range(image: Image, sample: np.ndarray) -> tuple[float, float]:
     if (most - low) / (high - low) < DIMMEST / 256:
         raise ValueError(
             f"the values of {name} never exceed {most:g} where white is {high:g}: they number things "
-            "(as Minigrid's symbols of objects do), they are no brightness"
+            "(as Minigrid's symbols do), or the film is too dark to learn from"
         )
     return low, high
 
 
 def _called(image: Image) -> str:
     return f"{image.name or 'the observation'} ({_short(image.space)})"
-
-
-def _keys(leaves: dict[str, tuple], reasons: dict[str, str | None]) -> str:
-    allowed = [
-        f"--files.key {name} ({_short(leaves[name][1])})" for name in leaves if not reasons[name] and name
-    ]
-    return ", ".join(allowed) or "none: the observation is a single array, so leave --files.key out"
 
 
 def _short(space: gym.Space) -> str:

@@ -23,7 +23,7 @@ from .minari_storage import HDF5, METADATA, Stored, read_metadata
 _ENTITIES = "entities_"
 """Prefix of infos: Minari 0.5.4 does not read nested ones back."""
 _UNDECIDED = 8
-"""Episodes that may be dark or damaged before one tells how a dataset's values are meant."""
+"""Episodes that may be dark before one tells how a dataset's values are meant."""
 _JPEG = "stored as JPEG, which is lossy: small and sharp things are blurred (record with jpeg_encoding=False)"
 
 
@@ -64,12 +64,13 @@ def _below(root: Path) -> Path | None:
     seen: set[Path] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         real = Path(place).resolve()
-        dataset = _dataset_in(Path(place)) if real not in seen else None
+        dataset = _dataset_in(real) if real not in seen else None
         if dataset:
             found.append(dataset)
         if dataset or real in seen:
             folders.clear()
         else:
+            folders[:] = [name for name in folders if not name.startswith(".")]  # a set half written
             film = film or next((Path(place, file) for file in files if _is_film(file)), None)
         seen.add(real)
     if found and film:
@@ -131,7 +132,10 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
         storage.update_metadata(
             {"dataset_id": f"flam_rl/{folder.name}-v0", "minari_version": minari.__version__}
         )
+        storage.get_size = lambda: 0.0  # it looks at all files after each episode
         storage.update_episodes(_buffer(index, episode) for index, episode in enumerate(episodes))
+        del storage.get_size
+        storage.update_metadata({"dataset_size": storage.get_size()})
         if folder.exists():
             folder.rmdir()
         os.replace(building, folder)

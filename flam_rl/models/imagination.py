@@ -159,7 +159,7 @@ class Imagination:
         """
         count, worlds, _ = now.factors_KBS.shape
         device = now.factors_KBS.device
-        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device).argsort()
+        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device).argsort(stable=True)
         order = torch.cat([self._controlled, self._uncontrolled[drawn]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
