@@ -649,3 +649,17 @@ def test_whole_episodes_are_held_out_unless_that_is_most_of_the_video() -> None:
     for seed in range(4):
         uneven = hold_out(Video((films[0].repeat(50, 0), films[1])), None, seed, 0.1)
         assert uneven.training.frames >= 450
+
+
+def test_long_episodes_go_to_training_in_pieces() -> None:
+    film = np.arange(2500, dtype=np.int64).astype(np.uint8)[:, None, None, None].repeat(3, -1)
+    split = hold_out(Video((film, film[:7])), [{"action": np.arange(2500)}, {"action": np.arange(7)}], 0, 0.1)
+    assert max(map(len, split.training.episodes)) <= 1000
+    pieces = sorted(p for p in split.pieces if p.episode == 0)
+    assert [piece.start for piece in pieces] == [0, 750, 1500]
+    assert pieces[-1].stop == 2250
+    for frames, piece, truth in zip(
+        split.training.episodes, split.pieces, split.training_entities, strict=True
+    ):
+        assert truth["action"].tolist() == list(range(piece.start, piece.stop))
+        assert np.array_equal(frames[:, 0, 0, 0], truth["action"] % 256)

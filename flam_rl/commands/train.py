@@ -164,10 +164,13 @@ def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
 def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransitions:
     """The labels of training episodes, never of held-out frames, with the frames that the world was trained on."""
     assert reading.dataset is not None
-    labels = read_labels(reading.dataset, [reading.numbers[number] for number in split.numbers])
+    numbers = reading.numbers
+    labels = read_labels(reading.dataset, (numbers[piece.episode] for piece in split.pieces))
     episodes = (
-        Episode(frames, actions[:n], rewards[:n], ends[:n], {}, -1)
-        for frames, (actions, rewards, ends) in zip(split.training.episodes, labels, strict=True)
+        Episode(frames, piece.of(actions)[:n], piece.of(rewards)[:n], piece.of(ends)[:n], {}, -1)
+        for frames, piece, (actions, rewards, ends) in zip(
+            split.training.episodes, split.pieces, labels, strict=True
+        )
         if (n := len(frames) - 1)
     )
     return LabelledTransitions.of(episodes, budget)
