@@ -85,6 +85,8 @@ class LabelledTransitions:
             if n > 0:
                 kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n]))
             left -= n
+            if left <= 0:
+                break  # labels beyond the budget are not even read
         if left > 0 or not kept:
             raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
         frames, actions, rewards, terminations = zip(*kept, strict=True)

@@ -1,10 +1,12 @@
-"""Minari datasets: written lossless, read either as video or, within a budget, as labels."""
+"""Minari datasets: found by name or folder, written lossless, read either as video or, within a budget, as labels."""
 
 from __future__ import annotations
 
+import glob
+import mimetypes
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,9 +17,96 @@ from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from ..types import Episode, LabelledTransitions, Video
+from .images import Conversion, Image, find_image
+from .minari_storage import HDF5, METADATA, Stored, read_metadata
 
 _ENTITIES = "entities_"
 """Prefix of infos: Minari 0.5.4 does not read nested ones back."""
+_UNDECIDED = 8
+"""Episodes that may be dark before one tells how a dataset's values are meant."""
+_JPEG = "stored as JPEG, which is lossy: small and sharp things are blurred (record with jpeg_encoding=False)"
+
+
+def find_dataset(data: str | Path) -> Path | None:
+    """The folder with the metadata and data of the Minari dataset that `data` means.
+
+    Args:
+        data: the dataset's folder, the folder that has it as `data/`, a folder somewhere above exactly one dataset,
+            or, where nothing has that path, the name (id) of a dataset below Minari's local root.
+
+    Returns:
+        An absolute path without links, or None where no dataset is meant.
+
+    Raises:
+        ValueError: several datasets are meant, or films beside them; or the metadata is broken.
+    """
+    path = Path(data)
+    if path.exists():
+        return _below(path) if path.is_dir() else None
+    root = _root()
+    named = root / path
+    if named.is_dir():
+        return _below(named)
+    if path.is_absolute() or not path.name:
+        return None
+    versions = map(_dataset_in, sorted(named.parent.glob(f"{glob.escape(path.name)}-v*")))
+    return _only(f"{data} below {root}", [folder for folder in versions if folder])
+
+
+def _root() -> Path:
+    """Where Minari keeps datasets; its own function makes the folder as well."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def _below(root: Path) -> Path | None:
+    found: list[Path] = []
+    film: Path | None = None
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = Path(place).resolve()
+        dataset = _dataset_in(real) if real not in seen else None
+        if dataset:
+            found.append(dataset)
+        if dataset or real in seen:
+            folders.clear()
+        else:
+            folders[:] = [name for name in folders if not name.startswith(".")]  # a set half written
+            film = film or next((Path(place, file) for file in files if _is_film(file)), None)
+        seen.add(real)
+    if found and film:
+        raise ValueError(
+            f"{root} holds a Minari dataset, {found[0]}, and pictures or films, as {film}; name the folder of one kind"
+        )
+    return _only(str(root), found)
+
+
+def _only(where: str, found: Iterable[Path]) -> Path | None:
+    names = sorted({str(folder.parent if folder.name == "data" else folder) for folder in found})
+    if len(names) > 1:
+        raise ValueError(f"{where}: {len(names)} Minari datasets are there; name one of {', '.join(names)}")
+    return next(iter(found), None)
+
+
+def _dataset_in(folder: Path) -> Path | None:
+    """`folder` or its `data/`, if that is a dataset, broken or not."""
+    for candidate in (folder, folder / "data"):
+        recorded = (candidate / HDF5).is_file() or (candidate / "0" / METADATA).is_file()
+        try:
+            metadata = read_metadata(candidate / METADATA)
+        except FileNotFoundError:
+            metadata = {}
+        except ValueError:
+            if recorded:
+                raise
+            metadata = {}  # of something else
+        if recorded or metadata.keys() & {"total_episodes", "data_format", "observation_space"}:
+            return candidate.resolve()
+    return None
+
+
+def _is_film(name: str) -> bool:
+    kind = mimetypes.guess_type(name)[0] or ""
+    return kind.startswith(("video/", "image/"))
 
 
 def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> MinariDataset:
@@ -43,11 +132,14 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
         storage.update_metadata(
             {"dataset_id": f"flam_rl/{folder.name}-v0", "minari_version": minari.__version__}
         )
+        storage.get_size = lambda: 0.0  # it looks at all files after each episode
         storage.update_episodes(_buffer(index, episode) for index, episode in enumerate(episodes))
+        del storage.get_size
+        storage.update_metadata({"dataset_size": storage.get_size()})
         if folder.exists():
             folder.rmdir()
         os.replace(building, folder)
-    return MinariDataset(Path(folder).resolve())
+    return MinariDataset(folder)
 
 
 def _buffer(index: int, episode: Episode) -> EpisodeBuffer:
@@ -66,52 +158,134 @@ def _buffer(index: int, episode: Episode) -> EpisodeBuffer:
     )
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether `folder` holds a Minari dataset."""
-    return (Path(folder) / "metadata.json").is_file()
+def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """The frames of every episode of a dataset in their order, and nothing else of it; one is in memory at a time.
+
+    Args:
+        folder: as `find_dataset` gives it.
+        key: which observation is the picture, dotted where spaces are nested; by default the only one that can be.
+
+    Returns:
+        uint8 rgb `(T, H, W, 3)` at the stored size, and what to warn of. An episode that cannot be read has 0 frames
+        and the reason as its only warning.
+
+    Raises:
+        ValueError: the metadata is broken, or no picture is found: says what is there and which key picks it.
+    """
+    stored = Stored.open(folder)
+    return _frames(stored, find_image(stored.observation_space, key), range(stored.episodes))
 
 
-def read_video(folder: Path) -> Video:
-    """The frames of a dataset, and nothing else of it."""
-    dataset = MinariDataset(Path(folder).resolve())
-    return Video(tuple(np.asarray(episode.observations) for episode in dataset.iterate_episodes()))
+def read_video(folder: Path, key: str | None = None) -> Video:
+    """The frames of a dataset, all in memory, and nothing else of it."""
+    return Video(tuple(frames for frames, _ in episodes(folder, key)))
 
 
-def read_labelled(folder: Path, budget: int, order: Sequence[int]) -> LabelledTransitions:
+def _frames(stored: Stored, image: Image, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    conversion, ahead = _conversion(stored, image)
+    for index in indices:
+        try:
+            arrays, jpeg = ahead.pop(index) if index in ahead else _arrays(stored, image, index)
+            frames = conversion(arrays)
+        except ValueError as error:
+            yield np.empty((0, *image.size, 3), np.uint8), [str(error)]
+        else:
+            del arrays  # floats and stacks are many times larger
+            yield frames, [*conversion.warnings, *([_JPEG] if jpeg else [])]
+
+
+def _conversion(stored: Stored, image: Image) -> tuple[Conversion, dict[int, tuple[np.ndarray, bool]]]:
+    """How to read the set, from its first episode that tells, and the episodes read for it."""
+    ahead: dict[int, tuple[np.ndarray, bool]] = {}
+    reason: ValueError | None = None
+    for index in range(stored.episodes):
+        try:
+            ahead[index] = _arrays(stored, image, index)
+            return Conversion.of(image, ahead[index][0]), ahead
+        except ValueError as error:
+            reason = reason or error
+        if len(ahead) == _UNDECIDED:
+            break
+    raise ValueError(f"no picture to learn from in {stored.folder}: {reason}") from reason
+
+
+def _arrays(stored: Stored, image: Image, index: int) -> tuple[np.ndarray, bool]:
+    arrays, jpeg = stored.column(index, "observations", *image.path, shape=image.space.shape)
+    if not len(arrays):
+        raise ValueError(f"episode {index} of {stored.folder} has no frames")
+    return arrays, jpeg
+
+
+def action_count(folder: Path) -> int:
+    """How many actions the task of a dataset has, whether or not they were all taken.
+
+    Raises:
+        ValueError: its action space is not `Discrete`, counted from 0: its labels cannot be learned from.
+    """
+    space = Stored.open(folder).action_space
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        raise ValueError(
+            f"labels are learned from Discrete actions counted from 0, but the actions of {folder} are {space!s:.200}; "
+            "--labels 0 trains without them"
+        )
+    return int(space.n)
+
+
+def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Actions int64, rewards float32 and terminations bool, each `(T,)`, of the episodes in `order`; no frames.
+
+    Raises:
+        ValueError: as `action_count`; or an episode is damaged or has an action that the space has not.
+    """
+    stored, count = Stored.open(folder), action_count(folder)
+    for index in order:
+        actions, rewards, terminations = (
+            stored.column(int(index), name)[0] for name in ("actions", "rewards", "terminations")
+        )
+        if len(actions) and (actions.min() < 0 or actions.max() >= count):
+            raise ValueError(f"episode {index} of {folder} has actions that are not in Discrete({count})")
+        yield actions.astype(np.int64), rewards.astype(np.float32), terminations.astype(bool)
+
+
+def read_labelled(
+    folder: Path, budget: int, order: Sequence[int], key: str | None = None
+) -> LabelledTransitions:
     """`budget` labelled transitions of whole episodes; the last may be cut.
 
     Args:
         order: which episodes to read, one after the other until there are enough.
+        key: as `episodes` takes it; the frames are the same.
 
     Raises:
-        ValueError: they hold fewer transitions.
+        ValueError: they hold fewer transitions, or an episode is damaged; or as `read_labels`.
     """
-    dataset = MinariDataset(Path(folder).resolve())
-    episodes = (
-        Episode(
-            np.asarray(e.observations),
-            np.asarray(e.actions),
-            np.asarray(e.rewards, np.float32),
-            e.terminations,
-            {},
-            -1,
-        )
-        for index in order
-        for e in dataset.iterate_episodes([int(index)])
-    )
-    return LabelledTransitions.of(episodes, budget)
+    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget)
+
+
+def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) -> Iterator[Episode]:
+    stored = Stored.open(folder)
+    frames_of = _frames(stored, find_image(stored.observation_space, key), order)
+    both = zip(frames_of, read_labels(folder, order), strict=True)
+    for index, ((frames, warnings), (actions, rewards, terminations)) in zip(order, both, strict=True):
+        if len(frames) != len(actions) + 1:
+            raise ValueError(f"episode {index} has {len(frames)} frames, {len(actions)} actions; {warnings}")
+        yield Episode(frames, actions, rewards, terminations, {}, -1)
+        budget -= len(actions)
+        if budget <= 0:
+            return
 
 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
-    """For evaluation only: the true actions, positions and directions of every entity, an episode each.
+    """For evaluation only: the true actions, positions and directions of every entity, an episode each; no frames.
 
     Raises:
         ValueError: an episode has none.
     """
+    stored = Stored.open(folder)
     found = []
-    for episode in MinariDataset(Path(folder).resolve()).iterate_episodes():
-        infos = {k.removeprefix(_ENTITIES): v for k, v in episode.infos.items() if k.startswith(_ENTITIES)}
+    for index in range(stored.episodes):
+        infos = stored.infos(index, _ENTITIES)
         if not infos:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
-        found.append(infos)
+        found.append({name.removeprefix(_ENTITIES): values for name, values in infos.items()})
     return found
