@@ -7,6 +7,7 @@ import mimetypes
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,13 +18,11 @@ from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from ..types import Episode, LabelledTransitions, Video
-from .images import Conversion, Image, find_image
-from .minari_storage import HDF5, METADATA, Stored, read_metadata
+from .images import Conversion, Image, Untold, find_image
+from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
 
 _ENTITIES = "entities_"
 """Prefix of infos: Minari 0.5.4 does not read nested ones back."""
-_UNDECIDED = 8
-"""Episodes that may be dark before one tells how a dataset's values are meant."""
 _JPEG = "stored as JPEG, which is lossy: small and sharp things are blurred (record with jpeg_encoding=False)"
 
 
@@ -163,22 +162,32 @@ def is_dataset(folder: Path) -> bool:
     return (Path(folder) / "metadata.json").is_file()
 
 
-def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """The frames of every episode of a dataset in their order, and nothing else of it; one is in memory at a time.
+def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+    """The frames of every episode of a dataset in their order, and nothing else of it, some at a time.
 
     Args:
         folder: as `find_dataset` gives it.
         key: which observation is the picture, dotted where spaces are nested; by default the only one that can be.
 
     Returns:
-        uint8 rgb `(T, H, W, 3)` at the stored size, and what to warn of. An episode that cannot be read has 0 frames
-        and the reason as its only warning.
+        The episode's number; uint8 rgb `(T, H, W, 3)` at the stored size, its next frames; what to warn of. Where an
+        episode cannot be read, or not to its end, its last piece has 0 frames and the reason as its only warning.
 
     Raises:
         ValueError: the metadata is broken, or no picture is found: says what is there and which key picks it.
     """
-    stored = Stored.open(folder)
-    return _frames(stored, find_image(stored.observation_space, key), range(stored.episodes))
+    film = _Film.open(folder, key)
+    return (
+        (index, frames, warnings)
+        for index in range(film.stored.episodes)
+        for frames, warnings in film.pieces(index)
+    )
+
+
+def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """The `pieces` of each episode joined: one whole episode is in memory at a time."""
+    film = _Film.open(folder, key)
+    return map(film.whole, range(film.stored.episodes))
 
 
 def read_video(folder: Path, key: str | None = None) -> Video:
@@ -186,39 +195,52 @@ def read_video(folder: Path, key: str | None = None) -> Video:
     return Video(tuple(frames for frames, _ in episodes(folder, key)))
 
 
-def _frames(stored: Stored, image: Image, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, list[str]]]:
-    conversion, ahead = _conversion(stored, image)
-    for index in indices:
+@dataclass(frozen=True)
+class _Film:
+    """The pictures of a dataset."""
+
+    stored: Stored
+    image: Image
+    conversion: Conversion
+
+    @classmethod
+    def open(cls, folder: Path, key: str | None) -> _Film:
+        stored = Stored.open(folder)
         try:
-            arrays, jpeg = ahead.pop(index) if index in ahead else _arrays(stored, image, index)
-            frames = conversion(arrays)
+            image = find_image(stored.observation_space, key)
+            return cls(stored, image, _conversion(stored, image))
         except ValueError as error:
-            yield np.empty((0, *image.size, 3), np.uint8), [str(error)]
-        else:
-            del arrays  # floats and stacks are many times larger
-            yield frames, [*conversion.warnings, *([_JPEG] if jpeg else [])]
+            raise ValueError(f"no picture to learn from in {folder}: {error}") from error
+
+    def pieces(self, index: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+        count = 0
+        try:
+            for arrays, jpeg in self.stored.pieces(index, self.image.path, self.image.space):
+                yield self.conversion(arrays), [*self.conversion.warnings, *([_JPEG] if jpeg else [])]
+                count += len(arrays)
+        except ValueError as error:
+            kept = f"; its first {count} frames are kept" if count else ""
+            yield np.empty((0, *self.image.size, 3), np.uint8), [f"{error}{kept}"]
+
+    def whole(self, index: int) -> tuple[np.ndarray, list[str]]:
+        found = list(self.pieces(index))
+        warnings = dict.fromkeys(warning for _, warnings in found for warning in warnings)
+        return np.concatenate([frames for frames, _ in found]), list(warnings)
 
 
-def _conversion(stored: Stored, image: Image) -> tuple[Conversion, dict[int, tuple[np.ndarray, bool]]]:
-    """How to read the set, from its first episode that tells, and the episodes read for it."""
-    ahead: dict[int, tuple[np.ndarray, bool]] = {}
-    reason: ValueError | None = None
+def _conversion(stored: Stored, image: Image) -> Conversion:
+    """How to read the set, from the first piece that tells."""
+    reason = ValueError("its episodes have no frames")
     for index in range(stored.episodes):
         try:
-            ahead[index] = _arrays(stored, image, index)
-            return Conversion.of(image, ahead[index][0]), ahead
-        except ValueError as error:
-            reason = reason or error
-        if len(ahead) == _UNDECIDED:
-            break
-    raise ValueError(f"no picture to learn from in {stored.folder}: {reason}") from reason
-
-
-def _arrays(stored: Stored, image: Image, index: int) -> tuple[np.ndarray, bool]:
-    arrays, jpeg = stored.column(index, "observations", *image.path, shape=image.space.shape)
-    if not len(arrays):
-        raise ValueError(f"episode {index} of {stored.folder} has no frames")
-    return arrays, jpeg
+            for arrays, _ in stored.pieces(index, image.path, image.space):
+                try:
+                    return Conversion.of(image, arrays)
+                except Untold as error:
+                    reason = error
+        except Damaged as error:
+            reason = error
+    raise reason
 
 
 def action_count(folder: Path) -> int:
@@ -245,7 +267,7 @@ def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray
     stored, count = Stored.open(folder), action_count(folder)
     for index in order:
         actions, rewards, terminations = (
-            stored.column(int(index), name)[0] for name in ("actions", "rewards", "terminations")
+            stored.column(int(index), name) for name in ("actions", "rewards", "terminations")
         )
         if len(actions) and (actions.min() < 0 or actions.max() >= count):
             raise ValueError(f"episode {index} of {folder} has actions that are not in Discrete({count})")
@@ -268,10 +290,9 @@ def read_labelled(
 
 
 def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) -> Iterator[Episode]:
-    stored = Stored.open(folder)
-    frames_of = _frames(stored, find_image(stored.observation_space, key), order)
-    both = zip(frames_of, read_labels(folder, order), strict=True)
-    for index, ((frames, warnings), (actions, rewards, terminations)) in zip(order, both, strict=True):
+    film = _Film.open(folder, key)
+    for index, (actions, rewards, terminations) in zip(order, read_labels(folder, order), strict=True):
+        frames, warnings = film.whole(index)
         if len(frames) != len(actions) + 1:
             raise ValueError(f"episode {index} has {len(frames)} frames, {len(actions)} actions; {warnings}")
         yield Episode(frames, actions, rewards, terminations, {}, -1)
