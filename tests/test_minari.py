@@ -152,6 +152,20 @@ LAYOUTS: dict[str, tuple[Box, list[np.ndarray], list[np.ndarray]]] = {
     "floats to 255 without bounds": (
         Box(-np.inf, np.inf, (H, W), np.float32), [np.float32(grey(f)) for f in FILMS], AS_GREY,
     ),
+    "floats of -0.5 to 0.5": (Box(-0.5, 0.5, (H, W, 3), np.float32), [np.float32(f / 255 - 0.5) for f in FILMS], FILMS),
+    "floats of -1 to 1 without bounds": (
+        Box(-np.inf, np.inf, (H, W, 3), np.float32), [np.float32(f / 127.5 - 1) for f in FILMS], FILMS,
+    ),
+    "floats of -1 to 1, bright": (
+        Box(-1, 1, (H, W, 3), np.float32),
+        [np.float32(np.maximum(f, 200) / 127.5 - 1) for f in FILMS],
+        [np.maximum(f, 200) for f in FILMS],
+    ),
+    "floats to 1 that overshoot": (
+        Box(-np.inf, np.inf, (H, W, 3), np.float32),
+        [np.float32(np.where(f == 255, 1.015, np.where(f < 3, -0.015, f / 255))) for f in FILMS],
+        [np.where(f < 3, 0, f) for f in FILMS],
+    ),
     "floats of -1 to 1": (Box(-1, 1, (H, W, 3), np.float32), [np.float32(f / 127.5 - 1) for f in FILMS], FILMS),
 }  # fmt: skip
 STACKS: dict[str, tuple[Box, list[np.ndarray], list[np.ndarray]]] = {
@@ -400,6 +414,17 @@ def test_a_film_may_begin_dark(record) -> None:
     floats = Box(-np.inf, np.inf, (H, W, 3), np.float32)
     folder = record(floats, [np.float32(f) for f in [dark[0], *FILMS]], "test/floats-v0")
     assert_films(read(folder), [dark[0], *FILMS])
+
+
+def test_a_later_episode_that_leaves_the_range_is_left_out_and_said(record) -> None:
+    floats = [np.float32(f / 255) for f in FILMS]
+    floats[1] = floats[1] * 100
+    floats[2][1, 2, 3] = np.nan
+    found = list(episodes(record(Box(-np.inf, np.inf, (H, W, 3), np.float32), floats)))
+    assert_films([frames for frames, _ in found], [FILMS[0], FILMS[1][:0], FILMS[2][:0]])
+    assert all(
+        "leaves the range 0 to 1 that its data set began with" in warnings[0] for _, warnings in found[1:]
+    )
 
 
 def test_a_grey_film_that_stands_still_at_first_is_no_stack(record) -> None:

@@ -14,6 +14,8 @@ DEEPEST = 15
 """Frames of a stack, or channels, at most."""
 DIMMEST = 32
 """Out of 255. Arrays whose values stay below it number things: Minigrid's objects end at 10, Crafter's at 18."""
+SLACK = 0.02
+"""Of the range from black to white: how far floats may leave it, as those of a resized picture do."""
 
 
 class Untold(ValueError):
@@ -121,7 +123,7 @@ class Conversion:
         view = view.reshape(*view.shape[:3], self.stack, self.channels)[..., self.newest, :3]
         if view.dtype != np.uint8:
             view = (view.astype(np.float64) - self.low) * (255 / (self.high - self.low))
-            if not (np.isfinite(view).all() and view.min() > -0.51 and view.max() < 255.51):
+            if not (view.min() >= -255 * SLACK and view.max() <= 255 * (1 + SLACK)):
                 raise ValueError(
                     f"{_called(self.image)} leaves the range {self.low:g} to {self.high:g} that its data set began with"
                 )
@@ -234,21 +236,21 @@ def _range(image: Image, sample: np.ndarray) -> tuple[float, float]:
     name, space = _called(image), image.space
     if not np.isfinite([least, most]).all():
         raise Untold(f"{name} holds values that are no numbers or infinite")
-    low, high = 0.0, 255.0
-    if sample.dtype.kind == "f":
-        if least < 0:
-            low, high = max(-1, float(space.low.min())), min(1, float(space.high.max()))
-        elif most <= 1 and (
-            space.high.max() <= 1
-            or not np.isfinite(space.high).all()
-            or not np.array_equal(sample, sample.round())
-        ):
-            high = 1.0
-    if not (low <= least and most <= high):
+    bounds = float(space.low.min()), float(space.high.max())
+    ranges: list[tuple[float, float]] = [(0, 255)]
+    slack = SLACK if sample.dtype.kind == "f" else 0.0
+    whole = np.isfinite(bounds).all() and bounds[1] > 1 and np.array_equal(sample, sample.round())
+    if slack and not whole:
+        ranges = [bounds] * (bounds in [(-1, 1), (-0.5, 0.5)]) + [(0, 1), (-1, 1), (0, 255)]
+    fitting = [
+        (a, b) for a, b in ranges if a - slack * (min(b, most) - a) <= least and most <= b + slack * (b - a)
+    ]
+    if not fitting:
         raise ValueError(
             f"{name} holds values from {least:g} to {most:g}; a picture's are whole numbers of 0 to 255, or "
             "floats of 0 to 1, of 0 to 255, or of -1 to 1"
         )
+    low, high = fitting[0]
     if (most - low) / (high - low) < DIMMEST / 256:
         raise Untold(
             f"the values of {name} never exceed {most:g} where white is {high:g}: they number things "
