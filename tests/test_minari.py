@@ -35,6 +35,7 @@ from flam_rl.data.minari import (
     read_entities,
     read_labelled,
     read_labels,
+    recorded_task,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -496,6 +497,12 @@ def test_a_dataset_beside_films_is_not_taken_for_all(record, root: Path) -> None
     assert find_dataset(folder.parent) == folder.resolve()
 
 
+def test_an_address_is_no_name(root: Path, record) -> None:
+    record(RGB, FILMS)
+    for address in ("https://example.org/film.mp4?token=" + "a" * 400, "rtsp://camera/1", "a" * 300, "\0"):
+        assert find_dataset(address) is None
+
+
 def broken(folder: Path, **fields: Any) -> None:
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text()) | fields
@@ -531,6 +538,18 @@ def test_broken_metadata_gives_one_clear_error(record, fields: dict, message: st
             call(folder)
 
 
+def test_the_recorded_task_is_told_and_not_made(record) -> None:
+    folder = record(RGB, FILMS)
+    assert recorded_task(folder) == ("", {})
+    broken(folder, env_spec=json.dumps({"id": "nobody:Evil-v0", "kwargs": {"n": 3, "render_mode": "human"}}))
+    assert recorded_task(folder) == ("nobody:Evil-v0", {"n": 3})
+    assert_films(read(folder), FILMS)
+    for damaged in ("{", "[1]", '{"kwargs": 7}', '{"id": 7}', 7, "[" * 200_000):
+        broken(folder, env_spec=damaged)
+        with pytest.raises(ValueError, match=r"metadata\.json: env_spec"):
+            recorded_task(folder)
+
+
 @pytest.mark.parametrize("text", ["", '{"total_episodes"', "[" * 200_000, "\xff\xfe"])
 def test_metadata_that_is_no_json_is_explained(record, text: str) -> None:
     folder = record(RGB, FILMS)
@@ -538,6 +557,16 @@ def test_metadata_that_is_no_json_is_explained(record, text: str) -> None:
     for call in (find_dataset, read):
         with pytest.raises(ValueError, match=r"metadata\.json cannot be read as JSON"):
             call(folder)
+
+
+def test_data_without_metadata_is_explained(record) -> None:
+    folder = record(RGB, FILMS, data_format="hdf5")
+    (folder / "metadata.json").unlink()
+    assert find_dataset(folder.parent) == folder.resolve()
+    with pytest.raises(
+        FileNotFoundError, match=r"metadata\.json is missing; Minari writes it beside the data"
+    ):
+        read(folder)
 
 
 def test_a_damaged_episode_is_left_out_and_said(record) -> None:
@@ -667,5 +696,8 @@ def test_actions_that_labels_cannot_name_are_refused(record, actions: gym.Space,
     broken(root / "data", total_episodes=1)
     kind = str(actions).split("(")[0]
     for call in (action_count, lambda folder: next(read_labels(folder, [0]))):
-        with pytest.raises(ValueError, match=rf"the actions of .* are {kind}.*--labels 0 trains without"):
+        with pytest.raises(
+            ValueError,
+            match=rf"actions of .* are {kind}.*allowed is Discrete counted from 0.*--labels 0 trains",
+        ):
             call(root / "data")

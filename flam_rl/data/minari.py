@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import mimetypes
 import os
 import tempfile
@@ -17,7 +18,7 @@ from minari import MinariDataset
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
-from ..types import Episode, LabelledTransitions, Video
+from ..types import Episode, Json, LabelledTransitions, Video
 from .images import Conversion, Image, Untold, find_image
 from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
 
@@ -40,11 +41,11 @@ def find_dataset(data: str | Path) -> Path | None:
         ValueError: several datasets are meant, or films beside them; or the metadata is broken.
     """
     path = Path(data)
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises where a name is too long, as an address may be
         return _below(path) if path.is_dir() else None
     root = _root()
     named = root / path
-    if named.is_dir():
+    if os.path.isdir(named):
         return _below(named)
     if path.is_absolute() or not path.name:
         return None
@@ -252,10 +253,30 @@ def action_count(folder: Path) -> int:
     space = Stored.open(folder).action_space
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise ValueError(
-            f"labels are learned from Discrete actions counted from 0, but the actions of {folder} are {space!s:.200}; "
-            "--labels 0 trains without them"
+            f"actions of {folder} are {space!s:.200}; allowed is Discrete counted from 0, to learn labels from: "
+            "--labels 0 trains without"
         )
     return int(space.n)
+
+
+def recorded_task(folder: Path) -> tuple[str, Json]:
+    """Gymnasium id and arguments of the task that a dataset says it was recorded on; empty if it does not.
+
+    Nothing is made or imported.
+
+    Raises:
+        ValueError: its metadata is damaged.
+    """
+    path = Path(folder) / METADATA
+    recorded = read_metadata(path).get("env_spec") or "{}"
+    try:
+        spec = json.loads(recorded)
+        task, arguments = spec.get("id", ""), dict(spec.get("kwargs", {}))
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: env_spec is damaged: {error}") from error
+    if not isinstance(task, str):
+        raise ValueError(f"{path}: env_spec names {task!r:.80}; allowed is the id of a gymnasium environment")
+    return task, {name: value for name, value in arguments.items() if name != "render_mode"}
 
 
 def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -182,8 +182,8 @@ def read_metadata(path: Path) -> Json:
     """
     try:
         metadata = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; Minari writes it beside the data") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(metadata, dict):
