@@ -163,19 +163,33 @@ def is_dataset(folder: Path) -> bool:
     return (Path(folder) / "metadata.json").is_file()
 
 
-def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarray, list[str]]]:
-    """The frames of every episode of a dataset in their order, and nothing else of it, some at a time.
+def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """The frames of every episode of a dataset in their order, and nothing else of it; one is in memory at a time.
 
     Args:
         folder: as `find_dataset` gives it.
         key: which observation is the picture, dotted where spaces are nested; by default the only one that can be.
 
     Returns:
-        The episode's number; uint8 rgb `(T, H, W, 3)` at the stored size, its next frames; what to warn of. Where an
-        episode cannot be read, or not to its end, its last piece has 0 frames and the reason as its only warning.
+        uint8 rgb `(T, H, W, 3)` at the stored size, and what to warn of. An episode that cannot be read has 0 frames
+        and the reason as its only warning.
 
     Raises:
         ValueError: the metadata is broken, or no picture is found: says what is there and which key picks it.
+    """
+    film = _Film.open(folder, key)
+    return map(film.whole, range(film.stored.episodes))
+
+
+def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+    """As `episodes`, but a long episode comes in pieces that follow each other: memory does not grow with it.
+
+    Returns:
+        Number of the episode, its next frames, what to warn of. Where an episode cannot be read, or not to its end, its
+        last piece has 0 frames and the reason as its only warning.
+
+    Raises:
+        ValueError: as `episodes`.
     """
     film = _Film.open(folder, key)
     return (
@@ -183,12 +197,6 @@ def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarr
         for index in range(film.stored.episodes)
         for frames, warnings in film.pieces(index)
     )
-
-
-def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """The `pieces` of each episode joined: one whole episode is in memory at a time."""
-    film = _Film.open(folder, key)
-    return map(film.whole, range(film.stored.episodes))
 
 
 def read_video(folder: Path, key: str | None = None) -> Video:
