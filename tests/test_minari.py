@@ -570,7 +570,7 @@ def test_data_without_metadata_is_explained(record) -> None:
 
 
 def test_a_damaged_episode_is_left_out_and_said(record) -> None:
-    folder = record(RGB, [*FILMS, FILMS[0]])
+    folder = record(RGB, [*FILMS, FILMS[0]], infos=lambda rows: {"entities_heading": np.arange(rows)})
     shutil.rmtree(folder / "0")
     damaged = next((folder / "2").glob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-400])
@@ -579,6 +579,7 @@ def test_a_damaged_episode_is_left_out_and_said(record) -> None:
     assert "episode 0 of" in found[0][1][0]
     assert "episode 2 of" in found[2][1][0]
     assert found[1][1] == found[3][1] == []
+    assert [len(entities.get("heading", [])) for entities in read_entities(folder)] == [0, 9, 0, 5]
     with pytest.raises(ValueError, match="episode 2 of"):
         read_labelled(folder, 10, [1, 2])
 
@@ -658,6 +659,17 @@ def test_labels_and_entities_are_read_without_the_frames(record, data_format: st
     (entities,) = read_entities(folder)
     assert list(entities) == ["position"]
     assert np.array_equal(entities["position"], infos["entities_position"])
+
+
+def test_an_episode_without_frames_is_left_out_and_said(record) -> None:
+    folder = record(RGB, FILMS, data_format="hdf5")
+    with h5py.File(folder / "main_data.hdf5", "a") as opened:
+        for episode in range(2):
+            opened[f"episode_{episode}/observations"].resize(0, axis=0)
+    found = list(episodes(folder))
+    assert_films([frames for frames, _ in found], [FILMS[0][:0], FILMS[1][:0], FILMS[2]])
+    assert "episode 1 of" in found[1][1][0]
+    assert "has no frames" in found[1][1][0]
 
 
 def test_damaged_hdf5_is_explained(record) -> None:

@@ -227,6 +227,8 @@ class _Film:
             for arrays, jpeg in self.stored.pieces(index, self.image.path, self.image.space):
                 yield self.conversion(arrays), [*self.conversion.warnings, *([_JPEG] if jpeg else [])]
                 count += len(arrays)
+            if not count:
+                raise Damaged(f"episode {index} of {self.stored.folder} has no frames")
         except ValueError as error:
             kept = f"; its first {count} frames are kept" if count else ""
             yield np.empty((0, *self.image.size, 3), np.uint8), [f"{error}{kept}"]
@@ -333,13 +335,19 @@ def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
     """For evaluation only: the true actions, positions and directions of every entity, an episode each; no frames.
 
+    An episode that cannot be read has an empty entry.
+
     Raises:
         ValueError: an episode has none.
     """
     stored = Stored.open(folder)
-    found = []
+    found: list[dict[str, np.ndarray]] = []
     for index in range(stored.episodes):
-        infos = stored.infos(index, _ENTITIES)
+        try:
+            infos = stored.infos(index, _ENTITIES)
+        except Damaged:
+            found.append({})
+            continue
         if not infos:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
         found.append({name.removeprefix(_ENTITIES): values for name, values in infos.items()})
