@@ -34,14 +34,14 @@ class BehaviorCloning:
         self.generator = torch.Generator().manual_seed(seed)
 
     @classmethod
-    def from_labels(cls, labelled: LabelledTransitions, actions: int, seed: int = 0) -> BehaviorCloning:
+    def from_labels(cls, labelled: LabelledTransitions, seed: int = 0) -> BehaviorCloning:
         """Frame to action, on the label budget alone: no world, no other video."""
         frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
         target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
         torch.manual_seed(seed)
-        net = _frame_net((frames.shape[1], frames.shape[2]), actions)
+        net = _frame_net((frames.shape[1], frames.shape[2]), labelled.action_count)
         _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=3000)
-        return cls(net, np.arange(actions), True, seed)
+        return cls(net, np.arange(labelled.action_count), True, seed)
 
     @classmethod
     def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
@@ -110,6 +110,7 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
 
 
 def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
+    net.float()  # whatever torch's default dtype is
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
     for step in range(steps):

@@ -70,6 +70,7 @@ def save_world(world: World, folder: Path, card: str) -> None:
             shutil.rmtree(old)
         else:
             os.replace(scratch, folder)
+        world.source = str(folder.resolve())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -124,7 +125,8 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
     _fill(nn.ModuleDict({"tokenizer": world.tokenizer, "model": world.model}), folder / "model.safetensors")
     if world.labels is not None:
         _fill(world.labels, folder / "labels.safetensors")
-    return world.to(device)
+    world.source = str(name) if str(name) in shipped_worlds() else str(folder.resolve())
+    return world.to(device, torch.float32)  # whatever torch's default dtype is
 
 
 def _build(config: dict[str, Any], starts: torch.Tensor) -> World:

@@ -173,7 +173,7 @@ def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransition
         )
         if (n := len(frames) - 1)
     )
-    return LabelledTransitions.of(episodes, budget)
+    return LabelledTransitions.of(episodes, budget, action_count(reading.dataset))
 
 
 def _task(data: Path) -> tuple[str, Json]:

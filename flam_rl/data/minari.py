@@ -312,7 +312,7 @@ def read_labelled(
     Raises:
         ValueError: they hold fewer transitions, or an episode is damaged; or as `read_labels`.
     """
-    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget)
+    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget, action_count(folder))
 
 
 def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) -> Iterator[Episode]:
