@@ -69,7 +69,7 @@ class PucksTask(gym.Env):
     ## Info
     `info["success"]`: bool; the goal is reached, or `max_steps` passed without being caught.
     `info["truth"]`, for evaluation only: `flam_rl.types.Truth` with `pucks` rows and without masks, which `masks()` draws of the
-    present frame when asked. A puck is present when a pixel of it at least, along x and along y, is in the frame. `action`
+    present frame when asked. A puck is present when what is in the frame of it is a pixel or more wide and high. `action`
     is the push that it chose, of puck 0 under `box` the nearest of the five; `contact` is with a wall or a puck.
 
     ## Arguments
@@ -330,8 +330,12 @@ class PucksTask(gym.Env):
         present, camera = self.table.present, self._camera()
         rows = [puck.row for puck in present]
         centre, radius = self._discs()
-        box = np.concatenate([centre - radius[:, None], centre + radius[:, None]], 1)
-        box = np.clip(box, 0, (self.width, self.height) * 2)
+        frame = np.array([self.width, self.height])
+        beyond = np.maximum(0, np.maximum(-centre, centre - frame))  # of the frame, along x and y
+        half = np.sqrt(
+            np.maximum(radius[:, None] ** 2 - beyond[:, ::-1] ** 2, 0)
+        )  # of what is seen along the other
+        box = np.concatenate([(centre - half).clip(0, frame), (centre + half).clip(0, frame)], 1)
         velocity = np.array([(puck.vx, puck.vy) for puck in present])
         numbers = np.full((self.rows, 9), np.nan, np.float32)
         numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
