@@ -17,7 +17,7 @@ from scipy import ndimage
 from flam_rl.cli import main
 from flam_rl.commands.collect import make_task
 from flam_rl.data.minari import read_entities, read_video
-from flam_rl.envs.tasks.drawing import coverage
+from flam_rl.envs.tasks.drawing import KNOT, Texture, _spline, coverage
 from flam_rl.envs.tasks.pucks import LOOKS, PLAIN, PucksTask
 from flam_rl.envs.tasks.pucks_table import DRAG, PUSH, PUSHES, Table
 from flam_rl.envs.tasks.record import record_episodes
@@ -291,13 +291,24 @@ def test_backgrounds() -> None:
             grounds[background, seed] = task._ground()
     assert grounds["plain", 1].std((1, 2)).max() == 0
     assert np.array_equal(grounds["texture", 1], grounds["texture", 2])
-    assert np.array_equal(grounds["texture", 1], make(goal="flee")._texture.draw(0, 0, 64, 64))
+    assert np.array_equal(grounds["texture", 1], make(goal="flee")._texture.draw((0, 0), 64, 64))
     assert np.abs(grounds["new_texture", 1] - grounds["new_texture", 2]).mean() > 5
     for background in ("texture", "new_texture"):
         ground = grounds[background, 1]
         assert 8 < ground.std((1, 2)).mean() < 40
         assert np.abs(np.diff(ground, axis=1)).mean() < 0.3 * ground.std((1, 2)).mean()  # smooth
         assert 20 <= ground.min() <= ground.max() <= 190
+
+
+def test_texture_is_exact_in_any_order_of_summing() -> None:
+    texture = Texture(np.random.default_rng(1), 40, 48)
+    down, along = (
+        _spline((start + 0.5 + np.arange(side)) / KNOT, knots)
+        for start, side, knots in zip((3.3, 5.7), (32, 40), texture._control.shape[1:], strict=True)
+    )
+    whole = [np.rint(4096 * weights).astype(np.int64) for weights in (down, along)]
+    summed = np.einsum("yr,crk,xk->cyx", whole[0], texture._control.astype(np.int64), whole[1])
+    assert np.array_equal(texture.draw((5.7, 3.3), 32, 40), (summed / 2**24).astype(np.float32))
 
 
 @pytest.mark.parametrize("looks", [1, 3, 8])
