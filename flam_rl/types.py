@@ -119,8 +119,6 @@ class Truth:
             for name, array in mine.items()
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True)
 class LabelledTransitions:

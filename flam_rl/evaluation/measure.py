@@ -43,7 +43,9 @@ def measure_world(
     }
     results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
     results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
-    if entities and "direction" in entities[0] and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
+    if (
+        entities and "direction" in entities[0] and len(entities) >= 4
+    ):  # probes are tested on other episodes than they are trained on
         found = evaluate_correspondence(world, video, entities, iterations=probe_iterations)
         results |= {"dci": found.scores(), "correspondence": found.matrix.tolist()}
     if hasattr(task, "tiles"):
