@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..models.flam import FLAM
-from ..models.layers import mlp
+from ..models.layers import mlp, nearest_code
 from ..models.tokenizer import scale
 from ..models.world import World
 from ..types import LabelledTransitions, Video
@@ -65,7 +65,7 @@ class BehaviorCloning:
                 )
                 latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
                 seen.append(factors[0, :-1].flatten(1))
-                target.append(torch.cdist(latent, codebook).argmin(-1))
+                target.append(nearest_code(latent, codebook))
         torch.manual_seed(seed)
         net = mlp(world.factors * world.factor_dim, 128, len(codebook), layers=3)
         _fit(net, torch.cat(seen).cpu().clone(), torch.cat(target).cpu().clone(), seed, steps=1500)

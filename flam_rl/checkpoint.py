@@ -41,7 +41,9 @@ def save_world(world: World, folder: Path, card: str) -> None:
 
     Raises:
         FileExistsError: `folder` exists and is no world.
+        ValueError: two codes of the tokenizer are so near that rounding decides between them.
     """
+    world.tokenizer.check_separated()
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
         raise FileExistsError(f"{folder} exists and is not a world; give another folder")

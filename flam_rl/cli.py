@@ -17,11 +17,13 @@ def main(args: list[str] | None = None) -> None:
     from .commands.collect import CollectConfig, collect
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
+    from .commands.inspect import InspectConfig, inspect
     from .commands.train import TrainConfig, train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     commands: dict[str, tuple[type, Callable[[Any], None]]] = {
         "collect": (CollectConfig, collect),
+        "inspect": (InspectConfig, inspect),
         "train": (TrainConfig, train),
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),

@@ -72,6 +72,7 @@ def rival(request: pytest.FixtureRequest) -> World:
     ):  # codebooks are made from the first batch
         model.train().act(model.factorize(torch.randint(CODES, (20, 5, 16))), 0.0)
     tokenizer = Tokenizer(TokenizerConfig(codebook_size=CODES), (32, 32))
+    tokenizer.quantizer._codebook.embed.normal_()  # codes that coincide are not saved
     return World(tokenizer, model, torch.randint(CODES, (6, 4, 16)), WorldInfo())
 
 

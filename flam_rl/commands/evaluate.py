@@ -11,8 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from ..checkpoint import load_world
-from ..data.sources import read_source
-from ..data.video import VideoFilesConfig
+from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
@@ -40,7 +39,7 @@ class EvaluateConfig:
     world: str = "multigrid"
     """Name of a shipped world, or a folder."""
     data: Path | None = None
-    """Minari dataset or folder of video files to measure on; without it, video is made fresh on the world's own task."""
+    """Film, folder of video or Minari dataset to measure on; without it, video is made fresh on the world's own task."""
     seed: int = 1
     """Of the fresh video and of imagination."""
     steps: int = 12_000
@@ -59,7 +58,9 @@ def evaluate(config: EvaluateConfig) -> None:
     world = load_world(config.world, pick_device(config.device))
     task = gym.make(world.info.task, **world.info.task_kwargs) if world.info.task else None
     if config.data is not None:
-        video, entities = read_source(config.data, VideoFilesConfig(size=world.tokenizer.frame_size[0]))
+        height, width = world.tokenizer.frame_size
+        reading = read(config.data, ReadingConfig(height=height, width=width))
+        video, entities = reading.video, reading.entities()
     elif task is None:
         raise ValueError(f"the world {config.world} has no task to make fresh video with; give --data")
     else:

@@ -159,7 +159,9 @@ class Imagination:
         """
         count, worlds, _ = now.factors_KBS.shape
         device, dtype = now.factors_KBS.device, torch.float32
-        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device, dtype=dtype).argsort()
+        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device, dtype=dtype).argsort(
+            stable=True
+        )
         order = torch.cat([self._controlled, self._uncontrolled[drawn]])
         chance = torch.rand(count, worlds, 1, generator=generator, device=device, dtype=dtype)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
