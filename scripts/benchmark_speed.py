@@ -28,11 +28,11 @@ from flam_rl.data.clips import Clips, tokenize
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, scaling
+from flam_rl.evaluation.speed import BATCH, Bench, compiled, roofline, scaling
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
 from flam_rl.models.world_model import FLAMConfig
-from flam_rl.results import write_results
+from flam_rl.results import made_by, write_results
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
@@ -59,7 +59,7 @@ def main(config: SpeedConfig) -> None:
     bench = Bench(0.2 if config.quick else 2.0)
     world = load_world(config.world, device)
     sizes = (1, 16, 256) if config.quick else (1, 16, 256, 4096)
-    results: Json = {"machine": machine(device), "quick": config.quick}
+    results: Json = {"quick": config.quick}
     results["env_steps_per_second"] = {
         observation: {str(n): stepping(bench, world, observation, n) for n in sizes}
         for observation in ("factors", "pixels")
@@ -78,9 +78,9 @@ def main(config: SpeedConfig) -> None:
     results["scaling"] = scaling(bench, world, sizes, config.quick)
     results["training"] = training(world, device, config.quick)
     results["memory"] = memory(world, 20_000 if config.quick else 1_000_000)
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, 0)
     plot(results, config.out / "plot.png")
-    print(summary(results))
+    print(summary(results, device))
     print(f"wrote {path}")
 
 
@@ -256,9 +256,10 @@ def memory(world: World, steps: int) -> Json:
     }
 
 
-def summary(results: Json) -> str:
+def summary(results: Json, device: torch.device) -> str:
     """A few lines for people."""
-    lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
+    made = made_by(0)
+    lines = [f"{made['gpu'] if device.type == 'cuda' else made['cpu']}, {made['threads']} threads"]
     for observation, speeds in results["env_steps_per_second"].items():
         lines.append(f"{observation:<20}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
     against = results["against_the_real_task"]

@@ -51,4 +51,4 @@ def agent(config: AgentConfig) -> None:
         print(
             f"success on the real task {score.success_rate:.2f}, 95% interval {score.ci95[0]:.2f} to {score.ci95[1]:.2f}"
         )
-    print(f"wrote {write_results(config.out, results)}")
+    print(f"wrote {write_results(config.out, results, config.seed)}")

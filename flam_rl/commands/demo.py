@@ -112,7 +112,7 @@ def demo(config: DemoConfig) -> None:
         "adapter_accuracy": adapter.accuracy,
         "imagination": [asdict(found) for found in history],
     }
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, config.seed)
     _plot(scores, history, config.out / "plot.png")
     print(table(scores))
     print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")

@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> None:
     lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, config.seed)
     write_pictures(world, video, entities, results, config.out)
     print(summary(results))
     if missing := left_out(lpips is not None, fvd is not None):

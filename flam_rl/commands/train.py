@@ -27,7 +27,7 @@ from ..evaluation.pictures import (
     reconstruction_picture,
 )
 from ..models.world import World, WorldInfo
-from ..results import write_results
+from ..results import read_json, write_json, write_results
 from ..training.build import BuildConfig, build_world
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
@@ -129,7 +129,7 @@ def train(config: TrainConfig) -> None:
         info, metrics={k: results[k] for k in ("psnr", "dci", "imagination_validity")}
     )
     save_world(world, config.out / "world", model_card(world, results, config))
-    write_results(config.out, results)
+    write_results(config.out, results, config.seed)
     write_pictures(world, held_out, held_out_entities, results, config.out)
     for scratch in ("checkpoint.pt", "codes.npy"):
         (config.out / scratch).unlink(missing_ok=True)
@@ -159,11 +159,11 @@ def _task(data: Path) -> tuple[str, Json]:
 def _save_config(config: TrainConfig) -> None:
     resolved = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     path = config.out / "config.json"
-    if path.exists() and json.loads(path.read_text()) != resolved and (config.out / "checkpoint.pt").exists():
+    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != resolved:
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
-    write_results(config.out, resolved, "config.json")
+    write_json(path, resolved)
 
 
 def _log_pictures(

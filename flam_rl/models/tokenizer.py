@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
-from ..types import LossAndMetrics
+from ..types import LossAndMetrics, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class TokenizerConfig:
     """D, the width of a code vector."""
     hidden: int = 256
     """Width of encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        # Codes are kept in 16 bits at most.
+        check_ranges(self, patch=(1, 256), codebook_size=(2, 2**15), code_dim=(1, 4096), hidden=(1, 2**16))
 
 
 class Tokenizer(nn.Module):

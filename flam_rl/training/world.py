@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from ..data.clips import Clips
+from ..files import written_whole
 from ..models.baselines import MODELS, ModelName
 from ..models.baselines.playslot import PlaySlot
 from ..models.baselines.rival import Coded
@@ -19,6 +20,7 @@ from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
 from ..models.layers import linears
 from ..models.tokenizer import Tokenizer
+from ..models.weights import check_finite, fill
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
 from .run import Log
 
@@ -100,7 +102,7 @@ def train_world(
     model.train()
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, model, optimizer, clips)
+        first = _resume(checkpoint, model, optimizer, clips, config.steps)
     for step, bar in log.steps("world", config.steps, config.frames, first):
         done = step / config.steps
         length = min(config.clip_lengths[int(done * len(config.clip_lengths))], clips.longest)
@@ -228,16 +230,38 @@ def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optim
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
-    scratch = path.with_name(f".{path.name}.part")
-    torch.save(state, scratch)
-    os.replace(scratch, path)
+    buffer = io.BytesIO()  # written by torch itself, a full disk would be a RuntimeError that does not say so
+    torch.save(state, buffer)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(buffer.getbuffer())
 
 
-def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> int:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    clips.generator.set_state(state["clips"])
-    torch.set_rng_state(state["random"])
-    torch.cuda.set_rng_state_all(state["random_cuda"])
-    return int(state["step"])
+def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips, steps: int) -> int:
+    """The step to go on from, of `steps`.
+
+    Raises:
+        ValueError: the file is damaged or of another run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step = state["step"]
+        if type(step) is not int or not 0 < step <= steps:
+            raise ValueError(f"step is {step!r}; allowed is 1 to {steps}")
+        fill(model, state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            for name, tensor in moments.items():
+                check_finite(name, tensor)
+                if tensor.ndim and tensor.shape != parameter.shape:
+                    raise ValueError(
+                        f"tensor {name!r} has shape {tuple(tensor.shape)}; allowed is {tuple(parameter.shape)}"
+                    )
+        clips.generator.set_state(state["clips"])
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    except (
+        Exception
+    ) as error:  # of bytes that are no checkpoint, torch says anything from EOFError to TypeError
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: damaged, or of another run ({reason}); delete it to start anew") from error
+    return step
