@@ -57,8 +57,7 @@ def save_world(world: World, folder: Path, card: str) -> None:
         FileExistsError: `folder` exists and is no world.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} exists and is not a world; give another folder")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
@@ -81,6 +80,17 @@ def save_world(world: World, folder: Path, card: str) -> None:
             os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """
+    Raises:
+        FileExistsError: `folder` exists and is no world, so none may be saved there.
+    """
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "config.json").exists())
+    ):
+        raise FileExistsError(f"{folder} exists and is not a world; give another folder")
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -24,6 +24,7 @@ import tyro
 
 from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.checkpoint import load_world
+from flam_rl.commands.tasks import find_task
 from flam_rl.data.clips import Clips, tokenize
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
@@ -99,7 +100,7 @@ def _stepper(world: World, num_envs: int, **arguments: Any) -> Callable[[], Any]
 
 def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
     """Env-steps/s at 256 worlds over steps/s of the real task with the same frames, resets included."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = own_task(world)
     task.reset(seed=0)
     task.action_space.seed(0)
 
@@ -124,6 +125,13 @@ def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
         "env_steps_per_second": speeds,
         "over_real": {name: speed / speeds["real"] for name, speed in speeds.items() if name != "real"},
     }
+
+
+def own_task(world: World) -> gym.Env:
+    """The world's real task."""
+    task = find_task(world.info.task, world.info.task_kwargs, None, "the world", needed=True)
+    assert task is not None
+    return task
 
 
 def precision_choice(bench: Bench, world: World) -> Json:
@@ -215,7 +223,7 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
 
 def training(world: World, device: torch.device, quick: bool) -> dict[str, float]:
     """Frames/s of tokenizer and world training, steps/s of PPO in imagination from end to end."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = own_task(world)
     video = Video(tuple(e.frames for e in record_episodes(task, 1000 if quick else 4000, 0)))
     log = Log(None)
     steps = 40 if quick else 300

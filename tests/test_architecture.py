@@ -15,7 +15,7 @@ ROOMS = {
     "files": set(),
     "results": {"types", "files", "__version__"},
     "models": {"types"},
-    "data": {"types", "models"},
+    "data": {"types", "files", "models"},
     "training": {"types", "files", "models", "data"},
     "evaluation": {"types", "models", "data"},
     "world_config": {"types", "models"},

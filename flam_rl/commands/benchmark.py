@@ -15,6 +15,7 @@ from ..evaluation.perceptual import FVD, LPIPS
 from ..models.baselines import MODELS
 from ..results import read_json, write_results
 from ..types import Json
+from .checks import check_out
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def benchmark(config: BenchmarkConfig) -> None:
     if config.fvd_weights:
         FVD(config.fvd_weights)
     out = config.out / config.suite
+    check_out(out)
+    check_out(root)
     seeds = sorted({cell.seed for cell in cells})
 
     chosen = {"suite": config.suite, "budget": config.budget, "seeds": config.seeds, "models": config.models}

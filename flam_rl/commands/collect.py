@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 from tqdm import tqdm
 
 from ..data.minari import write_dataset
 from ..envs.tasks.record import PolicyName, record_episodes
-from ..types import Episode
+from ..types import Episode, check_ranges
+from .checks import check_out
+from .tasks import make_task
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,14 @@ class CollectConfig:
     """Of the caller's agent: mixed draws a behaviour an episode, goal seeks the goal, random is uniform, expert is the shortest path."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_ranges(self, agents=(1, 10**6), steps=(1, 10**12), seed=(0, 2**63))
+
 
 def collect(config: CollectConfig) -> None:
     """Run the command."""
-    task = gym.make(config.task, agents=config.agents)
+    check_out(config.out)
+    task = make_task(config.task, {"agents": config.agents})
     episodes = with_bar(record_episodes(task, config.steps, config.seed, config.policy), config.steps)
     dataset = write_dataset(config.out, task, episodes)
     print(f"{config.out}: {dataset.total_episodes} episodes, {dataset.total_steps} transitions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import resource
 import time
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 
 from ..agents.adapter import fit_labels
-from ..checkpoint import save_world
+from ..checkpoint import check_replaceable, save_world
 from ..data.clips import tokenize
-from ..data.minari import is_dataset, read_labelled
+from ..data.minari import action_count, is_dataset, read_labelled, recorded_task
 from ..data.sources import read_source
 from ..data.video import VideoFilesConfig
 from ..evaluation.correspondence import evaluate_correspondence
@@ -26,13 +27,18 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
+from ..models.baselines import MODELS
 from ..models.world import World, WorldInfo
 from ..results import read_json, write_json, write_results
-from ..training.build import BuildConfig, build_world
+from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
-from ..types import Json, Video
+from ..types import Json, Video, check_ranges
+from .checks import check_out, check_settings
 from .evaluate import evaluate_world, summary, write_pictures
+from .tasks import find_task, misfit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class TrainConfig(BuildConfig):
     """Run folder: OUT/world, OUT/results.json, TensorBoard logs in OUT/logs."""
     labels: int = 1000
     """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
+    task: str | None = None
+    """Gymnasium id of the real task; for data that names one which is not flam_rl's own."""
     held_out: float = 0.1
     """Share of episodes that are only evaluated on and started from."""
     episodes: int = 200
@@ -61,13 +69,26 @@ class TrainConfig(BuildConfig):
     """Same seed, same weights on CUDA too; slower there."""
     files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
 
+    def __post_init__(self) -> None:
+        check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
+
 
 def train(config: TrainConfig) -> None:
     """Run the command."""
     began = time.perf_counter()
     device = pick_device(config.device)
+    check_out(config.out)
+    check_replaceable(config.out / "world")
     dataset = is_dataset(config.data)
+    actions = action_count(config.data) if dataset and config.labels else None
+    task_id, task_kwargs = recorded_task(config.data) if dataset else ("", {})
+    task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
+    if not dataset:
+        check_settings(config, (config.files.size, config.files.size))
     video, entities = read_source(config.data, config.files)
+    frame_shape = video.episodes[0].shape[1:]
+    check_settings(config, frame_shape[:2])
+    task = _fitting(task, frame_shape, actions, config)
     order = np.random.default_rng(config.seed).permutation(len(video.episodes))
     training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
     for_labels = order[len(held_out.episodes) :]  # never of held-out episodes
@@ -77,6 +98,8 @@ def train(config: TrainConfig) -> None:
             f"label budget is {config.labels}, but the training episodes of {config.data} hold only "
             f"{transitions} transitions; give fewer --labels or record more"
         )
+    told = [entities[i]["action"] for i in for_labels] if entities and MODELS[config.model].TOLD else None
+    check_told(config, told)
     del video
     _save_config(config)
     seed_everything(config.seed, config.deterministic)
@@ -87,10 +110,10 @@ def train(config: TrainConfig) -> None:
         codes = tokenize(tokenizer, training, config.out / "codes.npy")
         training_frames = training.frames
         del training  # 12 kB a frame, against 64 bytes of codes
-        task_id, task_kwargs = _task(config.data) if dataset else ("", {})
-        task = gym.make(task_id, **task_kwargs) if task_id else None
         info = WorldInfo(
-            task_id, task_kwargs, training=json.loads(json.dumps(dataclasses.asdict(config), default=str))
+            config.task or task_id,
+            task_kwargs,
+            training=json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         )
 
         def pictures(world: World, step: int) -> None:
@@ -106,14 +129,14 @@ def train(config: TrainConfig) -> None:
             log,
             pictures,
             config.out / "checkpoint.pt",
-            [entities[i]["action"] for i in for_labels] if entities else None,
+            told,
         )
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
     if dataset and config.labels and not world.model.TOLD:
         labelled = read_labelled(config.data, config.labels, for_labels.tolist())
-        world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
+        world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
         print(
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
@@ -150,10 +173,21 @@ def _split(
     return training, held_out, entities and [entities[i] for i in order[:cut]]
 
 
-def _task(data: Path) -> tuple[str, Json]:
-    spec = json.loads(json.loads((data / "metadata.json").read_text()).get("env_spec") or "{}")
-    kwargs = {k: v for k, v in spec.get("kwargs", {}).items() if k != "render_mode"}
-    return spec.get("id", ""), kwargs
+def _fitting(
+    task: gym.Env | None, frame_shape: tuple[int, ...], actions: int | None, config: TrainConfig
+) -> gym.Env | None:
+    """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
+    if task is None:
+        return None
+    reason = misfit(task, frame_shape)
+    if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
+        reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"
+    if reason and config.task:
+        raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")
+    if reason:
+        logger.warning("the task of %s does not fit its frames: %s; going on without it", config.data, reason)
+        return None
+    return task
 
 
 def _save_config(config: TrainConfig) -> None:

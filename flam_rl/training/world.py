@@ -22,6 +22,7 @@ from ..models.layers import linears
 from ..models.tokenizer import Tokenizer
 from ..models.weights import check_finite, fill
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
+from ..types import check_ranges
 from .run import Log
 
 
@@ -50,6 +51,20 @@ class WorldTrainingConfig:
     """Of the products in the world's loss (autocast); weights stay float32."""
     checkpoint_every: int = 250
     """Steps after which an interrupted run can go on."""
+
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, frames=most, prior_batch=most, checkpoint_every=most)
+        check_ranges(
+            self, prior_steps=(0, 10**12), learning_rate=(1e-12, 10), prior_learning_rate=(1e-12, 10)
+        )
+        check_ranges(
+            self, beta=(1e-12, 1e6), beta_start=(0, 1e6), beta_end=(1e-12, 1e6), clip_norm=(1e-12, 1e12)
+        )
+        if not self.clip_lengths or min(self.clip_lengths) < 2:
+            raise ValueError(
+                f"clip_lengths are {self.clip_lengths}; allowed are one or more of 2 frames or more"
+            )
 
 
 def make_model(
