@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ def main(args: list[str] | None = None) -> None:
     """
     args = sys.argv[1:] if args is None else args
     debug = "--debug" in args
+    hook, threading.excepthook = threading.excepthook, _say_of_thread
     try:
         run([arg for arg in args if arg != "--debug"])
     except (ValueError, OSError, ImportError, gym.error.Error) as error:
@@ -33,6 +35,14 @@ def main(args: list[str] | None = None) -> None:
             "flam-rl: interrupted; train and benchmark go on from here with the same command", file=sys.stderr
         )
         sys.exit(130)
+    finally:
+        threading.excepthook = hook
+
+
+def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, and hands what fails there to the main one, which says it: once is enough."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
 
 
 def run(args: list[str]) -> None:

@@ -24,9 +24,8 @@ def check_out(out: Path) -> None:
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        with tempfile.NamedTemporaryFile(dir=there, prefix=".flam-rl-") as probe:
-            probe.write(bytes(4096))
-            probe.flush()
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".flam-rl-", buffering=0) as probe:
+            probe.write(bytes(4096))  # a full disk takes files, but nothing in them
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror} ({there})") from error
 

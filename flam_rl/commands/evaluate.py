@@ -17,6 +17,7 @@ from ..data.video import VideoFilesConfig
 from ..envs.decoded_env import DecodedEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
+from ..evaluation.card import compare, comparison_text
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
 from ..evaluation.measure import measure_world
@@ -80,9 +81,11 @@ def evaluate(config: EvaluateConfig) -> None:
     lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
+    results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)
     write_pictures(world, video, entities, results, config.out)
     print(summary(results))
+    print(comparison_text(results["card"]))
     if missing := left_out(lpips is not None, fvd is not None):
         print(missing)
     print(f"wrote {path}")

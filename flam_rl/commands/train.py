@@ -20,6 +20,7 @@ from ..data.clips import tokenize
 from ..data.minari import action_count, is_dataset, read_labelled, recorded_task
 from ..data.sources import read_source
 from ..data.video import VideoFilesConfig
+from ..evaluation.card import card_figures
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.pictures import (
     mask_picture,
@@ -29,7 +30,7 @@ from ..evaluation.pictures import (
 )
 from ..models.baselines import MODELS
 from ..models.world import World, WorldInfo
-from ..results import read_json, write_json, write_results
+from ..results import made_by, read_json, source_text, write_json, write_results
 from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
@@ -148,9 +149,7 @@ def train(config: TrainConfig) -> None:
         "training_frames": training_frames,
         "parameters": sum(p.numel() for p in world.parameters()),
     }
-    world.info = dataclasses.replace(
-        info, metrics={k: results[k] for k in ("psnr", "dci", "imagination_validity")}
-    )
+    world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results, config.seed)
     write_pictures(world, held_out, held_out_entities, results, config.out)
@@ -222,6 +221,7 @@ def _log_pictures(
 def model_card(world: World, results: Json, config: TrainConfig) -> str:
     """The README.md of a world folder."""
     budget = world.labels.budget if world.labels else 0
+    made = made_by(config.seed)
     return f"""# A FLAM world
 
 | | |
@@ -232,7 +232,9 @@ def model_card(world: World, results: Json, config: TrainConfig) -> str:
 | factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
 | parameters | {results["parameters"]} |
 | seed | {config.seed} |
-| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, {torch.get_num_threads()} threads, evaluation included |
+| made by | {source_text(made)} |
+| machine | {made["gpu"] or made["cpu"]}, {made["instruction_set"]}, {made["threads"]} threads, torch {made["torch"]}, Python {made["python"]} |
+| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, evaluation included |
 
 Measured on held-out episodes at the end of training:
 
