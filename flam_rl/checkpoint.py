@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from .models.heads import Labels
-from .models.weights import Shapes, check_shapes, fill
+from .models.weights import Shapes, check_shapes, fill, shapes_of
 from .models.world import World
 from .world_config import WorldConfig, networks, read_config
 
@@ -118,12 +120,11 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
     with _default_float32():
         with _said_of(path):
             config = read_config(path)
-            with torch.device("meta"):
-                tokenizer, model, labels = config.make()
-        _check_header(networks(tokenizer, model), folder / "model.safetensors")
-        if labels is not None:
-            _check_header(labels, folder / "labels.safetensors")
-        starts = _load_starts(folder / "starts.safetensors", config, model.window)
+            allowed = _allowed(config)
+        _check_header(allowed.networks, folder / "model.safetensors")
+        if config.labels is not None:
+            _check_header(allowed.labels, folder / "labels.safetensors")
+        starts = _load_starts(folder / "starts.safetensors", config, allowed.window)
         tokenizer, model, labels = config.make()
     _fill(networks(tokenizer, model), folder / "model.safetensors")
     if labels is not None:
@@ -131,6 +132,23 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         _check_sees(folder / "labels.safetensors", config, labels)
         labels.eval().requires_grad_(False)
     return World(tokenizer, model, starts, config.info, labels).to(device)
+
+
+class _Allowed(NamedTuple):
+    """What the networks of a config take, and how many frames a start has."""
+
+    networks: Shapes
+    labels: Shapes
+    window: int
+
+
+@lru_cache(16)
+def _allowed(config: WorldConfig) -> _Allowed:
+    """Without taking memory; cached, for it takes longer than all else of loading."""
+    with torch.device("meta"):
+        tokenizer, model, labels = config.make()
+    state = networks(tokenizer, model).state_dict()
+    return _Allowed(shapes_of(state), shapes_of(labels.state_dict()) if labels else {}, model.window)
 
 
 @contextmanager
@@ -169,10 +187,10 @@ def _shapes(path: Path) -> Shapes:
         raise ValueError(f"{path}: truncated or not safetensors ({error})") from error
 
 
-def _check_header(module: nn.Module, path: Path) -> None:
+def _check_header(allowed: Shapes, path: Path) -> None:
     found = _shapes(path)
     try:
-        check_shapes(module, found)
+        check_shapes(allowed, found)
     except ValueError as error:
         raise ValueError(f"{path}: does not fit config.json: {error}") from error
 

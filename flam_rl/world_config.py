@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class WorldConfig:
     tokenizer: TokenizerSettings
     model: ModelName
     flam: FLAMConfig
-    info: WorldInfo
+    info: WorldInfo = field(compare=False)  # makes no network another
     labels: LabelSettings | None
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -106,7 +106,7 @@ class WorldConfig:
         Raises:
             ValueError: settings that do not go together.
         """
-        own = {field.name: getattr(self.tokenizer, field.name) for field in fields(TokenizerConfig)}
+        own = {part.name: getattr(self.tokenizer, part.name) for part in fields(TokenizerConfig)}
         tokenizer = Tokenizer(TokenizerConfig(**own), self.tokenizer.frame_size)
         codes, pixels = self.tokenizer.codebook_size, 3 * self.tokenizer.patch**2
         facts = CodeFacts.blank(self.flam, tokenizer.grid, codes, pixels, self.tokenizer.code_dim)
@@ -160,12 +160,12 @@ def _decode(kind: Any, text: bytes) -> Any:
         return _adapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
+        where = ".".join(map(str, first["loc"])) or "the whole"
         wrong = {
             "unexpected_keyword_argument": "no field of this name is allowed",
             "missing": "the field is missing",
         }.get(first["type"], first["msg"])
-        raise ValueError(f"{field}: {wrong}; found {reprlib.repr(first['input'])}") from error
+        raise ValueError(f"{where}: {wrong}; found {reprlib.repr(first['input'])}") from error
 
 
 @cache

@@ -11,25 +11,26 @@ Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Of each tensor by its name: what a file says of itself before anything of it is read."""
 
 
-def check_shapes(module: nn.Module, found: Shapes) -> None:
-    """
-    Args:
-        module: may be on the meta device, where it takes no memory.
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:
+    """Of a module's state, which may be on the meta device, where it takes no memory."""
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
-    Raises:
-        ValueError: `found` has other tensors than the state of `module`, or of another type or shape.
+
+def check_shapes(allowed: Shapes, found: Shapes) -> None:
     """
-    allowed = module.state_dict()
+    Raises:
+        ValueError: `found` are other tensors than `allowed`, or of another type or shape.
+    """
     for name in sorted(allowed.keys() ^ found.keys()):
         missing = name in allowed
         raise ValueError(
             f"tensor {name!r} is {'missing' if missing else 'there, but nothing of that name is allowed'}"
         )
-    for name, tensor in allowed.items():
-        dtype, shape = found[name]
-        if (dtype, shape) != (tensor.dtype, tuple(tensor.shape)):
+    for name, (dtype, shape) in allowed.items():
+        if found[name] != (dtype, shape):
+            is_dtype, is_shape = found[name]
             raise ValueError(
-                f"tensor {name!r} is {dtype} of shape {shape}; allowed is {tensor.dtype} of shape {tuple(tensor.shape)}"
+                f"tensor {name!r} is {is_dtype} of shape {is_shape}; allowed is {dtype} of shape {shape}"
             )
 
 
@@ -39,7 +40,7 @@ def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     Raises:
         ValueError: as `check_shapes`, or a number is NaN or infinite.
     """
-    check_shapes(module, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
+    check_shapes(shapes_of(module.state_dict()), shapes_of(tensors))
     for name, tensor in tensors.items():
         check_finite(name, tensor)
     module.load_state_dict(tensors)
