@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +263,11 @@ def mutate_json(config: Any, rng: random.Random) -> None:
             continue
         change = rng.random()
         if change < 0.15 and isinstance(place, dict):
-            place[rng.choice(["x", "patch", "version", "labels"])] = rng.choice(VALUES)
+            place[rng.choice(["x", "patch", "version", "labels"])] = deepcopy(rng.choice(VALUES))
         elif change < 0.25:
             del place[key]
         else:
-            place[key] = rng.choice(VALUES)
+            place[key] = deepcopy(rng.choice(VALUES))
         return
 
 

@@ -70,6 +70,8 @@ def evaluate(config: EvaluateConfig) -> None:
     check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
     task = _find_task(config, world)
+    lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
+    fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
         video, entities = read_source(config.data, VideoFilesConfig(size=world.tokenizer.frame_size[0]))
         check_frames(world, video, config.data)
@@ -78,8 +80,6 @@ def evaluate(config: EvaluateConfig) -> None:
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
         entities = [episode.entities for episode in recorded]
-    lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
-    fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
     results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)
