@@ -43,14 +43,12 @@ class ActionAdapter:
         world: World,
         labelled: LabelledTransitions,
         budget: int = 1000,
-        actions: int | None = None,
         seed: int = 0,
     ) -> ActionAdapter:
         """Fit one adapter a factor on part of the labels, keep the best on the rest, refit it on all.
 
         Args:
             budget: transitions that may be read; `labelled` must hold no more.
-            actions: how many real actions there are; by default as many as the labels show.
 
         Raises:
             ValueError: `labelled` holds more transitions than `budget`.
@@ -58,7 +56,7 @@ class ActionAdapter:
         if len(labelled) > budget:
             raise ValueError(f"{len(labelled)} labelled transitions given, but the budget is {budget}")
         data = labelled_factors(world, labelled)
-        count = actions or int(data["action"].max()) + 1
+        count = labelled.action_count
         held_out = held_out_episodes(data["episode"], seed)
         fitting = ~held_out if bool((~held_out).any()) else held_out
         accuracy = []
@@ -97,7 +95,7 @@ class ActionAdapter:
             with safe_open(path, "pt") as file:
                 about = file.metadata()
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            net = Adapter(world.factor_dim, world.latent_action_dim, int(about["actions"]))
+            net = Adapter(world.factor_dim, world.latent_action_dim, int(about["actions"])).float()
             net.load_state_dict(state)
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not an adapter for this world ({error})") from error
@@ -106,10 +104,10 @@ class ActionAdapter:
 
 
 def fit_labels(
-    world: World, labelled: LabelledTransitions, budget: int = 1000, actions: int | None = None, seed: int = 0
+    world: World, labelled: LabelledTransitions, budget: int = 1000, seed: int = 0
 ) -> tuple[Labels, ActionAdapter]:
     """Everything that labels add to a world: `world.labels = fit_labels(world, labelled)[0]`."""
-    adapter = ActionAdapter.fit(world, labelled, budget, actions, seed)
+    adapter = ActionAdapter.fit(world, labelled, budget, seed)
     data = labelled_factors(world, labelled)
     rewarded = data["reward"] != 0
     value = float(data["reward"][rewarded].mean()) if bool(rewarded.any()) else 0.0
@@ -134,7 +132,7 @@ def _fit(
     world: World, data: dict[str, torch.Tensor], factor: int, actions: int, rows: torch.Tensor, seed: int
 ) -> Adapter:
     torch.manual_seed(seed)
-    net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"].device)
+    net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
     rows = rows & told(data["now"][:, factor], data["next"][:, factor], data["action"], actions)
     now, action = data["now"][rows, factor], data["action"][rows]
     latent = data["latent"][rows, factor]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..models.flam import FLAM
-from ..models.layers import mlp
+from ..models.layers import mlp, nearest_code
 from ..models.tokenizer import scale
 from ..models.world import World
 from ..types import LabelledTransitions, Video
@@ -34,14 +34,14 @@ class BehaviorCloning:
         self.generator = torch.Generator().manual_seed(seed)
 
     @classmethod
-    def from_labels(cls, labelled: LabelledTransitions, actions: int, seed: int = 0) -> BehaviorCloning:
+    def from_labels(cls, labelled: LabelledTransitions, seed: int = 0) -> BehaviorCloning:
         """Frame to action, on the label budget alone: no world, no other video."""
         frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
         target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
         torch.manual_seed(seed)
-        net = _frame_net((frames.shape[1], frames.shape[2]), actions)
+        net = _frame_net((frames.shape[1], frames.shape[2]), labelled.action_count)
         _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=3000)
-        return cls(net, np.arange(actions), True, seed)
+        return cls(net, np.arange(labelled.action_count), True, seed)
 
     @classmethod
     def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
@@ -65,7 +65,7 @@ class BehaviorCloning:
                 )
                 latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
                 seen.append(factors[0, :-1].flatten(1))
-                target.append(torch.cdist(latent, codebook).argmin(-1))
+                target.append(nearest_code(latent, codebook))
         torch.manual_seed(seed)
         net = mlp(world.factors * world.factor_dim, 128, len(codebook), layers=3)
         _fit(net, torch.cat(seen).cpu().clone(), torch.cat(target).cpu().clone(), seed, steps=1500)
@@ -110,6 +110,7 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
 
 
 def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
+    net.float()  # whatever torch's default dtype is
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
     for step in range(steps):

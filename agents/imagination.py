@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
-from ..envs.sb3 import SB3FLAMVecEnv, make_sb3_vec_env
+from ..envs.sb3 import make_sb3_vec_env
 from ..files import written_whole
 from ..models.dynamics import PLAUSIBLE
 from ..models.world import World
@@ -68,9 +68,13 @@ def save_policy(model: PPO, path: Path) -> None:
 
 
 class PriorPenalty(VecEnvWrapper):
-    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step."""
+    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step.
 
-    def __init__(self, venv: SB3FLAMVecEnv, weight: float) -> None:
+    Args:
+        venv: of `make_sb3_vec_env`; the episode returns that it logs are the world's, before this.
+    """
+
+    def __init__(self, venv: VecEnvWrapper, weight: float) -> None:
         super().__init__(venv)
         self.core, self.weight = venv.core, weight
 

@@ -57,7 +57,9 @@ def save_world(world: World, folder: Path, card: str) -> None:
 
     Raises:
         FileExistsError: `folder` exists and is no world.
+        ValueError: two codes of the tokenizer are so near that rounding decides between them.
     """
+    world.tokenizer.check_separated()
     folder = Path(folder)
     check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,7 @@ def save_world(world: World, folder: Path, card: str) -> None:
             shutil.rmtree(old)
         else:
             os.replace(scratch, folder)
+        world.source = str(folder.resolve())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -131,7 +134,9 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         _fill(labels, folder / "labels.safetensors")
         _check_sees(folder / "labels.safetensors", config, labels)
         labels.eval().requires_grad_(False)
-    return World(tokenizer, model, starts, config.info, labels).to(device)
+    world = World(tokenizer, model, starts, config.info, labels).to(device)
+    world.source = str(name) if str(name) in shipped_worlds() else str(folder.resolve())
+    return world
 
 
 class _Allowed(NamedTuple):

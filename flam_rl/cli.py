@@ -52,12 +52,14 @@ def run(args: list[str]) -> None:
     from .commands.collect import CollectConfig, collect
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
+    from .commands.inspect import InspectConfig, inspect
     from .commands.train import TrainConfig, train
     from .results import COMMAND, source
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     commands: dict[str, tuple[type, Callable[[Any], None]]] = {
         "collect": (CollectConfig, collect),
+        "inspect": (InspectConfig, inspect),
         "train": (TrainConfig, train),
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),

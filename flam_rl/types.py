@@ -80,19 +80,33 @@ class LabelledTransitions:
     Attributes:
         episodes: uint8 `(T + 1, H, W, 3)` frames of each episode.
         actions: int64 `(T,)`; rewards float32 `(T,)`; terminations bool `(T,)`; one of each an episode.
+        action_count: how many actions the task has, whether or not each of them was taken.
+
+    Raises:
+        ValueError: an action is not one of these.
     """
 
     episodes: tuple[np.ndarray, ...]
     actions: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     terminations: tuple[np.ndarray, ...]
+    action_count: int
+
+    def __post_init__(self) -> None:
+        for actions in self.actions:
+            known = (actions >= 0) & (actions < self.action_count) & (actions == actions.astype(int))
+            if not known.all():
+                raise ValueError(
+                    f"labelled actions hold {actions[~known][0]}; allowed are ints in 0..{self.action_count - 1}, the "
+                    f"task's {self.action_count} actions"
+                )
 
     @classmethod
-    def of(cls, episodes: Iterable[Episode], budget: int) -> LabelledTransitions:
+    def of(cls, episodes: Iterable[Episode], budget: int, action_count: int) -> LabelledTransitions:
         """The first `budget` transitions of `episodes`; the last episode may be cut.
 
         Raises:
-            ValueError: there are fewer transitions than `budget`.
+            ValueError: there are fewer transitions than `budget`, or an action is none of the `action_count`.
         """
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         left = budget
@@ -101,18 +115,29 @@ class LabelledTransitions:
             if n > 0:
                 kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n]))
             left -= n
+            if left <= 0:
+                break  # labels beyond the budget are not even read
         if left > 0 or not kept:
             raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
         frames, actions, rewards, terminations = zip(*kept, strict=True)
-        return cls(frames, actions, rewards, terminations)
+        return cls(frames, actions, rewards, terminations, action_count)
 
     def __add__(self, other: LabelledTransitions) -> LabelledTransitions:
-        """The episodes of both."""
+        """The episodes of both.
+
+        Raises:
+            ValueError: they are of tasks with different numbers of actions.
+        """
+        if self.action_count != other.action_count:
+            raise ValueError(
+                f"labels of a task with {self.action_count} actions and of one with {other.action_count} do not add up"
+            )
         return LabelledTransitions(
             self.episodes + other.episodes,
             self.actions + other.actions,
             self.rewards + other.rewards,
             self.terminations + other.terminations,
+            self.action_count,
         )
 
     @property

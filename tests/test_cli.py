@@ -7,8 +7,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 import torch
+from films import scene, write_film
 
 from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
@@ -215,23 +217,54 @@ def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     assert (tmp_path / "policy.zip").exists()
 
 
-def test_train_on_a_folder_of_video_files(tmp_path: Path, video) -> None:
-    from test_data import write_mp4
-
-    for index, episode in enumerate(video.episodes[:5]):
-        write_mp4(tmp_path / f"{index}.mp4", episode[:30])
-    main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *TINY_TRAINING])
+def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) -> None:
+    film = np.concatenate([episode[:30] for episode in video.episodes[:5]])
+    write_film(tmp_path / "film.mp4", film)
+    size = ["--files.height", "48", "--files.width", "64", "--files.fit", "crop", "--files.no-split-cuts"]
+    main(
+        ["train", "--data", str(tmp_path / "film.mp4"), "--out", str(tmp_path / "run"), *size, *TINY_TRAINING]
+    )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dci"] is None
     assert results["psnr"]["1"] > 5
+    assert results["training_frames"] == len(film) - round(0.1 * len(film))
     assert not (tmp_path / "run" / "world" / "labels.safetensors").exists()
+    assert not (tmp_path / "run" / "frames.bin").exists()
+    assert load_world(tmp_path / "run").tokenizer.frame_size == (48, 64)
+    write_film(tmp_path / "wide.mp4", scene(40, 48, 128))
+    out = tmp_path / "evaluated"
+    main(
+        [
+            "evaluate",
+            "--world",
+            str(tmp_path / "run"),
+            "--data",
+            str(tmp_path / "wide.mp4"),
+            "--out",
+            str(out),
+        ]
+    )
+    assert json.loads((out / "results.json").read_text())["frames"] == 40
+
+
+def test_frame_sizes_that_make_no_patches_are_refused_at_the_start(tmp_path: Path, capsys) -> None:
+    write_film(tmp_path / "film.mp4", scene(4))
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--files.height", "60"])
+    assert "frames of 60x64 do not divide into patches of 8x8 pixels; give for example --files.height 64" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["evaluate", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
-        (["train", "--data", "nowhere", "--out", "x"], "no readable video below nowhere"),
+        (
+            ["train", "--data", "nowhere", "--out", "x"],
+            "no readable video below nowhere: there is no such file",
+        ),
         (["demo", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
     ],
 )
@@ -247,7 +280,7 @@ def test_errors_of_use_are_one_line_and_status_2(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", ["collect", "train", "evaluate", "agent", "demo"])
+@pytest.mark.parametrize("command", ["collect", "inspect", "train", "evaluate", "agent", "demo"])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -33,10 +33,16 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "
 
 
 def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
-    """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions."""
-    half, rest = budget // 2, budget - budget // 2
-    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half)
-    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest)
+    """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions.
+
+    Raises:
+        ValueError: the task's actions are not discrete.
+    """
+    if not isinstance(task.action_space, gym.spaces.Discrete) or task.action_space.start != 0:
+        raise ValueError(f"the task's actions are {task.action_space}; allowed is Discrete, counted from 0")
+    count, half, rest = int(task.action_space.n), budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, count)
+    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest, count)
 
 
 def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], int]) -> Episode:

@@ -144,14 +144,12 @@ def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
     seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
     if cell.labels is None:
         return {"curve": _real_ppo(task, budget, cell.seed, seeds[0], folder)}
-    assert isinstance(task.action_space, gym.spaces.Discrete)
-    actions = int(task.action_space.n)
     labelled = record_labels(task, cell.labels, seeds[0])
     if cell.model == "bc":
-        clone = BehaviorCloning.from_labels(labelled, actions, cell.seed)
+        clone = BehaviorCloning.from_labels(labelled, cell.seed)
         return _scored(score_policy(task, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
     world = load_world("multigrid")
-    world.labels, adapter = fit_labels(world, labelled, cell.labels, actions, cell.seed)
+    world.labels, adapter = fit_labels(world, labelled, cell.labels, cell.seed)
     env = DecodedEnv(task, world)
     if cell.model == "latent-bc":
         expert = record_episodes(task, 10**9, seeds[1], "expert")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..models.world import World, WorldInfo
+from ..models.world import WorldInfo
 from ..training.build import BuildConfig
-from ..types import Video
 from ..world_config import VERSION, TokenizerSettings, WorldConfig
 
 
@@ -47,16 +46,3 @@ def check_settings(config: BuildConfig, frame_size: tuple[int, int]) -> None:
     tokenizer = TokenizerSettings(**asdict(config.tokenizer), frame_size=frame_size)
     with torch.device("meta"):  # takes no memory and no time
         WorldConfig(VERSION, tokenizer, config.model, config.flam, WorldInfo(), None).make()
-
-
-def check_frames(world: World, video: Video, source: Path) -> None:
-    """
-    Raises:
-        ValueError: the frames of `video` are of another size than the world's.
-    """
-    found, allowed = video.episodes[0].shape[1:3], tuple(world.tokenizer.frame_size)
-    if found != allowed:
-        raise ValueError(
-            f"frames of {source} are {found[0]}x{found[1]} (height x width); the world was trained on, and allowed "
-            f"are, {allowed[0]}x{allowed[1]}"
-        )

@@ -83,10 +83,8 @@ def demo(config: DemoConfig) -> None:
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
     labelled = record_labels(task, config.labels, seeds[0])
-    assert isinstance(task.action_space, gym.spaces.Discrete)
-    actions = int(task.action_space.n)
     inner: Any = task.unwrapped
-    world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
+    world.labels, adapter = fit_labels(world, labelled, config.labels, config.seed)
     print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
 
     print("2/4 training PPO in imagination")
@@ -94,7 +92,7 @@ def demo(config: DemoConfig) -> None:
     save_policy(model, config.out / "policy.zip")
 
     print("3/4 cloning: the labels, and unlabelled expert video")
-    bc = BehaviorCloning.from_labels(labelled, actions, config.seed)
+    bc = BehaviorCloning.from_labels(labelled, config.seed)
     expert = with_bar(record_episodes(task, 10**9, seeds[1], "expert"), 0, "expert video")
     video = Video(
         tuple(episode.frames for episode, _ in zip(expert, range(config.expert_episodes), strict=False))
@@ -105,7 +103,7 @@ def demo(config: DemoConfig) -> None:
     decoded = DecodedEnv(task, world)
     rng = np.random.default_rng(seeds[2])
     policies: dict[str, tuple[gym.Env, Callable[[Any], Any]]] = {
-        "random": (task, lambda seen: int(rng.integers(actions))),
+        "random": (task, lambda seen: int(rng.integers(labelled.action_count))),
         "bc": (task, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),

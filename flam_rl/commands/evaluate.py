@@ -12,8 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from ..checkpoint import load_world
-from ..data.sources import read_source
-from ..data.video import VideoFilesConfig
+from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
@@ -27,7 +26,7 @@ from ..models.world import World
 from ..results import write_results
 from ..training.run import DeviceName, pick_device
 from ..types import Json, Video, check_ranges
-from .checks import check_frames, check_out
+from .checks import check_out
 from .collect import with_bar
 from .tasks import find_task, misfit
 
@@ -46,7 +45,7 @@ class EvaluateConfig:
     world: str = "multigrid"
     """Name of a shipped world, or a folder."""
     data: Path | None = None
-    """Minari dataset or folder of video files to measure on; without it, video is made fresh on the world's own task."""
+    """Film, folder of video or Minari dataset to measure on; without it, video is made fresh on the world's own task."""
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
@@ -73,8 +72,9 @@ def evaluate(config: EvaluateConfig) -> None:
     lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
-        video, entities = read_source(config.data, VideoFilesConfig(size=world.tokenizer.frame_size[0]))
-        check_frames(world, video, config.data)
+        height, width = world.tokenizer.frame_size
+        reading = read(config.data, ReadingConfig(height=height, width=width))
+        video, entities = reading.video, reading.entities()
     else:
         assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..files import written_whole
+from ..files import new_array, written_whole
 from ..models.baselines.oracle import with_actions
 from ..models.tokenizer import Tokenizer
 from ..types import Video
@@ -54,10 +53,7 @@ def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batc
         _encode(tokenizer, video, codes, batch)
         return Codes(torch.from_numpy(codes), lengths)
     with written_whole(cache) as scratch:
-        codes = np.lib.format.open_memmap(scratch, "w+", dtype, shape)
-        with scratch.open("r+b") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk is then an error now, not a crash at some write
-                os.posix_fallocate(file.fileno(), 0, scratch.stat().st_size)
+        codes = new_array(scratch, dtype, shape)
         _encode(tokenizer, video, codes, batch)
     return Codes(torch.from_numpy(codes), lengths)
 

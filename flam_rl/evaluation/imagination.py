@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from ..models.layers import first_least
 from ..models.world import World
 from ..types import Tiles
 
@@ -41,8 +42,7 @@ def read_frames(frames: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarra
     difference = (
         torch.cdist(torch.as_tensor(cells, dtype=torch.float32), torch.as_tensor(flat), p=1) / flat.shape[1]
     )
-    nearest, tile = difference.min(-1)
-    return tile.numpy(), nearest.numpy()
+    return first_least(difference).numpy(), difference.amin(-1).numpy()
 
 
 def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:

@@ -33,7 +33,12 @@ def measure_world(
         task: the real one, without wrappers; asked for its tiles if it has them.
         probe_iterations: boosting rounds of the probes.
     """
-    results: Json = {"seed": seed, "frames": video.frames}
+    results: Json = {
+        "seed": seed,
+        "frames": video.frames,
+        "codes": len(world.tokenizer.codebook),
+        "ambiguous_patches": float(world.tokenizer.ambiguous),
+    }
     results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
     results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
     if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,8 +162,8 @@ class TransformerAggregator(nn.Module):
         return self(factors_BKS.unsqueeze(-2)).masks_BKN.squeeze(-2)
 
     def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-        """`places`, in float32 whatever `dtype`: nothing in it can be fused."""
-        return self.places
+        """`places` with the weights as they are now, in float32 whatever `dtype`: nothing in it can be fused."""
+        return copy.deepcopy(self).requires_grad_(False).places
 
 
 def make_aggregator(

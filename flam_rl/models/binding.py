@@ -113,15 +113,17 @@ def coherent_keys(
     margin = joint.sum(0)
     information = np.maximum(np.log(joint / np.outer(margin, margin)), 0)
     values, vectors = np.linalg.eigh(information)
-    embedding = vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0))
-    embedding = _unit(embedding)
+    vectors = np.where(vectors.sum(0) < 0, -vectors, vectors)  # either sign is an eigenvector
+    embedding = _unit(vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0)))
     found = KMeans(factors, n_init=20, random_state=seed).fit(embedding, sample_weight=margin)
+    # Clusters come in the order of the draw that rounding found best; factors in that of their first codes.
+    order = np.argsort([np.flatnonzero(found.labels_ == cluster)[0] for cluster in range(factors)])
     keys = np.zeros((len(statistics.activity), factors + 1), np.float32)
     keys[:, -1] = 1
     keys[moving, :-1], keys[moving, -1] = embedding, 0
     queries = np.zeros((factors + 1, factors + 1), np.float32)
     queries[-1, -1] = 1
-    queries[:-1, :-1] = _unit(found.cluster_centers_)
+    queries[:-1, :-1] = _unit(found.cluster_centers_[order])
     return keys, queries
 
 

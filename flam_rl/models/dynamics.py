@@ -11,7 +11,15 @@ from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
 from ..types import check_ranges
-from .layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
+from .layers import (
+    MOST_LOGIT,
+    AttentionOverFactors,
+    linears,
+    mlp,
+    nearest_code,
+    sincos_axis,
+    unit_rms,
+)
 
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""
@@ -175,10 +183,10 @@ def snap(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The plausible action code nearest to a wanted latent action, int64 `(B,)`, and the log-probability `(B,)`
     of the nearest of all."""
-    distance = (latent_actions_BA.detach().unsqueeze(-2) - codebook_MA).square().sum(-1)
-    nearest = log_probs_BM.gather(-1, distance.argmin(-1, keepdim=True)).squeeze(-1)
-    implausible = ~plausible(log_probs_BM.exp())
-    return distance.masked_fill(implausible, float("inf")).argmin(-1), nearest
+    wanted = latent_actions_BA.detach()
+    nearest = nearest_code(wanted, codebook_MA).unsqueeze(-1)
+    code = nearest_code(wanted, codebook_MA, plausible(log_probs_BM.exp()))
+    return code, log_probs_BM.gather(-1, nearest).squeeze(-1)
 
 
 def plausible(probs_BM: torch.Tensor) -> torch.Tensor:

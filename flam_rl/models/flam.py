@@ -9,6 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from .aggregator import Aggregated, make_aggregator
 from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior, snap
+from .layers import nearest_code
 from .world_model import Acted, CodeFacts, WorldModel, make_factorizer
 
 
@@ -58,7 +59,7 @@ class FLAM(WorldModel):
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
         codebook = self.latent_action_prior.codebook
-        return codebook[(latent_actions.unsqueeze(-2) - codebook).square().sum(-1).argmin(-1)]
+        return codebook[nearest_code(latent_actions, codebook)]
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
         """KL of the posterior from a standard normal (FLAM, sec. 3), and what ties it to the action codes.

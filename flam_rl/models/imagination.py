@@ -158,10 +158,12 @@ class Imagination:
             generator: of the order in which uncontrolled factors move, and of their actions.
         """
         count, worlds, _ = now.factors_KBS.shape
-        device = now.factors_KBS.device
-        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device).argsort()
+        device, dtype = now.factors_KBS.device, torch.float32
+        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device, dtype=dtype).argsort(
+            stable=True
+        )
         order = torch.cat([self._controlled, self._uncontrolled[drawn]])
-        chance = torch.rand(count, worlds, 1, generator=generator, device=device)
+        chance = torch.rand(count, worlds, 1, generator=generator, device=device, dtype=dtype)
         if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
             return self._advance(now, latent_actions_BCA, order, chance)
         # What is compiled does not look at types, and is for one layout.

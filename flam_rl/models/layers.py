@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import nn
 
 MOST_LOGIT = 30.0
@@ -17,6 +17,30 @@ FEW = 8
 """Factors up to which attention is written out: the library's is made for long sequences."""
 WORTH_STARTING = 2**22
 """Multiplications from which a product on a CPU is faster in bfloat16: docs/performance.md has the figures."""
+
+
+TIE = 1e-4
+"""Values that differ by less are equal: rounding does not decide between them."""
+
+
+def first_least(values: torch.Tensor, margin: float = TIE) -> torch.Tensor:
+    """Index of the least along the last dim of `(..., n)`, and of entries within `margin` of it the first: int64 `(...)`.
+
+    `argmin` of entries that are equal but for rounding differs by processor, number of threads and shape of the batch.
+    """
+    return (values <= values.amin(-1, keepdim=True) + margin).int().argmax(-1)
+
+
+def nearest_code(
+    x: torch.Tensor, codes: torch.Tensor, allowed: torch.Tensor | None = None
+) -> Int[torch.Tensor, "*B"]:
+    """The first of the nearest codes `(M, A)` to each `x`, `(..., A)`: int64 `(...)`.
+
+    Args:
+        allowed: bool `(..., M)`, at least one True in each row; the others are not taken.
+    """
+    distance = (x.unsqueeze(-2) - codes).square().sum(-1)
+    return first_least(distance if allowed is None else distance.masked_fill(~allowed, float("inf")))
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
+from scipy.sparse.csgraph import connected_components
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
 from ..types import LossAndMetrics, check_ranges
+
+MARGIN = 0.02
+"""Codes nearer to each other than this share of the codebook's spread are one code, and a patch is ambiguous if moving its
+latent by as much can give it another code: rounding moves a latent by less than a thousandth of it."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class TokenizerConfig:
     patch: int = 8
     """Pixels along a side of a token; the frame's sides must be multiples of it."""
     codebook_size: int = 64
-    """V."""
+    """V, at most: after training, codes that coincide become one and codes that no patch has are dropped."""
     code_dim: int = 32
     """D, the width of a code vector."""
     hidden: int = 256
@@ -25,14 +30,20 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         # Codes are kept in 16 bits at most.
-        check_ranges(self, patch=(1, 256), codebook_size=(2, 2**15), code_dim=(1, 4096), hidden=(1, 2**16))
+        check_ranges(self, patch=(1, 256), codebook_size=(1, 2**15), code_dim=(1, 4096), hidden=(1, 2**16))
 
 
 class Tokenizer(nn.Module):
     """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)` and back; N = H W / patch^2 tokens, row by row.
 
     Encoder and decoder see one patch at a time: a code then has one look, which the factorizer builds on.
+
+    Attributes:
+        ambiguous: float scalar, share of the training patches that are nearly as near to a second code as to their own,
+            as `MARGIN` says: which of the two they get may differ by machine. 1 before `separated`.
     """
+
+    ambiguous: torch.Tensor
 
     def __init__(self, config: TokenizerConfig, frame_size: tuple[int, int]) -> None:
         """
@@ -62,6 +73,7 @@ class Tokenizer(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(config.code_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, pixels)
         )
+        self.register_buffer("ambiguous", torch.tensor(1.0, dtype=torch.float32))
 
     def patches(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> UInt8[torch.Tensor, "*B N P"]:
         """uint8 `(..., H, W, 3)` to uint8 `(..., N, patch * patch * 3)`."""
@@ -77,13 +89,85 @@ class Tokenizer(nn.Module):
 
     def encode(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> Int[torch.Tensor, "*B N"]:
         """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
-        latent = self.encoder(scale(self.patches(frames)))
-        return torch.cdist(latent.flatten(0, -2), self.codebook).argmin(-1).view(latent.shape[:-1])
+        return self.distances(self.patches(frames)).argmin(-1)
+
+    def distances(self, patches: UInt8[torch.Tensor, "*B P"]) -> Float[torch.Tensor, "*B V"]:
+        """How far patches uint8 `(..., patch * patch * 3)` are from each code: squared, less a term that is the same
+        for all codes."""
+        latent = self.encoder(scale(patches).to(self.codebook.dtype))
+        return self.codebook.square().sum(-1) - 2 * latent @ self.codebook.T
 
     @property
     def codebook(self) -> torch.Tensor:
         """Code vectors, float `(V, D)`."""
         return self.quantizer.codebook
+
+    @property
+    def margin(self) -> float:
+        """`MARGIN` in the units of the codebook: of the root mean square distance of codes from their mean."""
+        centred = self.codebook.double() - self.codebook.double().mean(0)
+        return MARGIN * float(centred.square().sum(-1).mean().sqrt())
+
+    def check_separated(self) -> None:
+        """
+        Raises:
+            ValueError: two codes are within `margin` of each other. Rounding would decide which one a patch gets,
+                differently on other machines.
+        """
+        near = (self._apart() <= self.margin).triu(1).nonzero()
+        if len(near):
+            first, second = near[0].tolist()
+            raise ValueError(
+                f"codes {first} and {second} of the tokenizer are {float(self._apart()[first, second]):.2g} apart, and rounding "
+                f"decides between codes within {self.margin:.2g}; make them one with Tokenizer.separated"
+            )
+
+    @torch.no_grad()
+    def separated(self, patches: UInt8[torch.Tensor, "B P"], counts: Int[torch.Tensor, " B"]) -> Tokenizer:
+        """The same tokenizer, frozen, with codes that a margin keeps apart and that some patch has.
+
+        Codes within `margin` of each other, or linked by others that are, become the one of them that most patches have.
+
+        Args:
+            patches: distinct patches of the training video.
+            counts: how often each occurs.
+        """
+        weight = counts.double().cpu()
+        nearest = torch.cat([self.distances(part).argmin(-1) for part in patches.split(2**16)])
+        used = torch.bincount(nearest.cpu(), weight, len(self.codebook))
+        result = self._only(used > 0)
+        used = used[used > 0]
+        near = (result._apart() <= result.margin).cpu().numpy()
+        group = torch.as_tensor(connected_components(near, directed=False)[1])
+        most = torch.stack([used.where(group == each, -1.0).argmax() for each in group.unique()])
+        result = result._only(torch.isin(torch.arange(len(used)), most))
+        near_border = torch.cat([result._to_border(part) <= result.margin for part in patches.split(2**16)])
+        result.ambiguous.fill_(float(weight[near_border.cpu()].sum() / weight.sum()))
+        return result.requires_grad_(False)
+
+    def _only(self, kept: torch.Tensor) -> Tokenizer:
+        """The same tokenizer, in eval mode, with only the codes `kept`, bool `(V,)`."""
+        result = Tokenizer(replace(self.config, codebook_size=int(kept.sum())), self.frame_size)
+        state = {
+            name: value[:, kept.to(value.device)]
+            if name.startswith("quantizer.") and value.ndim > 1
+            else value
+            for name, value in self.state_dict().items()
+        }
+        result.load_state_dict(state)
+        return result.to(self.codebook.device).eval()
+
+    def _apart(self) -> torch.Tensor:
+        """Distances of codes, float64 `(V, V)`."""
+        codes = self.codebook.double()
+        return torch.cdist(codes, codes, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def _to_border(self, patches: torch.Tensor) -> torch.Tensor:
+        """How far the latents of patches `(B, P)` are from where another code begins: float `(B,)`."""
+        distance = self.distances(patches)
+        least = distance.min(-1, keepdim=True)
+        border = (distance - least.values) / (2 * self._apart().to(distance.dtype)[least.indices.squeeze(-1)])
+        return border.scatter(-1, least.indices, float("inf")).amin(-1)
 
     def looks(self) -> Float[torch.Tensor, "V P"]:
         """What each code looks like: float `(V, patch * patch * 3)` in 0..1."""

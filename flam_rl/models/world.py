@@ -50,9 +50,13 @@ class World(nn.Module):
 
     Args:
         starts_STN: codes of held-out clips, an integer type `(S, T, N)`; imagination starts from them.
+
+    Attributes:
+        source: the shipped name or the folder that it was last loaded from or saved to; empty if it never was.
     """
 
     starts_STN: torch.Tensor
+    source: str = ""
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class World(nn.Module):
         super().__init__()
         self.tokenizer, self.model, self.info, self.labels = tokenizer, model, info, labels
         self.register_buffer("starts_STN", starts_STN, persistent=False)
-        self.eval().requires_grad_(False)
+        self.eval().requires_grad_(False).float()  # whatever torch's default dtype was
 
     @property
     def device(self) -> torch.device:

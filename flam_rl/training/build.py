@@ -92,5 +92,5 @@ def clips_to_start_from(episodes: list[torch.Tensor], window: int, most: int = 1
     for codes in episodes:
         padded = torch.cat([codes[:1].expand(window - 1, -1), codes])
         clips += [padded[start : start + window] for start in range(0, len(codes) - 1, 4)]
-    keep = np.linspace(0, len(clips) - 1, min(most, len(clips))).astype(int)
-    return torch.stack([clips[i] for i in keep])
+    kept = min(most, len(clips))
+    return torch.stack([clips[i * len(clips) // kept] for i in range(kept)])

@@ -93,7 +93,7 @@ def fit_event_head(
     heads, errors = [], []
     for sees in ((agent_factor,), tuple(range(world.factors))):
         torch.manual_seed(seed)
-        head = EventHead(world.factor_dim, sees, value).to(event.device)
+        head = EventHead(world.factor_dim, sees, value).to(data["next"])
         _fit_head(head, data, event, fitting, seed)
         heads.append(head)
         errors.append(_head_errors(head, data, event, held_out))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.tokenizer import Tokenizer, TokenizerConfig, scale
+from ..models.tokenizer import Tokenizer, TokenizerConfig
 from ..types import Video, check_ranges
 from .run import Log
 
@@ -23,8 +23,8 @@ class TokenizerTrainingConfig:
     """Patches that occur n times are drawn with weight n^(1 - rarity_power): moving things are few."""
     enough: float | None = None
     """PSNR in dB of the training frames at which to stop before `steps`: makes tokenizers of several videos alike."""
-    max_patches: int = 2_000_000
-    """Patches kept in memory at most, drawn at random."""
+    max_patches: int = 500_000
+    """Distinct patches kept in memory at most; of more, a random part."""
 
     def __post_init__(self) -> None:
         most = (1, 10**12)
@@ -40,7 +40,7 @@ def train_tokenizer(
     device: torch.device,
     log: Log,
 ) -> Tokenizer:
-    """A tokenizer fitted to `video`, in eval mode and without gradients."""
+    """A tokenizer fitted to `video`, in eval mode and without gradients, its codes kept apart by a margin."""
     generator = torch.Generator().manual_seed(seed)
     tokenizer = Tokenizer(model, video.episodes[0].shape[1:3]).to(device)
     patches, counts = _distinct_patches(tokenizer, video, training.max_patches, generator)
@@ -63,7 +63,10 @@ def train_tokenizer(
             log.scalar("tokenizer/psnr", psnr, step)
             if psnr >= training.enough:
                 break
-    return tokenizer.eval().requires_grad_(False)
+    tokenizer = tokenizer.eval().separated(patches.to(device), counts)
+    log.scalar("tokenizer/codes", len(tokenizer.codebook), training.steps)
+    log.scalar("tokenizer/ambiguous", float(tokenizer.ambiguous), training.steps)
+    return tokenizer
 
 
 @torch.no_grad()
@@ -74,8 +77,7 @@ def _psnr(tokenizer: Tokenizer, patches: torch.Tensor, counts: torch.Tensor, mos
         patches[::every].to(tokenizer.codebook.device),
         counts[::every].to(tokenizer.codebook.device),
     )
-    latent = tokenizer.encoder(scale(shown))
-    looks = tokenizer.looks()[torch.cdist(latent, tokenizer.codebook).argmin(-1)]
+    looks = tokenizer.looks()[tokenizer.distances(shown).argmin(-1)]
     error = (looks - shown.float() / 255).square().mean(-1)
     return float(-10 * torch.log10((error * weight).sum() / weight.sum()))
 
@@ -83,15 +85,21 @@ def _psnr(tokenizer: Tokenizer, patches: torch.Tensor, counts: torch.Tensor, mos
 def _distinct_patches(
     tokenizer: Tokenizer, video: Video, most: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distinct patches uint8 `(n, pixels)` and how often each occurs `(n,)`."""
+    """Distinct patches uint8 `(n, pixels)` and how often each occurs `(n,)`: in all of the video, or where there are more
+    than `most`, in a random part of it."""
     found: dict[bytes, int] = {}
     rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-    tokens = video.frames * math.prod(tokenizer.grid)
+    share = 1.0
     for episode in video.episodes:
         patches = tokenizer.patches(torch.as_tensor(episode)).flatten(0, -2).numpy()
-        if tokens > most:
-            patches = patches[rng.random(len(patches)) < most / tokens]
-        for patch in map(bytes, np.ascontiguousarray(patches)):
-            found[patch] = found.get(patch, 0) + 1
+        if share < 1:
+            patches = patches[rng.random(len(patches)) < share]
+        whole = np.ascontiguousarray(patches).view(f"V{patches.shape[1]}").ravel()
+        for patch, count in zip(*np.unique(whole, return_counts=True), strict=True):
+            found[patch.tobytes()] = found.get(patch.tobytes(), 0) + int(count)
+        while len(found) > most:
+            share /= 2
+            kept = rng.binomial(list(found.values()), 0.5).tolist()
+            found = {patch: count for patch, count in zip(found, kept, strict=True) if count}
     distinct = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
     return torch.as_tensor(distinct.copy()), torch.as_tensor(list(found.values()))

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import io
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from ..data.clips import Clips
-from ..files import written_whole
+from ..files import new_array, written_whole
 from ..models.baselines import MODELS, ModelName
 from ..models.baselines.playslot import PlaySlot
 from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
-from ..models.layers import linears
+from ..models.layers import linears, nearest_code
 from ..models.tokenizer import Tokenizer
 from ..models.weights import check_finite, fill
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
 from ..types import check_ranges
 from .run import Log
+
+PRIOR_BYTES = 2**29
+"""What the transitions that the prior learns from may take on disk."""
 
 
 @dataclass(frozen=True)
@@ -194,46 +199,66 @@ def _train_flam_prior(
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
         return
-    now, imagined, places, next_places, index = _prior_data(flam, episodes)
+    device = flam.weight_V.device
     prior = flam.latent_action_prior
     optimizer = torch.optim.AdamW(
         prior.parameters(), config.prior_learning_rate, weight_decay=1e-2, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     flam.eval()
-    for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
-        decay = 0.49 * (1 + math.cos(math.pi * step / config.prior_steps)) + 0.02
-        optimizer.param_groups[0]["lr"] = config.prior_learning_rate * decay
-        rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
-        # Imagination shows the prior predicted factors, and starts from inferred ones.
-        mixed = torch.where((rows % 2 == step % 2)[:, None, None].to(now.device), now[rows], imagined[rows])
-        loss = flam.prior_loss(mixed, places[rows], next_places[rows], index[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if step % 100 == 0 or step == config.prior_steps - 1:
-            log.scalar("prior/loss", loss.item(), step)
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+    with tempfile.TemporaryDirectory(prefix="flam_rl-prior-") as folder:
+        now, imagined, places, next_places, index = _prior_data(flam, episodes, Path(folder), generator)
+        for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
+            decay = 0.49 * (1 + math.cos(math.pi * step / config.prior_steps)) + 0.02
+            optimizer.param_groups[0]["lr"] = config.prior_learning_rate * decay
+            rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
+            # Imagination shows the prior predicted factors, and starts from inferred ones.
+            mixed = torch.where((rows % 2 == step % 2)[:, None, None], now[rows], imagined[rows])
+            batch = (mixed, places[rows], next_places[rows], index[rows].long())
+            loss = flam.prior_loss(*(part.to(device) for part in batch))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if step % 100 == 0 or step == config.prior_steps - 1:
+                log.scalar("prior/loss", loss.item(), step)
+                bar.set_postfix(loss=f"{loss.item():.3f}")
 
 
 @torch.inference_mode()
-def _prior_data(flam: FLAM, episodes: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def _prior_data(
+    flam: FLAM, episodes: list[torch.Tensor], folder: Path, generator: torch.Generator
+) -> tuple[torch.Tensor, ...]:
     """Factors now, and now as predicted from the frame before, `(n, K, S)`; places now and next, `(n, K, N)`;
-    action codes `(n, K)`."""
-    device = flam.weight_V.device
+    action codes uint8 `(n, K)`: of all transitions, or of as many in random episodes as `PRIOR_BYTES` hold. Mapped
+    from files in `folder`."""
+    factors, tokens = flam.factors, math.prod(flam.grid)
+    shapes = [(factors, flam.factor_dim)] * 2 + [(factors, tokens)] * 2 + [(factors,)]
+    most = PRIOR_BYTES // (4 * sum(map(math.prod, shapes)))
+    order = [episodes[i] for i in torch.randperm(len(episodes), generator=generator).tolist()]
+    rows = min(most, sum(len(codes) - 1 for codes in order))
+    columns = [
+        torch.from_numpy(new_array(folder / f"{i}.npy", dtype, (rows, *shape)))
+        for i, (shape, dtype) in enumerate(zip(shapes, [np.float32] * 4 + [np.uint8], strict=True))
+    ]
+    first = 0
+    for codes in order:
+        if first == rows:
+            break
+        for column, value in zip(columns, _prior_rows(flam, codes), strict=True):
+            column[first : first + len(value)] = value[: rows - first].to(column)
+        first = min(rows, first + len(codes) - 1)
+    return tuple(columns)
+
+
+def _prior_rows(flam: FLAM, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
     codebook = flam.latent_action_prior.codebook
-    columns: list[list[torch.Tensor]] = [[], [], [], [], []]
-    for codes in episodes:
-        factors = flam.factorize(codes[None].to(device).long())
-        taken = torch.cdist(flam.infer_actions(factors).mean, codebook[None]).argmin(-1)[0]
-        factors = factors[0]
-        predicted = flam.step(factors[:-1], codebook[taken])
-        imagined = torch.cat([factors[:1], predicted])
-        places = flam.aggregator.places(factors)
-        row = (factors[:-1], imagined[:-1], places[:-1], places[1:], taken)
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return tuple(torch.cat(column) for column in columns)
+    factors = flam.factorize(codes[None].to(codebook.device).long())
+    taken = nearest_code(flam.infer_actions(factors).mean, codebook)[0]
+    factors = factors[0]
+    predicted = flam.step(factors[:-1], codebook[taken])
+    imagined = torch.cat([factors[:1], predicted])
+    places = flam.aggregator.places(factors)
+    return factors[:-1], imagined[:-1], places[:-1], places[1:], taken
 
 
 def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> None:

@@ -14,7 +14,7 @@ from torch.distributions import (
 )
 from vector_quantize_pytorch import VectorQuantize
 
-from ..layers import TransformerBlock
+from ..layers import TransformerBlock, nearest_code
 from ..world_model import Acted
 from .joint import Joint
 from .rival import CODE_SPREAD
@@ -60,7 +60,7 @@ class PlaySlot(Joint):
 
     def prototype_of(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The nearest prototype: `(..., A)` to int64 `(...)`."""
-        return (latent_actions.unsqueeze(-2) - self.quantizer.codebook).square().sum(-1).argmin(-1)
+        return nearest_code(latent_actions, self.quantizer.codebook)
 
     def condition(self, latent_actions_BLA: torch.Tensor) -> torch.Tensor:
         prototype = self.quantizer.codebook[self.prototype_of(latent_actions_BLA)].detach()

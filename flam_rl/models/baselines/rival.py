@@ -20,6 +20,7 @@ from torch.distributions.transforms import ReshapeTransform
 
 from ..dynamics import plausible, snap
 from ..flam import FLAM
+from ..layers import nearest_code
 from ..world_model import Acted, CodeFacts, FLAMConfig, WorldModel
 
 SMALLEST, LARGEST = 32, 1024
@@ -100,7 +101,7 @@ class Continuous(Rival):
 
     def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         shape = (len(factors_BKS), 1, self.latent_action_dim)
-        return torch.randn(shape, generator=generator, device=factors_BKS.device)
+        return torch.randn(shape, generator=generator, device=factors_BKS.device, dtype=torch.float32)
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
@@ -126,7 +127,7 @@ class Coded(Rival):
         """The nearest code of each part: `(..., A)` to int64 `(..., G)`."""
         books = self.codebooks()
         parts = latent_actions.unflatten(-1, (len(books), -1))
-        return (parts.unsqueeze(-2) - books).square().sum(-1).argmin(-1)
+        return nearest_code(parts, books)
 
     def of_code(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes int64 `(..., G)` to latent actions `(..., A)`."""
