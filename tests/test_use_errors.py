@@ -24,7 +24,7 @@ from flam_rl.files import written_whole
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.models.world import World, WorldInfo
 from flam_rl.models.world_model import CodeFacts, FLAMConfig
-from flam_rl.results import write_results
+from flam_rl.results import read_json, write_results
 from flam_rl.types import Episode, Video
 
 COMMANDS = ["collect", "inspect", "train", "evaluate", "agent", "demo", "benchmark"]
@@ -250,7 +250,7 @@ def test_settings_that_do_not_fit_are_refused_before_training(
     assert message in fails(
         [*arguments("train", tmp_path / "run", data), "--labels", "100", *args.split()], capsys
     )
-    assert not (tmp_path / "run").exists()
+    assert names(tmp_path / "run") <= {"frames.bin", "frames.json"}  # for the same data read again
 
 
 @pytest.mark.parametrize(
@@ -329,19 +329,17 @@ def test_the_oracle_is_refused_films_before_training(tmp_path: Path, video: Vide
 def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys) -> None:
     config, tokenizer = FLAMConfig(), Tokenizer(TokenizerConfig(), (64, 96))
     model = flam_rl.models.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
+    tokenizer.quantizer._codebook.embed.normal_()
     info = WorldInfo("flam_rl/MultiGrid-v0", {"agents": 4})
     wide = World(tokenizer, model, torch.zeros((2, 4, 96), dtype=torch.uint8), info)
     flam_rl.save_world(wide, tmp_path / "wide", "")
     evaluate = ["evaluate", "--world", str(tmp_path / "wide"), "--out", str(tmp_path / "out")]
     assert "allowed are uint8 frames of (64, 96, 3)" in fails(evaluate, capsys)
-    with pytest.raises(SystemExit):
-        main([*evaluate, "--data", str(data)])
-    error = capsys.readouterr().err
-    assert (
-        f"frames of {data} are 64x64 (height x width); the world was trained on, and allowed are, 64x96"
-        in error
-    )
     assert not (tmp_path / "out").exists()
+    main([*evaluate, "--data", str(data)])
+    results = read_json(tmp_path / "out" / "results.json")
+    assert results["psnr"]["1"] > 0
+    assert results["reward_rate"] is None
 
 
 def test_a_damaged_run_is_named(tmp_path: Path, data: Path, capsys) -> None:
