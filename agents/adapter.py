@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from ..files import written_whole
 from ..models.heads import Adapter, Labels
 from ..models.world import World
 from ..training.heads import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
@@ -73,17 +74,15 @@ class ActionAdapter:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
         about = {
             "agent_factor": str(self.agent_factor),
             "actions": str(self.net.actions),
             "accuracy": ",".join(map(str, self.accuracy)),
             "budget": str(self.budget),
         }
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}, scratch, about
-        )
-        os.replace(scratch, path)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        with written_whole(path) as scratch:
+            scratch.write_bytes(save(state, about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], world: World) -> ActionAdapter:

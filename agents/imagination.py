@@ -7,6 +7,7 @@ reward (all heads of the ensemble must agree), and the best checkpoint is kept. 
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import make_sb3_vec_env
+from ..files import written_whole
 from ..models.dynamics import PLAUSIBLE
 from ..models.world import World
+from ..types import check_ranges
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,21 @@ class ImaginationConfig:
     """How often the policy is judged on the way, the best being kept."""
     patience: int = 4
     """Stop after so many checks without a better one."""
+
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, num_envs=most, rollout=most, batch=(2, 10**12), epochs=most)
+        check_ranges(self, checks=most, patience=most, learning_rate=(1e-12, 10), gamma=(0, 1))
+        check_ranges(self, entropy=(0, 1e6), prior_weight=(0, 1e6))
+
+
+def save_policy(model: PPO, path: Path) -> None:
+    """Write a policy as Stable-Baselines3 does, whole or not at all; its folder is made if need be."""
+    content = io.BytesIO()
+    model.save(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(content.getbuffer())
 
 
 class PriorPenalty(VecEnvWrapper):

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     import torch
 
 
+def check_ranges(config: Any, **allowed: tuple[float, float] | range) -> None:
+    """What a config's `__post_init__` calls: each named field must lie between two values, or in a range.
+
+    Raises:
+        ValueError: one does not; NaN never does.
+    """
+    for name, values in allowed.items():
+        value = getattr(config, name)
+        if isinstance(values, range):
+            right, text = value in values, f"a multiple of {values.step} from {values[0]} to {values[-1]}"
+        else:
+            right, text = values[0] <= value <= values[1], f"{values[0]} to {values[1]}"
+        if not right:
+            raise ValueError(f"{name} is {value!r}; allowed is {text}")
+
+
 @dataclass(frozen=True)
 class Video:
     """Action-free video: all that world training ever sees.

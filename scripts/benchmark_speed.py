@@ -24,15 +24,16 @@ import tyro
 
 from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.checkpoint import load_world
+from flam_rl.commands.tasks import find_task
 from flam_rl.data.clips import Clips, tokenize
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import SB3FLAMVecEnv
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, scaling
+from flam_rl.evaluation.speed import BATCH, Bench, compiled, roofline, scaling
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
 from flam_rl.models.world_model import FLAMConfig
-from flam_rl.results import write_results
+from flam_rl.results import made_by, write_results
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
@@ -59,7 +60,7 @@ def main(config: SpeedConfig) -> None:
     bench = Bench(0.2 if config.quick else 2.0)
     world = load_world(config.world, device)
     sizes = (1, 16, 256) if config.quick else (1, 16, 256, 4096)
-    results: Json = {"machine": machine(device), "quick": config.quick}
+    results: Json = {"quick": config.quick}
     results["env_steps_per_second"] = {
         observation: {str(n): stepping(bench, world, observation, n) for n in sizes}
         for observation in ("factors", "pixels")
@@ -78,9 +79,9 @@ def main(config: SpeedConfig) -> None:
     results["scaling"] = scaling(bench, world, sizes, config.quick)
     results["training"] = training(world, device, config.quick)
     results["memory"] = memory(world, 20_000 if config.quick else 1_000_000)
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, 0)
     plot(results, config.out / "plot.png")
-    print(summary(results))
+    print(summary(results, device))
     print(f"wrote {path}")
 
 
@@ -99,7 +100,7 @@ def _stepper(world: World, num_envs: int, **arguments: Any) -> Callable[[], Any]
 
 def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
     """Env-steps/s at 256 worlds over steps/s of the real task with the same frames, resets included."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = own_task(world)
     task.reset(seed=0)
     task.action_space.seed(0)
 
@@ -124,6 +125,13 @@ def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
         "env_steps_per_second": speeds,
         "over_real": {name: speed / speeds["real"] for name, speed in speeds.items() if name != "real"},
     }
+
+
+def own_task(world: World) -> gym.Env:
+    """The world's real task."""
+    task = find_task(world.info.task, world.info.task_kwargs, None, "the world", needed=True)
+    assert task is not None
+    return task
 
 
 def precision_choice(bench: Bench, world: World) -> Json:
@@ -215,7 +223,7 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
 
 def training(world: World, device: torch.device, quick: bool) -> dict[str, float]:
     """Frames/s of tokenizer and world training, steps/s of PPO in imagination from end to end."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = own_task(world)
     video = Video(tuple(e.frames for e in record_episodes(task, 1000 if quick else 4000, 0)))
     log = Log(None)
     steps = 40 if quick else 300
@@ -256,9 +264,10 @@ def memory(world: World, steps: int) -> Json:
     }
 
 
-def summary(results: Json) -> str:
+def summary(results: Json, device: torch.device) -> str:
     """A few lines for people."""
-    lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
+    made = made_by(0)
+    lines = [f"{made['gpu'] if device.type == 'cuda' else made['cpu']}, {made['threads']} threads"]
     for observation, speeds in results["env_steps_per_second"].items():
         lines.append(f"{observation:<20}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
     against = results["against_the_real_task"]

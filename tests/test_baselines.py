@@ -73,7 +73,7 @@ def rival(request: pytest.FixtureRequest) -> World:
         model.train().act(model.factorize(torch.randint(CODES, (20, 5, 16))), 0.0)
     tokenizer = Tokenizer(TokenizerConfig(codebook_size=CODES), (32, 32))
     tokenizer.quantizer._codebook.embed.normal_()  # codes that coincide are not saved
-    return World(tokenizer, model, torch.randint(CODES, (6, 4, 16)), WorldInfo())
+    return World(tokenizer, model, torch.randint(CODES, (6, model.window, 16)), WorldInfo())
 
 
 @pytest.mark.parametrize("name", TRAINED)

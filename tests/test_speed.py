@@ -15,7 +15,7 @@ def test_the_quick_benchmark_writes_possible_figures(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(script), "--out", str(tmp_path), "--quick"], check=True)
     found = json.loads((tmp_path / "results.json").read_text())
     assert (tmp_path / "plot.png").stat().st_size > 1000
-    assert found["machine"]["threads"] >= 1
+    assert found["made_by"]["threads"] >= 1
     for observation in ("factors", "pixels"):
         speeds = found["env_steps_per_second"][observation]
         assert speeds["256"] > speeds["16"] > speeds["1"] > 0

@@ -22,7 +22,7 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "
             one that seeks the goal, `random` is uniform over actions, `expert` the task's own.
 
     Raises:
-        ValueError: `policy` is none of these.
+        ValueError: `policy` is none of these, or the task has nothing to act by so.
     """
     rng = np.random.default_rng(seed)
     recorded = 0
@@ -97,7 +97,20 @@ class _Behave:
         return self.behavior()
 
 
+def check_policy(task: gym.Env, policy: PolicyName) -> None:
+    """
+    Raises:
+        ValueError: `task` has nothing to act by so.
+    """
+    needs = {"mixed": "make_behavior", "goal": "make_behavior", "expert": "expert_action"}.get(policy)
+    if needs and not hasattr(task.unwrapped, needs):
+        raise ValueError(
+            f"the policy {policy!r} needs a task with {needs}(); {task} has none, only 'random' works"
+        )
+
+
 def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
+    check_policy(task, policy)
     inner: Any = task.unwrapped
     space: Any = task.action_space
     if policy == "mixed":

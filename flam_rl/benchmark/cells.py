@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from pathlib import Path
@@ -21,10 +20,9 @@ from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy
-from ..evaluation.speed import machine
 from ..models.baselines.rival import parameters
 from ..models.world import WorldInfo
-from ..results import write_results
+from ..results import read_json, write_json
 from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
@@ -56,7 +54,6 @@ def run_cell(
         "seed": cell.seed,
         "labels": cell.labels,
         **found,
-        "machine": machine(pick_device("auto")),
         "config": cell_config(cell, budget, lpips is not None, fvd is not None),
     }
 
@@ -70,11 +67,11 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     # What a world depends on: how it is measured may change without it.
     asked = cell_config(cell, budget)
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
-    if not made.is_file() or json.loads(made.read_text())["config"] != config:
+    if not made.is_file() or read_json(made).get("config") != config:
         made.unlink(missing_ok=True)  # it speaks of a world that is about to be replaced
         cost = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
-        write_results(folder, {"config": config, "spent": cost}, made.name)
-    spent = json.loads(made.read_text())["spent"]
+        write_json(made, {"config": config, "spent": cost})
+    spent = read_json(made)["spent"]
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(

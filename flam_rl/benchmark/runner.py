@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..results import read_json
 from ..types import Json
 from .suites import Cell
 
@@ -25,8 +25,8 @@ Command = Callable[[Cell], list[str]]
 def finished(folder: Path, config: Json | None = None) -> Json | None:
     """What a cell that ran to its end has written, with this `config` if one is given; None for all others."""
     path = folder / "results.json"
-    found = json.loads(path.read_text()) if path.is_file() else None
-    return found if found is not None and config in (None, found["config"]) else None
+    found = read_json(path) if path.is_file() else None
+    return found if found is not None and config in (None, found.get("config")) else None
 
 
 def run_cells(

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 from tqdm import tqdm
 
 from ..data.minari import write_dataset
 from ..envs.tasks.record import PolicyName, record_episodes
-from ..types import Episode
+from ..types import Episode, Json, check_ranges
+from .checks import check_out
+from .tasks import make_task
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class CollectConfig:
     """Of the caller's agent: mixed draws a behaviour an episode, goal seeks the goal, random is uniform, expert is the task's own."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_ranges(self, steps=(1, 10**12), seed=(0, 2**63))
+
 
 def collect(config: CollectConfig) -> None:
     """Run the command.
@@ -42,28 +46,26 @@ def collect(config: CollectConfig) -> None:
     Raises:
         ValueError: the task's arguments are no JSON object, or not what the task takes.
     """
-    task = make_task(config.task, config.task_kwargs)
+    check_out(config.out)
+    task = make_task(config.task, parse_kwargs(config.task_kwargs))
     episodes = with_bar(record_episodes(task, config.steps, config.seed, config.policy), config.steps)
     dataset = write_dataset(config.out, task, episodes)
     print(f"{config.out}: {dataset.total_episodes} episodes, {dataset.total_steps} transitions")
 
 
-def make_task(task: str, kwargs: str) -> gym.Env:
-    """A gymnasium env by its id, with the arguments of a JSON object.
+def parse_kwargs(kwargs: str) -> Json:
+    """A task's arguments from the command line.
 
     Raises:
-        ValueError: `kwargs` is no JSON object, or has arguments that the task does not take.
+        ValueError: `kwargs` is no JSON object.
     """
     try:
         arguments = json.loads(kwargs)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"--task-kwargs is {kwargs!r}, which is not JSON ({error})") from error
     if not isinstance(arguments, dict):
         raise ValueError(f"--task-kwargs is {kwargs!r}; allowed is a JSON object, as '{{\"pucks\": 6}}'")
-    try:
-        return gym.make(task, **arguments)
-    except TypeError as error:
-        raise ValueError(f"--task-kwargs is {kwargs!r}: {error}") from error
+    return arguments
 
 
 def with_bar(episodes: Iterator[Episode], steps: int, name: str = "recording") -> Iterator[Episode]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,25 +51,6 @@ class Bench:
                     took = timer.blocked_autorange(min_run_time=self.seconds / rounds).median
                     seconds[name].append(float(took))
         return {name: float(np.median(took)) for name, took in seconds.items()}
-
-
-def machine(device: torch.device) -> Json:
-    """What the figures were taken on."""
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compile: bool = False) -> Json:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from ..types import check_ranges
 from .layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
 
 UNLIKELY = 1e-4
@@ -27,6 +28,9 @@ class AggregatorConfig:
     hidden: int = 128
     layers: int = 2
     """Of the transformer."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, parts=(1, 256), hidden=range(4, 4097, 4), layers=(1, 64))
 
 
 class Aggregated(NamedTuple):

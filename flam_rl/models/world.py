@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Rollout
+from ..types import Rollout, check_ranges
 from .aggregator import Aggregated
 from .baselines.oracle import with_actions
 from .baselines.rival import Rival
@@ -32,14 +32,17 @@ class WorldInfo:
         task_kwargs: its arguments.
         horizon: steps of an imagined episode by default.
         training: the resolved configs that it was trained with.
-        metrics: what evaluation on held-out video measured.
+        metrics: the figures of its card, what evaluation on held-out video measured; None for what it could not.
     """
 
     task: str = ""
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     horizon: int = 64
     training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, horizon=(1, 10**6))
 
 
 class World(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..models.tokenizer import Tokenizer, TokenizerConfig
-from ..types import Video
+from ..types import Video, check_ranges
 from .run import Log
 
 
@@ -25,6 +25,11 @@ class TokenizerTrainingConfig:
     """PSNR in dB of the training frames at which to stop before `steps`: makes tokenizers of several videos alike."""
     max_patches: int = 500_000
     """Distinct patches kept in memory at most; of more, a random part."""
+
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, batch=most, max_patches=most)
+        check_ranges(self, learning_rate=(1e-12, 10), rarity_power=(0, 1))
 
 
 def train_tokenizer(
