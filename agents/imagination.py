@@ -85,7 +85,7 @@ class Judgement:
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
     """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
     assert world.labels is not None
-    env = FLAMVectorEnv(episodes, world, "agent", autoreset_mode="NextStep")
+    env = FLAMVectorEnv(episodes, world, "agent", compile=False)
     observations, _ = env.reset(seed=seed)
     alive = np.ones(episodes, bool)
     score = np.zeros(episodes)

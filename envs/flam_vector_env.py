@@ -14,7 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
-from ..models.imagination import Imagined
+from ..models.flam import FLAM
+from ..models.imagination import Imagination, Imagined, SceneImagination
+from ..models.threads import lone_threads
 from ..models.world import World
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ Observation = Literal["factors", "pixels", "features"]
 OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+MANY = 256
+"""Worlds from which on a compiled step soon makes up for the seconds that compiling takes."""
 ACTION_BOUND = 3.0
 """Latent actions are kept near a standard normal: three standard deviations."""
 
@@ -94,10 +98,13 @@ def observe(
         bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
         np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
         return out
-    if observation == "pixels":
-        seen = world.draw(factors_BKS).cpu().numpy()
-    else:
-        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)].cpu().numpy()
+
+    def decode(share_BKS: torch.Tensor) -> torch.Tensor:
+        if observation == "pixels":
+            return world.draw(share_BKS)
+        return world.tokenizer.codebook[world.aggregate(share_BKS).log_probs_BNV.argmax(-1)]
+
+    seen = lone_threads().split(decode, factors_BKS).cpu().numpy()
     if out is None:
         return seen
     np.copyto(out, seen)
@@ -132,8 +139,12 @@ class FLAMVectorEnv(VectorEnv):
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
             buffers take turns, and an observation holds until the step after the next.
         precision: of products in a step that are large enough to gain from it; factors stay float32.
-        compile: whether to compile the step (needs a C++ compiler on CPU); the first
-            step then takes up to a minute.
+        compile: whether to compile the step, which takes seconds when the env is made: about ten for the first
+            of its kind on a machine, two from then on. By default with 256 worlds or more on a CPU,
+            if there is a C++ compiler that works.
+
+    Raises:
+        ValueError: as `FLAMEnv`; `compile` on a CPU without a C++ compiler.
     """
 
     metadata: dict[str, Any] = {
@@ -155,7 +166,7 @@ class FLAMVectorEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         precision: Precision = "float32",
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
@@ -188,12 +199,32 @@ class FLAMVectorEnv(VectorEnv):
         self._ended = np.ones(num_envs, bool)
         self._state: Imagined | None = None
         with torch.inference_mode():
-            self._imagination = self.world.imagination(
-                self.controlled, getattr(torch, precision), compile, events=True
-            )
-            self._starts = self._imagination.begin(self.world.starts())
+            starts = lone_threads().run(self.world.starts)
+            self._imagination = self._stepper(getattr(torch, precision), compile, starts)
+            self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
+
+    def _stepper(
+        self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor
+    ) -> Imagination | SceneImagination:
+        """What steps the worlds, compiled already where it is to be: later nothing decides."""
+        if compile is not None:
+            stepper = self.world.imagination(self.controlled, dtype, compile, events=True)
+            if compile:
+                some = torch.arange(self.num_envs, device=self.device) % len(starts)
+                wanted = starts.new_zeros(self.num_envs, len(self.controlled), self.world.latent_action_dim)
+                stepper.step(stepper.begin(starts[some]), wanted, torch.Generator(self.device))
+            return stepper
+        if self.num_envs >= MANY and self.device.type == "cpu" and isinstance(self.world.model, FLAM):
+            try:
+                return self._stepper(dtype, True, starts)
+            except Exception as error:  # whatever may be missing: a compiler, headers, room on the disk
+                logger.warning("the step is not compiled and half as fast: %s", str(error).split("\n")[0])
+        return self._stepper(dtype, False, starts)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._imagination.close()
 
     @property
     def state(self) -> Imagined:

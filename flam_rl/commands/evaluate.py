@@ -107,7 +107,7 @@ def evaluate_world(
 def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) -> dict[str, float]:
     """A uniformly random agent of the latent action space, in imagination and on the real task."""
     return {
-        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent"), seed),
+        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent", compile=False), seed),
         "real": random_reward_rate(DecodedEnv(task, world), seed, episodes),
     }
 
