@@ -9,8 +9,8 @@ import gymnasium as gym
 
 from ..agents.imagination import ImaginationConfig, train_in_imagination
 from ..checkpoint import load_world
-from ..envs.decoded_env import DecodedEnv
-from ..evaluation.policies import score_policy
+from ..envs.decoded_env import DecodedVectorEnv
+from ..evaluation.policies import score_policy, several
 from ..results import write_results
 
 
@@ -39,9 +39,9 @@ def agent(config: AgentConfig) -> None:
     model.save(config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
     if world.info.task:
-        env = DecodedEnv(gym.make(world.info.task, **world.info.task_kwargs), world)
+        tasks = DecodedVectorEnv(several(gym.make(world.info.task, **world.info.task_kwargs)), world)
         score = score_policy(
-            env,
+            tasks,
             lambda seen: model.predict(seen, deterministic=True)[0],
             config.episodes,
             config.seed,
