@@ -40,7 +40,12 @@ class DecodedVectorEnv(VectorWrapper):
         if mode == AutoresetMode.SAME_STEP:
             raise ValueError("the tasks start anew in the same step; allowed are NextStep and Disabled")
         self._decoder = _Decoder(
-            tasks.num_envs, tasks.single_observation_space, tasks.single_action_space, world, adapter, observation
+            tasks.num_envs,
+            tasks.single_observation_space,
+            tasks.single_action_space,
+            world,
+            adapter,
+            observation,
         )
         self.world, self.agent_factor = world, self._decoder.agent_factor
         self.single_observation_space, self.single_action_space = self._decoder.spaces

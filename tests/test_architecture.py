@@ -12,16 +12,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {
     "types": set(),
+    "progress": set(),
     "results": {"types"},
     "models": {"types"},
-    "data": {"types", "models"},
-    "training": {"types", "models", "data"},
-    "evaluation": {"types", "models", "data"},
+    "data": {"types", "progress", "models"},
+    "training": {"types", "progress", "models", "data"},
+    "evaluation": {"types", "progress", "models", "data"},
     "checkpoint": {"types", "models"},
     "envs": {"types", "models", "checkpoint"},
-    "agents": {"types", "models", "data", "training", "envs"},
+    "agents": {"types", "progress", "models", "data", "training", "envs"},
     "benchmark": {
         "types",
+        "progress",
         "results",
         "models",
         "data",

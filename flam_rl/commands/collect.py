@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
-from tqdm import tqdm
 
 from ..data.minari import write_dataset
 from ..envs.tasks.record import PolicyName, record_episodes
+from ..progress import progress
 from ..types import Episode
 
 
@@ -44,7 +44,7 @@ def collect(config: CollectConfig) -> None:
 
 def with_bar(episodes: Iterator[Episode], steps: int, name: str = "recording") -> Iterator[Episode]:
     """The same episodes, with a progress bar over transitions."""
-    with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
+    with progress(total=steps, desc=name, unit="step") as bar:
         for episode in episodes:
             bar.update(len(episode.actions))
             yield episode

@@ -97,7 +97,7 @@ def demo(config: DemoConfig) -> None:
         "bc": (tasks, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
-        "expert": (tasks, lambda seen: np.array(tasks.unwrapped.call("expert_action"))),
+        "expert": (tasks, lambda seen: np.array(tasks.call("expert_action"))),
     }
     scores = {
         name: score_policy(env, act, config.episodes, seeds[3], NAMES[name])

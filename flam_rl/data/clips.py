@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..models.baselines.oracle import with_actions
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
 from ..types import Video
 
@@ -36,6 +37,7 @@ class Codes:
         return Codes(with_actions(self.frames_FN, np.concatenate(actions)), self.lengths)
 
 
+@one_core()
 @torch.inference_mode()
 def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batch: int = 512) -> Codes:
     """The codes of `video`: made once, an episode at a time.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from ..progress import progress
 from ..types import Video
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def read_video_folder(folder: Path, config: VideoFilesConfig = VideoFilesConfig(
     sources = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     sources += sorted({p.parent for p in Path(folder).rglob("*.png")})
     episodes, skipped, frames = [], 0, 0
-    for source in tqdm(sources, desc="reading video", unit="file", disable=None):
+    for source in progress(sources, desc="reading video", unit="file"):
         reader = _png_frames if source.is_dir() else _file_frames
         try:
             kept = [

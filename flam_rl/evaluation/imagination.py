@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from ..models.threads import one_core
 from ..models.world import World
 from ..types import Tiles
 from .policies import play
@@ -54,6 +55,7 @@ def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:
     return np.logical_and((difference <= TOLERANCE).all(1), once.all(0))
 
 
+@one_core()
 @torch.inference_mode()
 def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
@@ -81,6 +83,7 @@ def random_reward_rate(tasks: VectorEnv, seed: int, episodes: int) -> float:
     return sum(episode.rewarded for episode in played) / episodes
 
 
+@one_core()
 def random_reward_rate_batched(env: Any, seed: int) -> float:
     """The same of a next-step vector env, one episode each world."""
     env.action_space.seed(seed)

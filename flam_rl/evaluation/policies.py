@@ -8,9 +8,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from scipy.stats import binomtest
-from tqdm import tqdm
+
+from ..models.threads import one_core
+from ..progress import progress
 
 AT_ONCE = 16
 """Tasks that are played side by side."""
@@ -52,13 +54,16 @@ class Played:
     rewarded: bool
 
 
-def several(task: gym.Env, count: int = AT_ONCE) -> VectorEnv:
+def several(task: gym.Env, count: int = AT_ONCE) -> SyncVectorEnv:
     """`count` instances of a task made by `gym.make`, each of which is reset by the caller."""
     assert task.spec is not None
     modes = {"autoreset_mode": AutoresetMode.DISABLED}
-    return gym.make_vec(task.spec, num_envs=count, vectorization_mode="sync", vector_kwargs=modes)
+    tasks = gym.make_vec(task.spec, num_envs=count, vectorization_mode="sync", vector_kwargs=modes)
+    assert isinstance(tasks, SyncVectorEnv)
+    return tasks
 
 
+@one_core()
 def play(
     tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
 ) -> list[Played]:
@@ -70,17 +75,19 @@ def play(
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=episodes)
     waiting = iter(range(episodes))
-    playing = np.full(tasks.num_envs, -1)  # which episode; tasks for which none is left play on and do not count
+    playing = np.full(
+        tasks.num_envs, -1
+    )  # which episode; tasks for which none is left play on and do not count
     total, rewarded = np.zeros(tasks.num_envs), np.zeros(tasks.num_envs, bool)
     ended = np.ones(tasks.num_envs, bool)
     found: dict[int, Played] = {}
-    with tqdm(total=episodes, desc=name, unit="episode", disable=None) as bar:
+    with progress(total=episodes, desc=name, unit="episode") as bar:
         while len(found) < episodes:
             if ended.any():
                 playing[ended] = [next(waiting, -1) for _ in range(ended.sum())]
                 total[ended], rewarded[ended] = 0.0, False
                 # Only those that ended take theirs.
-                reset_seeds = [int(seeds[episode]) if episode >= 0 else seed for episode in playing]
+                reset_seeds: Any = [int(seeds[episode]) if episode >= 0 else seed for episode in playing]
                 observations, _ = tasks.reset(seed=reset_seeds, options={"reset_mask": ended})
             observations, rewards, terminated, truncated, infos = tasks.step(act(observations))
             total += rewards

@@ -367,8 +367,6 @@ class SceneImagination:
         generator: torch.Generator | None = None,
     ) -> tuple[Imagined, Taken]:
         """One step of every world; arguments as `Imagination.step`."""
-        if now.factors_KBS.device.type != "cpu" or torch.is_grad_enabled():
-            return self._step(now, latent_actions_BCA, generator)
         self._threads = self._threads or lone_threads()
         return self._threads.run(lambda: self._step(now, latent_actions_BCA, generator))
 

@@ -77,8 +77,8 @@ class LoneThreads:
         return list(self._started().map(alike, items))
 
     def run(self, function: Callable[[], T]) -> T:
-        """`function()`."""
-        return self.map(lambda _: function(), [None])[0]
+        """`function()`, on one of the threads; with gradients, which come back through the calling one, on that."""
+        return function() if torch.is_grad_enabled() else self.map(lambda _: function(), [None])[0]
 
     def split(self, function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
         """`function` of a batch that treats each row alone, each thread having its share of the rows."""
@@ -89,9 +89,7 @@ class LoneThreads:
     def _started(self) -> ThreadPoolExecutor:
         with self._starting:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(
-                    self.count, thread_name_prefix="flam_rl", initializer=_alone
-                )
+                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="flam_rl", initializer=_alone)
                 everyone = threading.Barrier(self.count)
                 before = torch.get_num_threads()
                 list(self._pool.map(lambda _: everyone.wait(), range(self.count)))

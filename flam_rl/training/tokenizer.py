@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer, TokenizerConfig, scale
 from ..types import Video
 from .run import Log
@@ -27,6 +28,7 @@ class TokenizerTrainingConfig:
     """Patches kept in memory at most, drawn at random."""
 
 
+@one_core()
 def train_tokenizer(
     video: Video,
     model: TokenizerConfig,

@@ -18,6 +18,7 @@ from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
 from ..models.layers import linears
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
 from .run import Log
@@ -50,6 +51,7 @@ class WorldTrainingConfig:
     """Steps after which an interrupted run can go on."""
 
 
+@one_core()
 def make_model(
     name: ModelName, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
 ) -> WorldModel:
@@ -77,6 +79,7 @@ def make_model(
     return MODELS[name](config, facts)
 
 
+@one_core()
 def train_world(
     model: WorldModel,
     clips: Clips,
@@ -137,6 +140,7 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
     return config.beta * (config.beta_end / config.beta) ** fall
 
 
+@one_core()
 def train_prior(
     model: WorldModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
 ) -> WorldModel:
