@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -201,6 +202,7 @@ class FLAMVectorEnv(VectorEnv):
         with torch.inference_mode():
             starts = lone_threads().run(self.world.starts)
             self._imagination = self._stepper(getattr(torch, precision), compile, starts)
+            weakref.finalize(self, self._imagination.close)  # which may be part of a cycle, once it is compiled
             self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]

@@ -20,7 +20,7 @@ def test_the_quick_benchmark_writes_possible_figures(tmp_path: Path) -> None:
         speeds = found["env_steps_per_second"][observation]
         assert speeds["256"] > speeds["16"] > speeds["1"] > 0
     assert min(found["against_the_real_task"]["over_real"].values()) > 1
-    assert all(0 < work["busy"] and 0 < work["quiet"] for work in found["busy"].values())
+    assert all(work["busy"] > 0 and work["quiet"] > 0 for work in found["busy"].values())
     for roofline in found["roofline"].values():
         assert 0 < roofline["fraction"] < 1.2
     shares = {name: share for name, share in found["split"].items() if name != "milliseconds"}

@@ -132,7 +132,11 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
     side = 2048
     left = torch.randn(side, side, device=world.device, dtype=dtype)
     imagination, state, wanted = ready(world, worlds, dtype)
-    with one_core(), FlopCounterMode(display=False) as counter, torch.no_grad():  # it sees its own thread only
+    with (
+        one_core(),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+    ):  # it sees its own thread only
         imagination.step(state, wanted)
     imagination, *_ = ready(world, worlds, dtype, compile)
     seconds = bench.compare({"peak": lambda: left @ left, "step": lambda: imagination.step(state, wanted)})

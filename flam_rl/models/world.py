@@ -179,24 +179,25 @@ class World(nn.Module):
         state = threads.run(lambda: imagination.begin(factors_BKS))
         factors, latent_actions, log_prior = [factors_BKS], [], []
         for _ in range(horizon):
-            wanted = (
-                policy(factors[-1].flatten(1)).unflatten(-1, (len(controlled), -1)) if controlled else None
-            )
+            wanted = None
+            if controlled:
+                seen = threads.run(lambda: state.factors_BKS.flatten(1))  # noqa: B023, it runs at once
+                wanted = policy(seen).unflatten(-1, (len(controlled), -1))
             state, taken = imagination.step(state, wanted, generator)
             factors.append(state.factors_BKS)
             latent_actions.append(taken.latent_actions_BLA)
             log_prior.append(taken.log_prior_BC)
-        entered, labels = torch.stack(factors[1:], 1), self.labels
-        return Rollout(
-            torch.stack(factors, 1),
-            torch.stack(latent_actions, 1),
-            torch.stack(log_prior, 1),
-            *(
-                threads.run(lambda: labels.judge(entered))
-                if labels
-                else entered.new_zeros(2, *entered.shape[:2])
-            ),
-        )
+
+        def rollout() -> Rollout:
+            entered = torch.stack(factors[1:], 1)
+            return Rollout(
+                torch.stack(factors, 1),
+                torch.stack(latent_actions, 1),
+                torch.stack(log_prior, 1),
+                *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
+            )
+
+        return threads.run(rollout)
 
     def imagination(
         self,
