@@ -202,7 +202,9 @@ class FLAMVectorEnv(VectorEnv):
         with torch.inference_mode():
             starts = lone_threads().run(self.world.starts)
             self._imagination = self._stepper(getattr(torch, precision), compile, starts)
-            weakref.finalize(self, self._imagination.close)  # which may be part of a cycle, once it is compiled
+            weakref.finalize(
+                self, self._imagination.close
+            )  # which may be part of a cycle, once it is compiled
             self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
@@ -324,7 +326,7 @@ class FLAMVectorEnv(VectorEnv):
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
             return {}
-        masks = self.world.aggregate(self.factors_BKS).masks_BKN
+        masks = lone_threads().split(lambda share: self.world.aggregate(share).masks_BKN, self.factors_BKS)
         return {"masks": masks.unflatten(-1, self.world.tokenizer.grid).cpu().numpy()}
 
     @torch.inference_mode()
