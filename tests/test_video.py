@@ -533,8 +533,10 @@ def test_motion_is_no_cut(tmp_path: Path) -> None:
     wide = np.kron(rng.integers(0, 256, (8, 100, 3), dtype=np.uint8), np.ones((6, 6, 1), np.uint8))
     pan = np.stack([wide[:, 9 * n : 9 * n + 64] for n in range(40)])
     stop_and_go = np.concatenate([pan[:1].repeat(15, 0), pan[:20], pan[20:21].repeat(15, 0)])
-    for name, frames in (("noise.mkv", noise), ("pan.mkv", pan), ("stop.mkv", stop_and_go)):
-        assert len(only(read(write_film(tmp_path / name, frames, codec="ffv1")))[0]) == len(frames)
+    scrolling = np.stack([wide[:, n // 4 : n // 4 + 64] for n in range(60)])  # a pixel each fourth frame
+    films = {"noise": noise, "pan": pan, "stop": stop_and_go, "scrolling": scrolling}
+    for name, frames in films.items():
+        assert len(only(read(write_film(tmp_path / f"{name}.mkv", frames, codec="ffv1")))[0]) == len(frames)
 
 
 def test_the_bound_holds_inside_a_file(tmp_path: Path) -> None:
