@@ -21,6 +21,7 @@ gym.register(
     vector_entry_point="flam_rl.envs.flam_vector_env:FLAMVectorEnv",
 )
 gym.register("flam_rl/MultiGrid-v0", entry_point="flam_rl.envs.tasks.multigrid:MultiGridTask")
+gym.register("flam_rl/Pucks-v0", entry_point="flam_rl.envs.tasks.pucks:PucksTask")
 use_one_thread_in_forked_children()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 LIMIT_S = 240
-"""A program that waits for ever fails its test after so long; on two quiet cores it takes 15 s."""
+"""A program that waits for ever fails its test after so long; on two quiet cores all take half a minute."""
 PROGRAM = """
 import sys
 
@@ -62,25 +63,38 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("before", ["used", "unused"])
-def test_no_process_waits_for_threads_that_it_does_not_have(
-    before: str, threads: int, tmp_path: Path
-) -> None:
-    path = tmp_path / "program.py"
+CASES = [(before, threads) for before in ("used", "unused") for threads in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, int], subprocess.Popen]]:
+    """The program of each case; all of them run at once."""
+    path = tmp_path_factory.mktemp("processes") / "program.py"
     path.write_text(PROGRAM)
-    program = subprocess.Popen(
-        [sys.executable, str(path), before, str(threads)],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    running = {
+        (before, threads): subprocess.Popen(
+            [sys.executable, str(path), before, str(threads)],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for before, threads in CASES
+    }
+    yield running
+    for program in running.values():
+        with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+            os.killpg(program.pid, signal.SIGKILL)  # its children too
+        program.communicate()
+
+
+@pytest.mark.parametrize(("before", "threads"), CASES)
+def test_no_process_waits_for_threads_that_it_does_not_have(programs, before: str, threads: int) -> None:
+    program = programs[before, threads]
     try:
         output, _ = program.communicate(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)  # its children too
-        pytest.fail(f"hangs after: {program.communicate()[0]}")
+    except subprocess.TimeoutExpired as expired:
+        pytest.fail(f"hangs after: {expired.stdout!r}")
     assert program.returncode == 0, output
     assert len(output.splitlines()) == 6, output

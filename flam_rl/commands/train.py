@@ -242,7 +242,7 @@ def _log_pictures(
     with torch.no_grad():
         factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
     log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
-    if entities and len(video.episodes) >= 4:
+    if entities and "direction" in entities[0] and len(video.episodes) >= 4:
         found = evaluate_correspondence(world, video, entities, iterations=10)
         log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
         for name, value in found.scores().items():
