@@ -15,8 +15,10 @@ from torch import nn
 
 from ..models.flam import FLAM
 from ..models.layers import mlp, nearest_code
+from ..models.threads import one_core
 from ..models.tokenizer import scale
 from ..models.world import World
+from ..progress import progress
 from ..types import LabelledTransitions, Video
 
 
@@ -44,6 +46,7 @@ class BehaviorCloning:
         return cls(net, np.arange(labelled.action_count), True, seed)
 
     @classmethod
+    @one_core()
     def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
         """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
 
@@ -109,11 +112,12 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
     return nn.Sequential(encoder, nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, actions))
 
 
+@one_core()
 def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
     net.float()  # whatever torch's default dtype is
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
-    for step in range(steps):
+    for step in progress(range(steps), desc="cloning", unit="step"):
         optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.randint(len(target), (128,), generator=generator)
         loss = nn.functional.cross_entropy(net(inputs[rows]), target[rows])

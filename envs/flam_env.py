@@ -94,6 +94,9 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
         observations, rewards, terminated, truncated, infos = self.core.step(actions)
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)
 
+    def close(self) -> None:
+        self.core.close()
+
     def render(self) -> np.ndarray:
         """The decoded frame, uint8 `(H, W, 3)`."""
         return self.core.render()[0]

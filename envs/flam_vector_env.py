@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import weakref
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -12,7 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
-from ..models.imagination import Imagined
+from ..models.flam import FLAM
+from ..models.imagination import Imagination, Imagined, SceneImagination
+from ..models.threads import lone_threads
 from ..models.world import World
 from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
 from .spaces import (
@@ -27,8 +31,12 @@ from .spaces import (
 )
 from .spec import Specified
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+MANY = 256
+"""Worlds from which on a compiled step soon makes up for the seconds that compiling takes."""
 
 
 class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
@@ -43,8 +51,12 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
             buffers take turns, and an observation holds until the step after the next.
         precision: of products in a step that are large enough to gain from it; factors stay float32.
-        compile: whether to compile the step (needs a C++ compiler on CPU); the first
-            step then takes up to a minute.
+        compile: whether to compile the step, which takes seconds when the env is made: about ten for the first
+            of its kind on a machine, two from then on. By default with 256 worlds or more on a CPU,
+            if there is a C++ compiler that works.
+
+    Raises:
+        ValueError: as `FLAMEnv`; `compile` on a CPU without a C++ compiler.
     """
 
     metadata: dict[str, Any] = {
@@ -66,7 +78,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         precision: Precision = "float32",
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
@@ -99,12 +111,35 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self._ended = np.ones(num_envs, bool)
         self._state: Imagined | None = None
         with torch.inference_mode():
-            self._imagination = self.world.imagination(
-                self.controlled, getattr(torch, precision), compile, events=True
-            )
-            self._starts = self._imagination.begin(self.world.starts())
+            starts = lone_threads().run(self.world.starts)
+            self._imagination = self._stepper(getattr(torch, precision), compile, starts)
+            weakref.finalize(
+                self, self._imagination.close
+            )  # which may be part of a cycle, once it is compiled
+            self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
+
+    def _stepper(
+        self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor
+    ) -> Imagination | SceneImagination:
+        """What steps the worlds, compiled already where it is to be: later nothing decides."""
+        if compile is not None:
+            stepper = self.world.imagination(self.controlled, dtype, compile, events=True)
+            if compile:
+                some = torch.arange(self.num_envs, device=self.device) % len(starts)
+                wanted = starts.new_zeros(self.num_envs, len(self.controlled), self.world.latent_action_dim)
+                stepper.step(stepper.begin(starts[some]), wanted, torch.Generator(self.device))
+            return stepper
+        if self.num_envs >= MANY and self.device.type == "cpu" and isinstance(self.world.model, FLAM):
+            try:
+                return self._stepper(dtype, True, starts)
+            except Exception as error:  # whatever may be missing: a compiler, headers, room on the disk
+                logger.warning("the step is not compiled and half as fast: %s", str(error).split("\n")[0])
+        return self._stepper(dtype, False, starts)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._imagination.close()
 
     @property
     def state(self) -> Imagined:
@@ -234,7 +269,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
             return {}
-        masks = self.world.aggregate(self.factors_BKS).masks_BKN
+        masks = lone_threads().split(lambda share: self.world.aggregate(share).masks_BKN, self.factors_BKS)
         return {"masks": masks.unflatten(-1, self.world.tokenizer.grid).cpu().numpy()}
 
     @torch.inference_mode()

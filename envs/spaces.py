@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from ..models.threads import lone_threads
 from ..models.world import World
 
 logger = logging.getLogger(__name__)
@@ -117,10 +118,13 @@ def observe(
         bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
         np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
         return out
-    if observation == "pixels":
-        seen = world.draw(factors_BKS).cpu().numpy()
-    else:
-        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)].cpu().numpy()
+
+    def decode(share_BKS: torch.Tensor) -> torch.Tensor:
+        if observation == "pixels":
+            return world.draw(share_BKS)
+        return world.tokenizer.codebook[world.aggregate(share_BKS).log_probs_BNV.argmax(-1)]
+
+    seen = lone_threads().split(decode, factors_BKS).cpu().numpy()
     if out is None:
         return seen
     np.copyto(out, seen)

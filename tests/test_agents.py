@@ -12,9 +12,9 @@ import torch
 
 from flam_rl.agents import ActionAdapter, BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.agents.adapter import fit_labels, told
-from flam_rl.envs import DecodedEnv
+from flam_rl.envs import DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.policies import score_policy, wilson
+from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.training.heads import fit_event_head, labelled_factors
 from flam_rl.types import LabelledTransitions, Video
 
@@ -137,8 +137,10 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
     video = Video(tuple(e.frames for e in record_episodes(task, 600, 1, "expert")))
     latent_bc = BehaviorCloning.from_expert_video(world, video)
     bc = BehaviorCloning.from_labels(labelled)
-    cloned = score_policy(DecodedEnv(task, world), lambda seen: latent_bc.predict(seen)[0], 30, seed=2)
-    plain = score_policy(task, lambda seen: bc.predict(seen)[0], 30, seed=2)
+    tasks = several(task)
+    decoded = DecodedVectorEnv(tasks, world)
+    cloned = score_policy(decoded, lambda seen: latent_bc.predict(seen)[0], 30, seed=2)
+    plain = score_policy(tasks, lambda seen: bc.predict(seen)[0], 30, seed=2)
     assert cloned.success_rate > 0.7
     assert cloned.success_rate > plain.success_rate
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +22,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import flam_rl
-from flam_rl.envs import DecodedEnv, FLAMEnv
+from flam_rl.envs import DecodedEnv, DecodedVectorEnv, FLAMEnv
+from flam_rl.evaluation.policies import several
 
 
 @pytest.mark.parametrize(
@@ -258,6 +263,135 @@ def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) ->
         observation, _, _, _, info = real.step(real.action_space.sample())
         assert observation in real.observation_space
     assert set(info["entities"]) == {"action", "position", "direction"}
+
+
+def test_a_decoded_env_says_that_it_needs_a_reset(world, task: gym.Env) -> None:
+    env = DecodedEnv(task, world)
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        env.step(env.action_space.sample())
+    tasks = DecodedVectorEnv(several(task, 2), world)
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        tasks.step(tasks.action_space.sample())
+
+
+def follow(world, observation: np.ndarray) -> np.ndarray:
+    """Some latent action that depends on what is seen."""
+    return 3 * np.tanh(observation[..., : world.latent_action_dim] * 2)
+
+
+def decoded_episode(world, task: gym.Env, seed: int | None, env: DecodedEnv | None = None) -> np.ndarray:
+    env = env or DecodedEnv(task, world)
+    seen = [env.reset(seed=seed)[0]]
+    ended = False
+    while not ended:
+        observation, _, terminated, truncated, _ = env.step(follow(world, seen[-1]))
+        seen.append(observation)
+        ended = terminated or truncated
+    return np.stack(seen)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_many_decoded_tasks_are_each_as_one_alone(world, mode: str) -> None:
+    """Two episodes each of three tasks, of different lengths: what was before a reset is forgotten."""
+    task = gym.make("flam_rl/MultiGrid-v0", agents=4, max_steps=9)
+    alone = []
+    for seed in range(3):
+        env = DecodedEnv(task, world)
+        alone.append(
+            [decoded_episode(world, task, s, env) for s in (seed, None if mode == "NextStep" else 9)]
+        )
+    tasks = DecodedVectorEnv(
+        gym.make_vec(
+            task.spec, num_envs=3, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
+        ),
+        world,
+    )
+    observations, _ = tasks.reset(seed=[0, 1, 2])
+    episodes = [[[seen]] for seen in observations]
+    ended = np.zeros(3, bool)
+    for _ in range(25):
+        if mode == "Disabled" and ended.any():
+            observations, _ = tasks.reset(seed=[9, 9, 9], options={"reset_mask": ended})
+            for index in np.flatnonzero(ended):
+                episodes[index].append([observations[index]])
+            ended[:] = False
+        fresh = ended
+        observations, _, terminated, truncated, _ = tasks.step(follow(world, observations))
+        ended = terminated | truncated
+        for index in range(3):
+            if fresh[index]:
+                episodes[index].append([])
+            episodes[index][-1].append(observations[index])
+    lengths = set()
+    for index in range(3):
+        for expected, found in zip(alone[index], episodes[index], strict=False):
+            lengths.add(len(expected))
+            assert np.allclose(expected, np.stack(found), atol=1e-4)
+    assert len(lengths) > 1
+
+
+def test_decoded_tasks_that_start_anew_in_the_same_step_are_refused(world, task: gym.Env) -> None:
+    tasks = gym.make_vec(
+        task.spec, num_envs=2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": "SameStep"}
+    )
+    with pytest.raises(ValueError, match="allowed are NextStep and Disabled"):
+        DecodedVectorEnv(tasks, world)
+
+
+COMPILED_BY_DEFAULT = """
+import logging, sys, threading, gymnasium as gym, flam_rl
+logging.basicConfig(format="%(message)s")
+import torch
+torch.set_num_threads(2)
+small, many = (gym.make_vec("FLAM-v0", num_envs=n, horizon=9) for n in (255, 256))
+for env in (small, many):
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+print(small.unwrapped._imagination.compile, many.unwrapped._imagination.compile)
+"""
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_many_worlds_are_compiled_without_being_asked_few_are_not(tmp_path: Path) -> None:
+    ran = run_python(COMPILED_BY_DEFAULT)
+    assert ran.stdout.split() == ["False", "True"], ran.stderr
+    without = run_python(
+        COMPILED_BY_DEFAULT, CXX="/nowhere/g++", PATH=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
+    )
+    assert without.stdout.split() == ["False", "False"], without.stderr
+    (line,) = without.stderr.splitlines()
+    assert "not compiled" in line
+    assert "C++ compiler" in line
+
+
+DROPPED = """
+import sys, threading, gymnasium as gym, flam_rl, torch
+torch.set_num_threads(2)
+world = flam_rl.load_world("multigrid")
+ours = lambda: sum(thread.name.startswith("flam_rl") for thread in threading.enumerate())
+most = 0
+for number in range(20):
+    env = gym.make_vec("FLAM-v0", num_envs=64, world=world, compile=True)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    most = max(most, ours())
+    if number % 2:
+        env.close()
+del env
+for thread in threading.enumerate():
+    if thread.name.startswith("flam_rl"):
+        thread.join(60)
+print(most, ours())
+"""
+
+
+def test_threads_of_dropped_and_closed_envs_end() -> None:
+    ran = run_python(DROPPED)
+    assert ran.stdout.split() == ["2", "0"], ran.stderr
 
 
 def test_decoded_env_explains_what_does_not_fit(world, task: gym.Env) -> None:

@@ -15,11 +15,11 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import train_in_imagination
 from ..checkpoint import load_world, save_world
 from ..data.clips import tokenize
-from ..envs.decoded_env import DecodedEnv
+from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
-from ..evaluation.policies import PolicyScore, score_policy
+from ..evaluation.policies import PolicyScore, score_policy, several
 from ..models.baselines.rival import parameters
 from ..models.world import WorldInfo
 from ..results import read_json, write_json
@@ -144,22 +144,22 @@ def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
     seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
     if cell.labels is None:
         return {"curve": _real_ppo(task, budget, cell.seed, seeds[0], folder)}
-    labelled = record_labels(task, cell.labels, seeds[0])
+    labelled, tasks = record_labels(task, cell.labels, seeds[0]), several(task)
     if cell.model == "bc":
         clone = BehaviorCloning.from_labels(labelled, cell.seed)
-        return _scored(score_policy(task, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
+        return _scored(score_policy(tasks, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
     world = load_world("multigrid")
     world.labels, adapter = fit_labels(world, labelled, cell.labels, cell.seed)
-    env = DecodedEnv(task, world)
+    decoded = DecodedVectorEnv(tasks, world)
     if cell.model == "latent-bc":
         expert = record_episodes(task, 10**9, seeds[1], "expert")
         video = _video([episode for episode, _ in zip(expert, range(budget.expert_episodes), strict=False)])
         clone = BehaviorCloning.from_expert_video(world, video, cell.seed)
-        score = score_policy(env, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
+        score = score_policy(decoded, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
     else:
         model, _ = train_in_imagination(world, budget.imagination, cell.seed, folder / "logs")
         score = score_policy(
-            env, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
+            decoded, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
         )
     return _scored(score) | {"adapter_accuracy": max(adapter.accuracy)}
 
@@ -183,10 +183,11 @@ def _real_ppo(task: gym.Env, budget: Budget, seed: int, test_seed: int, folder: 
         device="cpu",
     )
     curve: list[Json] = []
+    tasks = several(task)
     for steps in budget.real_steps:
         model.learn(steps - model.num_timesteps, reset_num_timesteps=not curve, progress_bar=False)
         score = score_policy(
-            task, lambda seen: int(model.predict(seen, deterministic=True)[0]), budget.episodes, test_seed
+            tasks, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, test_seed
         )
         curve.append({"steps": model.num_timesteps, **_scored(score)})
     return curve

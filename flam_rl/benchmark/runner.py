@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..progress import progress
 from ..results import read_json
 from ..types import Json
 from .suites import Cell
@@ -53,7 +52,7 @@ def run_cells(
     todo = [cell for cell in cells if finished(root / cell.name, config(cell)) is None]
     failed: dict[str, str] = {}
     with (
-        tqdm(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
+        progress(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
         _on_ray(workers, address) if address else _here(workers) as run,
     ):
         for name, error in run([(cell.name, command(cell), str(root / cell.name)) for cell in todo]):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..agents.imagination import ImaginationConfig, save_policy, train_in_imagination
 from ..checkpoint import load_world
-from ..envs.decoded_env import DecodedEnv
-from ..evaluation.policies import score_policy
+from ..envs.decoded_env import DecodedVectorEnv
+from ..evaluation.policies import score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
@@ -42,13 +42,13 @@ def agent(config: AgentConfig) -> None:
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
-    env = task and DecodedEnv(task, world)
+    tasks = None if task is None else DecodedVectorEnv(several(task), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
     save_policy(model, config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
-    if env is not None:
+    if tasks is not None:
         score = score_policy(
-            env,
+            tasks,
             lambda seen: model.predict(seen, deterministic=True)[0],
             config.episodes,
             config.seed,

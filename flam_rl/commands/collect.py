@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..data.minari import write_dataset
 from ..envs.tasks.record import PolicyName, record_episodes
+from ..progress import progress
 from ..types import Episode, Json, check_ranges
 from .checks import check_out
 from .tasks import make_task
@@ -70,7 +69,7 @@ def parse_kwargs(kwargs: str) -> Json:
 
 def with_bar(episodes: Iterator[Episode], steps: int, name: str = "recording") -> Iterator[Episode]:
     """The same episodes, with a progress bar over transitions."""
-    with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
+    with progress(total=steps, desc=name, unit="step") as bar:
         for episode in episodes:
             bar.update(len(episode.actions))
             yield episode

@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3 import PPO
 
 from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import ImaginationConfig, Judgement, save_policy, train_in_imagination
 from ..checkpoint import load_world
-from ..envs.decoded_env import DecodedEnv
+from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.tasks.record import check_policy, record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
-from ..evaluation.policies import PolicyScore, score_policy
+from ..evaluation.policies import PolicyScore, score_policy, several
 from ..models.world import World
 from ..results import write_results
 from ..types import Video, check_ranges
@@ -83,7 +83,6 @@ def demo(config: DemoConfig) -> None:
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
     labelled = record_labels(task, config.labels, seeds[0])
-    inner: Any = task.unwrapped
     world.labels, adapter = fit_labels(world, labelled, config.labels, config.seed)
     print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
 
@@ -100,20 +99,21 @@ def demo(config: DemoConfig) -> None:
     latent_bc = BehaviorCloning.from_expert_video(world, video, config.seed)
 
     print(f"4/4 {config.episodes} fresh episodes on the real task for each policy")
-    decoded = DecodedEnv(task, world)
+    tasks = several(task)
+    decoded = DecodedVectorEnv(tasks, world)
     rng = np.random.default_rng(seeds[2])
-    policies: dict[str, tuple[gym.Env, Callable[[Any], Any]]] = {
-        "random": (task, lambda seen: int(rng.integers(labelled.action_count))),
-        "bc": (task, lambda seen: bc.predict(seen)[0]),
+    policies: dict[str, tuple[VectorEnv, Callable[[Any], Any]]] = {
+        "random": (tasks, lambda seen: rng.integers(labelled.action_count, size=len(seen))),
+        "bc": (tasks, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
-        "expert": (task, lambda seen: inner.expert_action()),
+        "expert": (tasks, lambda seen: np.array(tasks.call("expert_action"))),
     }
     scores = {
         name: score_policy(env, act, config.episodes, seeds[3], NAMES[name])
         for name, (env, act) in policies.items()
     }
-    write_gif(config.out / "demo.gif", rollout_frames(world, decoded, model, seeds[3]))
+    write_gif(config.out / "demo.gif", rollout_frames(world, DecodedEnv(task, world), model, seeds[3]))
     results = {
         "wall_s": time.perf_counter() - began,
         "label_budget": config.labels,

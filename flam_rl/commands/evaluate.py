@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checkpoint import load_world
 from ..data.reading import ReadingConfig, read
-from ..envs.decoded_env import DecodedEnv
+from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation.card import compare, comparison_text
@@ -22,6 +22,7 @@ from ..evaluation.imagination import random_reward_rate, random_reward_rate_batc
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS, left_out
 from ..evaluation.pictures import matrix_picture, prediction_picture
+from ..evaluation.policies import several
 from ..models.world import World
 from ..results import write_results
 from ..training.run import DeviceName, pick_device
@@ -142,8 +143,8 @@ def evaluate_world(
 def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) -> dict[str, float]:
     """A uniformly random agent of the latent action space, in imagination and on the real task."""
     return {
-        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent"), seed),
-        "real": random_reward_rate(DecodedEnv(task, world), seed, episodes),
+        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent", compile=False), seed),
+        "real": random_reward_rate(DecodedVectorEnv(several(task), world), seed, episodes),
     }
 
 

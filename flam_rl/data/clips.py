@@ -11,6 +11,7 @@ import torch
 
 from ..files import new_array, written_whole
 from ..models.baselines.oracle import with_actions
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
 from ..types import Video
 
@@ -37,6 +38,7 @@ class Codes:
         return Codes(with_actions(self.frames_FN, np.concatenate(actions)), self.lengths)
 
 
+@one_core()
 @torch.inference_mode()
 def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batch: int = 512) -> Codes:
     """The codes of `video`: made once, an episode at a time.

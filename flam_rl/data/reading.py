@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..progress import progress
 from ..types import Video
 from . import cache, minari
 from .episodes import EpisodeInfo, Skipped, Stream
@@ -152,7 +153,7 @@ def read(
     writer = cache.Writer(folder, config.max_frames)
     try:
         filling = _Filling(writer, config, skipped)
-        with tqdm(desc="reading video", unit="frame", disable=None) as bar:
+        with progress(desc="reading video", unit="frame") as bar:
             for name, stream in streams:
                 bar.set_postfix_str(name)
                 filling.take(name, stream, bar, () if dataset else (OSError, ValueError))

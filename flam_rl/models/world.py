@@ -19,6 +19,7 @@ from .baselines.rival import Rival
 from .flam import FLAM
 from .heads import FrozenEvents, Labels
 from .imagination import Imagination, SceneImagination
+from .threads import lone_threads
 from .tokenizer import Tokenizer
 from .world_model import WorldModel
 
@@ -181,24 +182,29 @@ class World(nn.Module):
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
         """
-        imagination = self.imagination(controlled, dtype)
-        state = imagination.begin(factors_BKS)
+        imagination, threads = self.imagination(controlled, dtype), lone_threads()
+        state = threads.run(lambda: imagination.begin(factors_BKS))
         factors, latent_actions, log_prior = [factors_BKS], [], []
         for _ in range(horizon):
-            wanted = (
-                policy(factors[-1].flatten(1)).unflatten(-1, (len(controlled), -1)) if controlled else None
-            )
+            wanted = None
+            if controlled:
+                seen = threads.run(lambda: state.factors_BKS.flatten(1))  # noqa: B023, it runs at once
+                wanted = policy(seen).unflatten(-1, (len(controlled), -1))
             state, taken = imagination.step(state, wanted, generator)
             factors.append(state.factors_BKS)
             latent_actions.append(taken.latent_actions_BLA)
             log_prior.append(taken.log_prior_BC)
-        entered = torch.stack(factors[1:], 1)
-        return Rollout(
-            torch.stack(factors, 1),
-            torch.stack(latent_actions, 1),
-            torch.stack(log_prior, 1),
-            *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
-        )
+
+        def rollout() -> Rollout:
+            entered = torch.stack(factors[1:], 1)
+            return Rollout(
+                torch.stack(factors, 1),
+                torch.stack(latent_actions, 1),
+                torch.stack(log_prior, 1),
+                *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
+            )
+
+        return threads.run(rollout)
 
     def imagination(
         self,

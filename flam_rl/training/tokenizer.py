@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer, TokenizerConfig
 from ..types import Video, check_ranges
 from .run import Log
@@ -32,6 +33,7 @@ class TokenizerTrainingConfig:
         check_ranges(self, learning_rate=(1e-12, 10), rarity_power=(0, 1))
 
 
+@one_core()
 def train_tokenizer(
     video: Video,
     model: TokenizerConfig,

@@ -21,6 +21,7 @@ from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
 from ..models.layers import linears, nearest_code
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
 from ..models.weights import check_finite, fill
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
@@ -72,6 +73,7 @@ class WorldTrainingConfig:
             )
 
 
+@one_core()
 def make_model(
     name: ModelName, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
 ) -> WorldModel:
@@ -99,6 +101,7 @@ def make_model(
     return MODELS[name](config, facts)
 
 
+@one_core()
 def train_world(
     model: WorldModel,
     clips: Clips,
@@ -159,6 +162,7 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
     return config.beta * (config.beta_end / config.beta) ** fall
 
 
+@one_core()
 def train_prior(
     model: WorldModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
 ) -> WorldModel:
