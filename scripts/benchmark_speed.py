@@ -28,7 +28,7 @@ from flam_rl.commands.tasks import find_task
 from flam_rl.data.clips import Clips, tokenize
 from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
-from flam_rl.envs.sb3 import SB3FLAMVecEnv
+from flam_rl.envs.sb3 import make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.imagination import random_reward_rate
 from flam_rl.evaluation.measure import measure_world
@@ -270,7 +270,7 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
     controlled = [world.labels.agent_factor] if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
     gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False, compile=False)
-    sb3 = SB3FLAMVecEnv(FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep", copy=False, compile=False))
+    sb3 = make_sb3_vec_env(num_envs=BATCH, world=world, copy=False, compile=False)
     gymnasium_env.reset(seed=0)
     sb3.reset()
     zeros = actions.cpu().numpy()
