@@ -165,6 +165,7 @@ def write_pictures(
 def summary(results: Json) -> str:
     """A few lines for people."""
     lines = [
+        f"tokens             {results['codes']} codes, {results['ambiguous_patches']:.4f} of the training patches between two",
         f"PSNR (dB)          {_by_horizon(results['psnr'])}",
         f"changed tokens     {_by_horizon(results['token_accuracy_changed'])}",
     ]
