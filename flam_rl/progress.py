@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-EVERY = 20.0
-"""Seconds between lines: of work whose steps take 10 or less there is one each half minute."""
+EVERY = 15.0
+"""Seconds between lines: of work whose steps take up to 15 there is one each half minute."""
 
 
 def progress(
