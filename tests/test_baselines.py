@@ -193,7 +193,7 @@ def test_an_unknown_model_is_named(rival: World, tmp_path: Path) -> None:
     flam_rl.save_world(rival, tmp_path / "world", "")
     path = tmp_path / "world" / "config.json"
     path.write_text(path.read_text().replace(f'"model": "{name_of(rival.model)}"', '"model": "dreamer"'))
-    with pytest.raises(ValueError, match="model: Input should be 'flam', 'genie'.*found 'dreamer'"):
+    with pytest.raises(ValueError, match=r"model: Input should be 'flam', 'genie'.*found 'dreamer'"):
         flam_rl.load_world(tmp_path / "world")
 
 
