@@ -15,7 +15,8 @@ from gymnasium.utils.env_checker import check_env
 from scipy import ndimage
 
 from flam_rl.cli import main
-from flam_rl.commands.collect import make_task
+from flam_rl.commands.collect import parse_kwargs
+from flam_rl.commands.tasks import make_task
 from flam_rl.data.minari import read_entities, read_video
 from flam_rl.envs.tasks.drawing import KNOT, Texture, _spline, coverage
 from flam_rl.envs.tasks.pucks import LOOKS, PLAIN, PucksTask
@@ -405,7 +406,7 @@ def test_collects_from_the_command_line(tmp_path: Path) -> None:
 )
 def test_bad_task_arguments_are_explained(wrong: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_task("flam_rl/Pucks-v0", wrong)
+        make_task("flam_rl/Pucks-v0", parse_kwargs(wrong))
 
 
 @pytest.mark.parametrize("policy", ["mixed", "goal", "random", "expert"])
