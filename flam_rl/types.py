@@ -6,13 +6,30 @@ FLAM), A latent action dim, M action codes, C H W image, V codebook size. `z_BTN
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+
+
+def check_ranges(config: Any, **allowed: tuple[float, float] | range) -> None:
+    """What a config's `__post_init__` calls: each named field must lie between two values, or in a range.
+
+    Raises:
+        ValueError: one does not; NaN never does.
+    """
+    for name, values in allowed.items():
+        value = getattr(config, name)
+        if isinstance(values, range):
+            right, text = value in values, f"a multiple of {values.step} from {values[0]} to {values[-1]}"
+        else:
+            right, text = values[0] <= value <= values[1], f"{values[0]} to {values[1]}"
+        if not right:
+            raise ValueError(f"{name} is {value!r}; allowed is {text}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,8 @@ class Episode:
     Attributes:
         frames: uint8 `(T + 1, H, W, 3)`.
         actions: int64 `(T,)`; rewards: float32 `(T,)`; terminations: bool `(T,)`.
-        entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`.
+        entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`, or the
+            `arrays` of its `info["truth"]`.
         seed: what the task was reset with.
     """
 
@@ -57,6 +75,67 @@ class Episode:
     seed: int
 
 
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a task knows of its entities, for evaluation only: of one frame in `info["truth"]`, of an episode after
+    `stack`, which puts T first in every shape. A task leaves out (None) what it does not know.
+
+    There is a row for each of the n entities that there can be at once. Where `presence` is False, numbers are NaN,
+    `identity` and `action` are -1.
+
+    Attributes:
+        identity: int64 `(n,)`, one for each entity of the episode; the same for as long as it lives.
+        presence: bool `(n,)`, whether it can be seen in the frame.
+        box: float32 `(n, 4)`, x0 y0 x1 y1 in pixels of the frame around what can be seen of it; x1, y1 exclusive.
+        mask: float32 `(n, H, W)`, 0 to 1: how much of each pixel shows it.
+        centre: float32 `(n, 2)`, x and y in pixels of the frame, where a pixel's own centre is at 0.5.
+        radius: float32 `(n,)`, pixels.
+        velocity: float32 `(n, 2)`, pixels a step over the ground, whatever the camera does.
+        action: int64 `(n,)`, what it chose to do to come here; -1 at reset.
+        contact: bool `(n,)`, whether it touched something on the way here.
+        camera: float32 `(2,)`, x and y on the ground of the frame's upper left corner, in pixels.
+    """
+
+    identity: np.ndarray | None = None
+    presence: np.ndarray | None = None
+    box: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    centre: np.ndarray | None = None
+    radius: np.ndarray | None = None
+    velocity: np.ndarray | None = None
+    action: np.ndarray | None = None
+    contact: np.ndarray | None = None
+    camera: np.ndarray | None = None
+
+    @classmethod
+    def stack(cls, steps: Sequence[Truth]) -> Truth:
+        """The truth of an episode from that of each of its frames.
+
+        Raises:
+            ValueError: frames differ in what is known or in its shapes.
+        """
+        shapes = {tuple((name, array.shape) for name, array in step.arrays().items()) for step in steps}
+        if len(shapes) != 1:
+            raise ValueError(
+                f"truth must have the same fields and shapes in each frame; given {sorted(shapes)}"
+            )
+        return cls(**{name: np.stack([getattr(step, name) for step in steps]) for name in steps[0].arrays()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is known, by name."""
+        return {f.name: array for f in fields(self) if (array := getattr(self, f.name)) is not None}
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is known and all of it is equal, NaN to NaN."""
+        if not isinstance(other, Truth):
+            return NotImplemented
+        mine, theirs = self.arrays(), other.arrays()
+        return mine.keys() == theirs.keys() and all(
+            np.array_equal(array, theirs[name], equal_nan=array.dtype.kind == "f")
+            for name, array in mine.items()
+        )
+
+
 @dataclass(frozen=True)
 class LabelledTransitions:
     """The label budget: episodes whose actions, rewards and ends were read.
@@ -64,19 +143,33 @@ class LabelledTransitions:
     Attributes:
         episodes: uint8 `(T + 1, H, W, 3)` frames of each episode.
         actions: int64 `(T,)`; rewards float32 `(T,)`; terminations bool `(T,)`; one of each an episode.
+        action_count: how many actions the task has, whether or not each of them was taken.
+
+    Raises:
+        ValueError: an action is not one of these.
     """
 
     episodes: tuple[np.ndarray, ...]
     actions: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     terminations: tuple[np.ndarray, ...]
+    action_count: int
+
+    def __post_init__(self) -> None:
+        for actions in self.actions:
+            known = (actions >= 0) & (actions < self.action_count) & (actions == actions.astype(int))
+            if not known.all():
+                raise ValueError(
+                    f"labelled actions hold {actions[~known][0]}; allowed are ints in 0..{self.action_count - 1}, the "
+                    f"task's {self.action_count} actions"
+                )
 
     @classmethod
-    def of(cls, episodes: Iterable[Episode], budget: int) -> LabelledTransitions:
+    def of(cls, episodes: Iterable[Episode], budget: int, action_count: int) -> LabelledTransitions:
         """The first `budget` transitions of `episodes`; the last episode may be cut.
 
         Raises:
-            ValueError: there are fewer transitions than `budget`.
+            ValueError: there are fewer transitions than `budget`, or an action is none of the `action_count`.
         """
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         left = budget
@@ -90,15 +183,24 @@ class LabelledTransitions:
         if left > 0 or not kept:
             raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
         frames, actions, rewards, terminations = zip(*kept, strict=True)
-        return cls(frames, actions, rewards, terminations)
+        return cls(frames, actions, rewards, terminations, action_count)
 
     def __add__(self, other: LabelledTransitions) -> LabelledTransitions:
-        """The episodes of both."""
+        """The episodes of both.
+
+        Raises:
+            ValueError: they are of tasks with different numbers of actions.
+        """
+        if self.action_count != other.action_count:
+            raise ValueError(
+                f"labels of a task with {self.action_count} actions and of one with {other.action_count} do not add up"
+            )
         return LabelledTransitions(
             self.episodes + other.episodes,
             self.actions + other.actions,
             self.rewards + other.rewards,
             self.terminations + other.terminations,
+            self.action_count,
         )
 
     @property

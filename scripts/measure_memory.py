@@ -45,7 +45,7 @@ def main(config: MemoryConfig) -> None:
             found.append({"frames": frames} | child.submit(train_and_watch, scratch).result())
         shutil.rmtree(scratch)
         print(found[-1], flush=True)
-        write_results(config.out, {"runs": found})
+        write_results(config.out, {"runs": found}, 0)
 
 
 def make_films(folder: Path, frames: int) -> None:

@@ -77,6 +77,28 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
     assert not (run / "run" / "checkpoint.pt").exists()
+    made = results["made_by"]
+    assert made["seed"] == 0
+    assert made["command"].startswith(
+        f"flam-rl train --data {run / 'data'} --out {run / 'run'} --labels 300 "
+    )
+    world = load_world(run / "run")
+    assert set(world.info.metrics) == {
+        "psnr",
+        "dci",
+        "imagination_validity",
+        "masks",
+        "transfer",
+        "reward_rate",
+    }
+    assert world.info.metrics["reward_rate"] == results["reward_rate"]
+    assert world.labels is not None
+    assert world.labels.adapter.actions == 4
+    card = (run / "run" / "world" / "README.md").read_text()
+    assert f"flam_rl {made['version']}" in card
+    assert (made["commit"] or "")[:12] in card
+    assert made["cpu"] in card
+    assert made["instruction_set"] in card
 
 
 def test_deterministic_training_trains_the_same_world(
@@ -129,7 +151,7 @@ def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     assert observation in env.observation_space
 
 
-def test_evaluate_on_fresh_video(run: Path) -> None:
+def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     out = run / "evaluated"
     main(
         [
@@ -147,7 +169,13 @@ def test_evaluate_on_fresh_video(run: Path) -> None:
         ]
     )
     results = json.loads((out / "results.json").read_text())
-    assert results["seed"] == 3
+    assert results["seed"] == results["made_by"]["seed"] == 3
+    said = capsys.readouterr().out
+    assert "the world FALLS SHORT of its card" in said or "no figure falls short of the card" in said
+    compared = {figure["name"]: figure for figure in results["card"]["figures"]}
+    assert compared["psnr 15"]["card"] == load_world(run / "run").info.metrics["psnr"]["15"]
+    assert compared["psnr 15"]["measured"] == results["psnr"]["15"]
+    assert "reward_rate real" in compared
     assert set(results["psnr"]) == {"1", "5", "15"}
     assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
     assert len(results["correspondence"]) == 4

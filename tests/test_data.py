@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ import torch
 from flam_rl.checkpoint import load_world
 from flam_rl.data.clips import Clips, Codes, tokenize
 from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
+from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.types import LabelledTransitions, Video
 
 
@@ -50,9 +52,26 @@ def test_a_dataset_is_never_overwritten(dataset: Path, task: gym.Env) -> None:
 
 
 def test_label_budget_is_exact(episodes) -> None:
-    assert len(LabelledTransitions.of(episodes, 123)) == 123
+    assert len(LabelledTransitions.of(episodes, 123, 4)) == 123
     with pytest.raises(ValueError, match="label budget is 99999"):
-        LabelledTransitions.of(episodes, 99999)
+        LabelledTransitions.of(episodes, 99999, 4)
+
+
+def test_labels_know_all_actions_of_their_task(tmp_path: Path, task: gym.Env) -> None:
+    experts = list(record_episodes(task, 60, seed=0, policy="expert"))  # who never stay, the last action
+    write_dataset(tmp_path / "experts", task, experts)
+    labelled = read_labelled(tmp_path / "experts", 50, range(len(experts)))
+    assert max(actions.max() for actions in labelled.actions) < 3
+    assert labelled.action_count == (labelled + labelled).action_count == 4
+    with pytest.raises(
+        ValueError, match=r"labelled actions hold 2; allowed are ints in 0..1, the task's 2 actions"
+    ):
+        LabelledTransitions.of(experts, 50, 2)
+    continuous = dataclasses.replace(experts[0], actions=np.full(len(experts[0].actions), 0.5))
+    with pytest.raises(ValueError, match=r"labelled actions hold 0.5; allowed are ints"):
+        LabelledTransitions.of([continuous], 1, 4)
+    with pytest.raises(ValueError, match="4 actions and of one with 5 do not add up"):
+        labelled + dataclasses.replace(labelled, action_count=5)
 
 
 def test_video_has_no_room_for_actions(video: Video) -> None:

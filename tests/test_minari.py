@@ -31,9 +31,11 @@ from flam_rl.data.minari import (
     action_count,
     episodes,
     find_dataset,
+    pieces,
     read_entities,
     read_labelled,
     read_labels,
+    recorded_task,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -82,7 +84,7 @@ def record(root: Path) -> Callable[..., Path]:
         name: str = "test/film-v0",
         data_format: str = "parquet",
         jpeg: bool = False,
-        actions: gym.Space = Discrete(20),
+        actions: gym.Space = Discrete(5000),
         infos: Callable[[int], dict] = lambda steps: {},
     ) -> Path:
         steps = [_rows(o) - 1 for o in observations]
@@ -150,6 +152,20 @@ LAYOUTS: dict[str, tuple[Box, list[np.ndarray], list[np.ndarray]]] = {
     ),
     "floats to 255 without bounds": (
         Box(-np.inf, np.inf, (H, W), np.float32), [np.float32(grey(f)) for f in FILMS], AS_GREY,
+    ),
+    "floats of -0.5 to 0.5": (Box(-0.5, 0.5, (H, W, 3), np.float32), [np.float32(f / 255 - 0.5) for f in FILMS], FILMS),
+    "floats of -1 to 1 without bounds": (
+        Box(-np.inf, np.inf, (H, W, 3), np.float32), [np.float32(f / 127.5 - 1) for f in FILMS], FILMS,
+    ),
+    "floats of -1 to 1, bright": (
+        Box(-1, 1, (H, W, 3), np.float32),
+        [np.float32(np.maximum(f, 200) / 127.5 - 1) for f in FILMS],
+        [np.maximum(f, 200) for f in FILMS],
+    ),
+    "floats to 1 that overshoot": (
+        Box(-np.inf, np.inf, (H, W, 3), np.float32),
+        [np.float32(np.where(f == 255, 1.015, np.where(f < 3, -0.015, f / 255))) for f in FILMS],
+        [np.where(f < 3, 0, f) for f in FILMS],
     ),
     "floats of -1 to 1": (Box(-1, 1, (H, W, 3), np.float32), [np.float32(f / 127.5 - 1) for f in FILMS], FILMS),
 }  # fmt: skip
@@ -401,6 +417,17 @@ def test_a_film_may_begin_dark(record) -> None:
     assert_films(read(folder), [dark[0], *FILMS])
 
 
+def test_a_later_episode_that_leaves_the_range_is_left_out_and_said(record) -> None:
+    floats = [np.float32(f / 255) for f in FILMS]
+    floats[1] = floats[1] * 100
+    floats[2][1, 2, 3] = np.nan
+    found = list(episodes(record(Box(-np.inf, np.inf, (H, W, 3), np.float32), floats)))
+    assert_films([frames for frames, _ in found], [FILMS[0], FILMS[1][:0], FILMS[2][:0]])
+    assert all(
+        "leaves the range 0 to 1 that its data set began with" in warnings[0] for _, warnings in found[1:]
+    )
+
+
 def test_a_grey_film_that_stands_still_at_first_is_no_stack(record) -> None:
     late = np.concatenate([np.repeat(AS_GREY[0][:1], 4, 0), FILMS[1]])
     assert_films(read(record(RGB, [late, FILMS[0]])), [late, FILMS[0]])
@@ -470,6 +497,12 @@ def test_a_dataset_beside_films_is_not_taken_for_all(record, root: Path) -> None
     assert find_dataset(folder.parent) == folder.resolve()
 
 
+def test_an_address_is_no_name(root: Path, record) -> None:
+    record(RGB, FILMS)
+    for address in ("https://example.org/film.mp4?token=" + "a" * 400, "rtsp://camera/1", "a" * 300, "\0"):
+        assert find_dataset(address) is None
+
+
 def broken(folder: Path, **fields: Any) -> None:
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text()) | fields
@@ -505,6 +538,18 @@ def test_broken_metadata_gives_one_clear_error(record, fields: dict, message: st
             call(folder)
 
 
+def test_the_recorded_task_is_told_and_not_made(record) -> None:
+    folder = record(RGB, FILMS)
+    assert recorded_task(folder) == ("", {})
+    broken(folder, env_spec=json.dumps({"id": "nobody:Evil-v0", "kwargs": {"n": 3, "render_mode": "human"}}))
+    assert recorded_task(folder) == ("nobody:Evil-v0", {"n": 3})
+    assert_films(read(folder), FILMS)
+    for damaged in ("{", "[1]", '{"kwargs": 7}', '{"id": 7}', 7, "[" * 200_000):
+        broken(folder, env_spec=damaged)
+        with pytest.raises(ValueError, match=r"metadata\.json: env_spec"):
+            recorded_task(folder)
+
+
 @pytest.mark.parametrize("text", ["", '{"total_episodes"', "[" * 200_000, "\xff\xfe"])
 def test_metadata_that_is_no_json_is_explained(record, text: str) -> None:
     folder = record(RGB, FILMS)
@@ -514,8 +559,18 @@ def test_metadata_that_is_no_json_is_explained(record, text: str) -> None:
             call(folder)
 
 
+def test_data_without_metadata_is_explained(record) -> None:
+    folder = record(RGB, FILMS, data_format="hdf5")
+    (folder / "metadata.json").unlink()
+    assert find_dataset(folder.parent) == folder.resolve()
+    with pytest.raises(
+        FileNotFoundError, match=r"metadata\.json is missing; Minari writes it beside the data"
+    ):
+        read(folder)
+
+
 def test_a_damaged_episode_is_left_out_and_said(record) -> None:
-    folder = record(RGB, [*FILMS, FILMS[0]])
+    folder = record(RGB, [*FILMS, FILMS[0]], infos=lambda rows: {"entities_heading": np.arange(rows)})
     shutil.rmtree(folder / "0")
     damaged = next((folder / "2").glob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-400])
@@ -524,12 +579,13 @@ def test_a_damaged_episode_is_left_out_and_said(record) -> None:
     assert "episode 0 of" in found[0][1][0]
     assert "episode 2 of" in found[2][1][0]
     assert found[1][1] == found[3][1] == []
+    assert [len(entities.get("heading", [])) for entities in read_entities(folder)] == [0, 9, 0, 5]
     with pytest.raises(ValueError, match="episode 2 of"):
         read_labelled(folder, 10, [1, 2])
 
 
 def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
-    films = [film(60, seed) for seed in range(12)]
+    films = [film(3000, seed) for seed in range(5)]
     folder = record(RGB, films)
     tracemalloc.start()
     before = pa.total_allocated_bytes()
@@ -538,7 +594,44 @@ def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
         assert tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before < 3 * films[0].nbytes
         shutil.rmtree(folder / str(index))  # gone before the next is asked for
     tracemalloc.stop()
-    assert index == 11
+    assert index == 4
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_memory_does_not_grow_with_the_episode(record, data_format: str) -> None:
+    peaks = []
+    for steps in (1000, 4000):
+        films = [film(steps, 0), FILMS[1]]
+        folder = record(RGB, films, f"test/{steps}-v0", data_format)
+        found: list[list[np.ndarray]] = [[], []]
+        held, peak = pa.total_allocated_bytes(), 0
+        tracemalloc.start()
+        for index, frames, warnings in pieces(folder):
+            peak = max(peak, pa.total_allocated_bytes() - held + tracemalloc.get_traced_memory()[1])
+            tracemalloc.reset_peak()
+            found[index].append(frames)
+            assert warnings == []
+        tracemalloc.stop()
+        peaks.append(peak - sum(frames.nbytes for frames in found[0]))
+        assert_films([np.concatenate(piece) for piece in found], films)
+    assert peaks[1] < peaks[0] + 4e6  # the longer film has 14 MB more
+
+
+def test_what_decodes_of_a_damaged_episode_is_kept(record) -> None:
+    films = [film(4000, 0), FILMS[1]]
+    folder = record(RGB, films)
+    file = folder / "0" / "part-0.parquet"
+    stored = bytearray(file.read_bytes())
+    stored[len(stored) // 2 : len(stored) // 2 + 400] = bytes(400)
+    file.write_bytes(stored)
+    (kept, warnings), (frames, none) = episodes(folder)
+    assert 0 < len(kept) < 4000
+    assert np.array_equal(kept, films[0][: len(kept)])
+    assert f"its first {len(kept)} frames are kept" in warnings[0]
+    assert np.array_equal(frames, films[1])
+    assert none == []
+    with pytest.raises(ValueError, match=rf"episode 0 has {len(kept)} frames, 3999 actions"):
+        read_labelled(folder, 10, [0])
 
 
 @pytest.mark.parametrize("data_format", ["parquet", "hdf5"])
@@ -568,11 +661,22 @@ def test_labels_and_entities_are_read_without_the_frames(record, data_format: st
     assert np.array_equal(entities["position"], infos["entities_position"])
 
 
+def test_an_episode_without_frames_is_left_out_and_said(record) -> None:
+    folder = record(RGB, FILMS, data_format="hdf5")
+    with h5py.File(folder / "main_data.hdf5", "a") as opened:
+        for episode in range(2):
+            opened[f"episode_{episode}/observations"].resize(0, axis=0)
+    found = list(episodes(folder))
+    assert_films([frames for frames, _ in found], [FILMS[0][:0], FILMS[1][:0], FILMS[2]])
+    assert "episode 1 of" in found[1][1][0]
+    assert "has no frames" in found[1][1][0]
+
+
 def test_damaged_hdf5_is_explained(record) -> None:
     folder = record(RGB, FILMS, data_format="hdf5")
     file = folder / "main_data.hdf5"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"no picture to learn from.*episode 0 of .* cannot be read"):
+    with pytest.raises(ValueError, match=r"no picture to learn from.*episode [0-2] of .* cannot be read"):
         read(folder)
 
 
@@ -604,5 +708,8 @@ def test_actions_that_labels_cannot_name_are_refused(record, actions: gym.Space,
     broken(root / "data", total_episodes=1)
     kind = str(actions).split("(")[0]
     for call in (action_count, lambda folder: next(read_labels(folder, [0]))):
-        with pytest.raises(ValueError, match=rf"the actions of .* are {kind}.*--labels 0 trains without"):
+        with pytest.raises(
+            ValueError,
+            match=rf"actions of .* are {kind}.*allowed is Discrete counted from 0.*--labels 0 trains",
+        ):
             call(root / "data")

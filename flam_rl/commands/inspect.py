@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..data.reading import Reading, ReadingConfig, read
+from ..files import written_whole
 from ..results import write_results
+from .checks import check_out
 
 SHOWN = 64
 """Frames of each episode in frames.npz."""
@@ -37,6 +39,8 @@ class InspectConfig:
 
 def inspect(config: InspectConfig) -> None:
     """Run the command."""
+    if config.out:
+        check_out(config.out)
     reading = read(config.data, config.files, but=config.out)
     print(table(reading))
     if config.out:
@@ -44,11 +48,13 @@ def inspect(config: InspectConfig) -> None:
             "episodes": [dataclasses.asdict(info) for info in reading.episodes],
             "skipped": [dataclasses.asdict(source) for source in reading.skipped],
         }
-        path = write_results(config.out, results)
+        path = write_results(config.out, results, None)
         frames = {str(number): array[:SHOWN] for number, array in enumerate(reading.arrays)}
-        np.savez_compressed(config.out / "frames.npz", allow_pickle=False, **frames)
+        with written_whole(config.out / "frames.npz") as scratch:
+            np.savez_compressed(scratch, allow_pickle=False, **frames)
         if reading.arrays:
-            contact_sheet(reading).save(config.out / "contact_sheet.png")
+            with written_whole(config.out / "contact_sheet.png") as scratch:
+                contact_sheet(reading).save(scratch)
         print(f"wrote {path}, contact_sheet.png and frames.npz")
     reading.video  # noqa: B018  # says so where there is none
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import resource
 import time
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 
 from ..agents.adapter import fit_labels
-from ..checkpoint import save_world
+from ..checkpoint import check_replaceable, save_world
 from ..data import cache
 from ..data.clips import tokenize
 from ..data.hold_out import Split, hold_out
-from ..data.minari import action_count, read_labels
+from ..data.minari import action_count, find_dataset, read_labels, recorded_task
 from ..data.reading import Reading, ReadingConfig, frame_size, read
+from ..evaluation.card import card_figures
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.pictures import (
     mask_picture,
@@ -27,13 +29,18 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
+from ..models.baselines import MODELS
 from ..models.world import World, WorldInfo
-from ..results import write_results
-from ..training.build import BuildConfig, build_world
+from ..results import made_by, read_json, source_text, write_json, write_results
+from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
-from ..types import Episode, Json, LabelledTransitions, Video
+from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
+from .checks import check_out, check_settings
 from .evaluate import evaluate_world, summary, write_pictures
+from .tasks import find_task, misfit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class TrainConfig(BuildConfig):
     """Run folder: OUT/world, OUT/results.json, TensorBoard logs in OUT/logs."""
     labels: int = 1000
     """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
+    task: str | None = None
+    """Gymnasium id of the real task; for data that names one which is not flam_rl's own."""
     held_out: float = 0.1
     """Share of episodes, of a single one its last part, that is only evaluated on and started from."""
     episodes: int = 200
@@ -62,14 +71,29 @@ class TrainConfig(BuildConfig):
     """Same seed, same weights on CUDA too; slower there."""
     files: ReadingConfig = field(default_factory=ReadingConfig)
 
+    def __post_init__(self) -> None:
+        check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
+
 
 def train(config: TrainConfig) -> None:
     """Run the command."""
     began = time.perf_counter()
     device = pick_device(config.device)
-    _check_size(config)
+    check_out(config.out)
+    check_replaceable(config.out / "world")
+    dataset = find_dataset(config.data)
+    if dataset is None and MODELS[config.model].TOLD:
+        check_told(config, None)  # says that films tell nothing
+    actions = action_count(dataset) if dataset and config.labels else None
+    task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
+    task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
+    size = _check_size(config)
+    check_settings(config, size)
+    task = _fitting(task, (*size, 3), actions, config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
+    told = _told(config, split)
+    check_told(config, told)
     if reading.dataset:
         _check_labels(config, reading, split)
     _save_config(config)
@@ -79,10 +103,10 @@ def train(config: TrainConfig) -> None:
             split.training, config.tokenizer, config.tokenizer_training, config.seed, device, log
         )
         codes = tokenize(tokenizer, split.training, config.out / "codes.npy")
-        task_id, task_kwargs = _task(reading.dataset) if reading.dataset else ("", {})
-        task = gym.make(task_id, **task_kwargs) if task_id else None
         info = WorldInfo(
-            task_id, task_kwargs, training=json.loads(json.dumps(dataclasses.asdict(config), default=str))
+            config.task or task_id,
+            task_kwargs,
+            training=json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         )
 
         def pictures(world: World, step: int) -> None:
@@ -98,7 +122,7 @@ def train(config: TrainConfig) -> None:
             log,
             pictures,
             config.out / "checkpoint.pt",
-            [truth["action"] for truth in split.training_entities] if split.training_entities else None,
+            told,
         )
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
@@ -119,11 +143,9 @@ def train(config: TrainConfig) -> None:
         "training_frames": split.training.frames,
         "parameters": sum(p.numel() for p in world.parameters()),
     }
-    world.info = dataclasses.replace(
-        info, metrics={k: results[k] for k in ("psnr", "dci", "imagination_validity")}
-    )
+    world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
-    write_results(config.out, results)
+    write_results(config.out, results, config.seed)
     write_pictures(world, split.held_out, split.held_out_entities, results, config.out)
     for scratch in ("checkpoint.pt", "codes.npy"):
         (config.out / scratch).unlink(missing_ok=True)
@@ -134,7 +156,8 @@ def train(config: TrainConfig) -> None:
     )
 
 
-def _check_size(config: TrainConfig) -> None:
+def _check_size(config: TrainConfig) -> tuple[int, int]:
+    """Height and width of the frames, which divide into patches."""
     height, width = frame_size(config.data, config.files)
     patch = config.tokenizer.patch
     if height % patch or width % patch:
@@ -143,12 +166,17 @@ def _check_size(config: TrainConfig) -> None:
             f"frames of {height}x{width} do not divide into patches of {patch}x{patch} pixels; give for example "
             f"--files.height {up[0]} --files.width {up[1]}, or another --tokenizer.patch"
         )
+    return height, width
+
+
+def _told(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+    """True actions of the training episodes, for the one model that is told them."""
+    if not MODELS[config.model].TOLD or not split.training_entities:
+        return None
+    return [truth["action"] for truth in split.training_entities]
 
 
 def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
-    assert reading.dataset is not None
-    if config.labels:
-        action_count(reading.dataset)
     transitions = sum(len(frames) - 1 for frames in split.training.episodes)
     if transitions < config.labels:
         raise ValueError(
@@ -173,23 +201,34 @@ def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransition
         )
         if (n := len(frames) - 1)
     )
-    return LabelledTransitions.of(episodes, budget)
+    return LabelledTransitions.of(episodes, budget, action_count(reading.dataset))
 
 
-def _task(data: Path) -> tuple[str, Json]:
-    spec = json.loads(json.loads((data / "metadata.json").read_text()).get("env_spec") or "{}")
-    kwargs = {k: v for k, v in spec.get("kwargs", {}).items() if k != "render_mode"}
-    return spec.get("id", ""), kwargs
+def _fitting(
+    task: gym.Env | None, frame_shape: tuple[int, ...], actions: int | None, config: TrainConfig
+) -> gym.Env | None:
+    """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
+    if task is None:
+        return None
+    reason = misfit(task, frame_shape)
+    if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
+        reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"
+    if reason and config.task:
+        raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")
+    if reason:
+        logger.warning("the task of %s does not fit its frames: %s; going on without it", config.data, reason)
+        return None
+    return task
 
 
 def _save_config(config: TrainConfig) -> None:
     resolved = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     path = config.out / "config.json"
-    if path.exists() and json.loads(path.read_text()) != resolved and (config.out / "checkpoint.pt").exists():
+    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != resolved:
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
-    write_results(config.out, resolved, "config.json")
+    write_json(path, resolved)
 
 
 def _log_pictures(
@@ -203,7 +242,7 @@ def _log_pictures(
     with torch.no_grad():
         factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
     log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
-    if entities and len(video.episodes) >= 4:
+    if entities and "direction" in entities[0] and len(video.episodes) >= 4:
         found = evaluate_correspondence(world, video, entities, iterations=10)
         log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
         for name, value in found.scores().items():
@@ -214,6 +253,7 @@ def _log_pictures(
 def model_card(world: World, results: Json, config: TrainConfig) -> str:
     """The README.md of a world folder."""
     budget = world.labels.budget if world.labels else 0
+    made = made_by(config.seed)
     return f"""# A FLAM world
 
 | | |
@@ -224,7 +264,9 @@ def model_card(world: World, results: Json, config: TrainConfig) -> str:
 | factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
 | parameters | {results["parameters"]} |
 | seed | {config.seed} |
-| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, {torch.get_num_threads()} threads, evaluation included |
+| made by | {source_text(made)} |
+| machine | {made["gpu"] or made["cpu"]}, {made["instruction_set"]}, {made["threads"]} threads, torch {made["torch"]}, Python {made["python"]} |
+| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, evaluation included |
 
 Measured on held-out episodes at the end of training:
 

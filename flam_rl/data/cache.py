@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from ..files import written_whole
 from .episodes import EpisodeInfo, Skipped
 
 FRAMES, RECORD = "frames.bin", "frames.json"
@@ -91,14 +93,14 @@ class Writer:
             "episodes": [dataclasses.asdict(info) for info in self.episodes],
             "skipped": [dataclasses.asdict(source) for source in skipped],
         }
-        part = self.folder / f".{RECORD}.part"
-        part.write_text(json.dumps(record))
-        os.replace(part, self.folder / RECORD)
+        with written_whole(self.folder / RECORD) as part:
+            part.write_text(json.dumps(record))
         return _map(self.folder / FRAMES, self.episodes, self.shape)
 
     def drop(self) -> None:
         """Leave nothing of what was not finished."""
-        self._file.close()
+        with suppress(OSError):  # a disk that is full is so once more when what is left is written
+            self._file.close()
         if self.folder is not None:
             Path(self._file.name).unlink(missing_ok=True)
 

@@ -14,8 +14,12 @@ DEEPEST = 15
 """Frames of a stack, or channels, at most."""
 DIMMEST = 32
 """Out of 255. Arrays whose values stay below it number things: Minigrid's objects end at 10, Crafter's at 18."""
-AT_ONCE = 256
-"""Frames converted at once: floats take eight times the memory of their frames."""
+SLACK = 0.02
+"""Of the range from black to white: how far floats may leave it, as those of a resized picture do."""
+
+
+class Untold(ValueError):
+    """Arrays that do not tell how the values of their data set are meant."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def find_image(space: gym.Space, key: str | None = None) -> Image:
             if key in (None, name)
         )
         also = f"; there is {choice}" if choice else ""
-        raise ValueError(f"no picture to learn from: {found or 'there are no observations'}{also}")
+        raise ValueError(f"{found or 'there are no observations'}{also}")
     path, box = leaves[chosen]
     assert isinstance(box, gym.spaces.Box)
     return Image(path, box)
@@ -96,13 +100,14 @@ class Conversion:
 
     @classmethod
     def of(cls, image: Image, sample: np.ndarray) -> Conversion:
-        """Found from the space and from one episode.
+        """Found from the space and from a part of an episode.
 
         Args:
-            sample: `(T, *space.shape)`.
+            sample: `(T, *space.shape)`, successive.
 
         Raises:
-            ValueError: the values are no picture's, or so small that they may be symbols.
+            Untold: the values are so small that they may be symbols, or are no numbers.
+            ValueError: the values are no picture's.
         """
         low, high = _range(image, sample)
         stack, channels, newest, warnings = _channels(_canonical(sample, image.space.shape))
@@ -116,18 +121,15 @@ class Conversion:
         """
         view = _canonical(arrays, self.image.space.shape)
         view = view.reshape(*view.shape[:3], self.stack, self.channels)[..., self.newest, :3]
+        if view.dtype != np.uint8:
+            view = (view.astype(np.float64) - self.low) * (255 / (self.high - self.low))
+            if not (view.min() >= -255 * SLACK and view.max() <= 255 * (1 + SLACK)):
+                raise ValueError(
+                    f"{_called(self.image)} leaves the range {self.low:g} to {self.high:g} that its data set began with"
+                )
+            view = view.round().clip(0, 255)
         frames = np.empty((*view.shape[:3], 3), np.uint8)
-        exact = view.dtype == np.uint8
-        for start in range(0, len(view), AT_ONCE):
-            part = view[start : start + AT_ONCE]
-            if not exact:
-                part = (part.astype(np.float64) - self.low) * (255 / (self.high - self.low))
-                if not (np.isfinite(part).all() and part.min() > -0.51 and part.max() < 255.51):
-                    raise ValueError(
-                        f"{_called(self.image)} leaves the range {self.low:g} to {self.high:g} that its data set began with"
-                    )
-                part = part.round().clip(0, 255)
-            frames[start : start + AT_ONCE] = part  # one grey channel spreads over three
+        frames[:] = view  # one grey channel spreads over three
         return frames
 
 
@@ -189,7 +191,6 @@ def _canonical(arrays: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _channels(view: np.ndarray) -> tuple[int, int, int, list[str]]:
     """Stack, channels, newest and warnings of `_canonical` arrays."""
-    view = view[:AT_ONCE]
     if view.ndim == 5:
         return _stack(view)
     count = view.shape[-1]
@@ -234,24 +235,24 @@ def _range(image: Image, sample: np.ndarray) -> tuple[float, float]:
     least, most = float(sample.min()), float(sample.max())
     name, space = _called(image), image.space
     if not np.isfinite([least, most]).all():
-        raise ValueError(f"{name} holds values that are no numbers or infinite")
-    low, high = 0.0, 255.0
-    if sample.dtype.kind == "f":
-        if least < 0:
-            low, high = max(-1, float(space.low.min())), min(1, float(space.high.max()))
-        elif most <= 1 and (
-            space.high.max() <= 1
-            or not np.isfinite(space.high).all()
-            or not np.array_equal(sample, sample.round())
-        ):
-            high = 1.0
-    if not (low <= least and most <= high):
+        raise Untold(f"{name} holds values that are no numbers or infinite")
+    bounds = float(space.low.min()), float(space.high.max())
+    ranges: list[tuple[float, float]] = [(0, 255)]
+    slack = SLACK if sample.dtype.kind == "f" else 0.0
+    whole = np.isfinite(bounds).all() and bounds[1] > 1 and np.array_equal(sample, sample.round())
+    if slack and not whole:
+        ranges = [bounds] * (bounds in [(-1, 1), (-0.5, 0.5)]) + [(0, 1), (-1, 1), (0, 255)]
+    fitting = [
+        (a, b) for a, b in ranges if a - slack * (min(b, most) - a) <= least and most <= b + slack * (b - a)
+    ]
+    if not fitting:
         raise ValueError(
             f"{name} holds values from {least:g} to {most:g}; a picture's are whole numbers of 0 to 255, or "
             "floats of 0 to 1, of 0 to 255, or of -1 to 1"
         )
+    low, high = fitting[0]
     if (most - low) / (high - low) < DIMMEST / 256:
-        raise ValueError(
+        raise Untold(
             f"the values of {name} never exceed {most:g} where white is {high:g}: they number things "
             "(as Minigrid's symbols do), or the film is too dark to learn from"
         )

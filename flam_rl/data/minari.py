@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import mimetypes
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
@@ -16,14 +18,12 @@ from minari import MinariDataset
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
-from ..types import Episode, LabelledTransitions, Video
-from .images import Conversion, Image, find_image
-from .minari_storage import HDF5, METADATA, Stored, read_metadata
+from ..types import Episode, Json, LabelledTransitions, Video
+from .images import Conversion, Image, Untold, find_image
+from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
 
 _ENTITIES = "entities_"
 """Prefix of infos: Minari 0.5.4 does not read nested ones back."""
-_UNDECIDED = 8
-"""Episodes that may be dark before one tells how a dataset's values are meant."""
 _JPEG = "stored as JPEG, which is lossy: small and sharp things are blurred (record with jpeg_encoding=False)"
 
 
@@ -41,11 +41,11 @@ def find_dataset(data: str | Path) -> Path | None:
         ValueError: several datasets are meant, or films beside them; or the metadata is broken.
     """
     path = Path(data)
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises where a name is too long, as an address may be
         return _below(path) if path.is_dir() else None
     root = _root()
     named = root / path
-    if named.is_dir():
+    if os.path.isdir(named):
         return _below(named)
     if path.is_absolute() or not path.name:
         return None
@@ -172,8 +172,26 @@ def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray,
     Raises:
         ValueError: the metadata is broken, or no picture is found: says what is there and which key picks it.
     """
-    stored = Stored.open(folder)
-    return _frames(stored, find_image(stored.observation_space, key), range(stored.episodes))
+    film = _Film.open(folder, key)
+    return map(film.whole, range(film.stored.episodes))
+
+
+def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+    """As `episodes`, but a long episode comes in pieces that follow each other: memory does not grow with it.
+
+    Returns:
+        Number of the episode, its next frames, what to warn of. Where an episode cannot be read, or not to its end, its
+        last piece has 0 frames and the reason as its only warning.
+
+    Raises:
+        ValueError: as `episodes`.
+    """
+    film = _Film.open(folder, key)
+    return (
+        (index, frames, warnings)
+        for index in range(film.stored.episodes)
+        for frames, warnings in film.pieces(index)
+    )
 
 
 def read_video(folder: Path, key: str | None = None) -> Video:
@@ -181,39 +199,54 @@ def read_video(folder: Path, key: str | None = None) -> Video:
     return Video(tuple(frames for frames, _ in episodes(folder, key)))
 
 
-def _frames(stored: Stored, image: Image, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, list[str]]]:
-    conversion, ahead = _conversion(stored, image)
-    for index in indices:
+@dataclass(frozen=True)
+class _Film:
+    """The pictures of a dataset."""
+
+    stored: Stored
+    image: Image
+    conversion: Conversion
+
+    @classmethod
+    def open(cls, folder: Path, key: str | None) -> _Film:
+        stored = Stored.open(folder)
         try:
-            arrays, jpeg = ahead.pop(index) if index in ahead else _arrays(stored, image, index)
-            frames = conversion(arrays)
+            image = find_image(stored.observation_space, key)
+            return cls(stored, image, _conversion(stored, image))
         except ValueError as error:
-            yield np.empty((0, *image.size, 3), np.uint8), [str(error)]
-        else:
-            del arrays  # floats and stacks are many times larger
-            yield frames, [*conversion.warnings, *([_JPEG] if jpeg else [])]
+            raise ValueError(f"no picture to learn from in {folder}: {error}") from error
+
+    def pieces(self, index: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+        count = 0
+        try:
+            for arrays, jpeg in self.stored.pieces(index, self.image.path, self.image.space):
+                yield self.conversion(arrays), [*self.conversion.warnings, *([_JPEG] if jpeg else [])]
+                count += len(arrays)
+            if not count:
+                raise Damaged(f"episode {index} of {self.stored.folder} has no frames")
+        except ValueError as error:
+            kept = f"; its first {count} frames are kept" if count else ""
+            yield np.empty((0, *self.image.size, 3), np.uint8), [f"{error}{kept}"]
+
+    def whole(self, index: int) -> tuple[np.ndarray, list[str]]:
+        found = list(self.pieces(index))
+        warnings = dict.fromkeys(warning for _, warnings in found for warning in warnings)
+        return np.concatenate([frames for frames, _ in found]), list(warnings)
 
 
-def _conversion(stored: Stored, image: Image) -> tuple[Conversion, dict[int, tuple[np.ndarray, bool]]]:
-    """How to read the set, from its first episode that tells, and the episodes read for it."""
-    ahead: dict[int, tuple[np.ndarray, bool]] = {}
-    reason: ValueError | None = None
+def _conversion(stored: Stored, image: Image) -> Conversion:
+    """How to read the set, from the first piece that tells."""
+    reason = ValueError("its episodes have no frames")
     for index in range(stored.episodes):
         try:
-            ahead[index] = _arrays(stored, image, index)
-            return Conversion.of(image, ahead[index][0]), ahead
-        except ValueError as error:
-            reason = reason or error
-        if len(ahead) == _UNDECIDED:
-            break
-    raise ValueError(f"no picture to learn from in {stored.folder}: {reason}") from reason
-
-
-def _arrays(stored: Stored, image: Image, index: int) -> tuple[np.ndarray, bool]:
-    arrays, jpeg = stored.column(index, "observations", *image.path, shape=image.space.shape)
-    if not len(arrays):
-        raise ValueError(f"episode {index} of {stored.folder} has no frames")
-    return arrays, jpeg
+            for arrays, _ in stored.pieces(index, image.path, image.space):
+                try:
+                    return Conversion.of(image, arrays)
+                except Untold as error:
+                    reason = error
+        except Damaged as error:
+            reason = error
+    raise reason
 
 
 def action_count(folder: Path) -> int:
@@ -225,10 +258,30 @@ def action_count(folder: Path) -> int:
     space = Stored.open(folder).action_space
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise ValueError(
-            f"labels are learned from Discrete actions counted from 0, but the actions of {folder} are {space!s:.200}; "
-            "--labels 0 trains without them"
+            f"actions of {folder} are {space!s:.200}; allowed is Discrete counted from 0, to learn labels from: "
+            "--labels 0 trains without"
         )
     return int(space.n)
+
+
+def recorded_task(folder: Path) -> tuple[str, Json]:
+    """Gymnasium id and arguments of the task that a dataset says it was recorded on; empty if it does not.
+
+    Nothing is made or imported.
+
+    Raises:
+        ValueError: its metadata is damaged.
+    """
+    path = Path(folder) / METADATA
+    recorded = read_metadata(path).get("env_spec") or "{}"
+    try:
+        spec = json.loads(recorded)
+        task, arguments = spec.get("id", ""), dict(spec.get("kwargs", {}))
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: env_spec is damaged: {error}") from error
+    if not isinstance(task, str):
+        raise ValueError(f"{path}: env_spec names {task!r:.80}; allowed is the id of a gymnasium environment")
+    return task, {name: value for name, value in arguments.items() if name != "render_mode"}
 
 
 def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -240,7 +293,7 @@ def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray
     stored, count = Stored.open(folder), action_count(folder)
     for index in order:
         actions, rewards, terminations = (
-            stored.column(int(index), name)[0] for name in ("actions", "rewards", "terminations")
+            stored.column(int(index), name) for name in ("actions", "rewards", "terminations")
         )
         if len(actions) and (actions.min() < 0 or actions.max() >= count):
             raise ValueError(f"episode {index} of {folder} has actions that are not in Discrete({count})")
@@ -259,14 +312,13 @@ def read_labelled(
     Raises:
         ValueError: they hold fewer transitions, or an episode is damaged; or as `read_labels`.
     """
-    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget)
+    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget, action_count(folder))
 
 
 def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) -> Iterator[Episode]:
-    stored = Stored.open(folder)
-    frames_of = _frames(stored, find_image(stored.observation_space, key), order)
-    both = zip(frames_of, read_labels(folder, order), strict=True)
-    for index, ((frames, warnings), (actions, rewards, terminations)) in zip(order, both, strict=True):
+    film = _Film.open(folder, key)
+    for index, (actions, rewards, terminations) in zip(order, read_labels(folder, order), strict=True):
+        frames, warnings = film.whole(index)
         if len(frames) != len(actions) + 1:
             raise ValueError(f"episode {index} has {len(frames)} frames, {len(actions)} actions; {warnings}")
         yield Episode(frames, actions, rewards, terminations, {}, -1)
@@ -278,13 +330,19 @@ def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
     """For evaluation only: the true actions, positions and directions of every entity, an episode each; no frames.
 
+    An episode that cannot be read has an empty entry.
+
     Raises:
         ValueError: an episode has none.
     """
     stored = Stored.open(folder)
-    found = []
+    found: list[dict[str, np.ndarray]] = []
     for index in range(stored.episodes):
-        infos = stored.infos(index, _ENTITIES)
+        try:
+            infos = stored.infos(index, _ENTITIES)
+        except Damaged:
+            found.append({})
+            continue
         if not infos:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
         found.append({name.removeprefix(_ENTITIES): values for name, values in infos.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..progress import progress
 from ..types import Video
 from . import cache, minari
 from .episodes import EpisodeInfo, Skipped, Stream
@@ -151,7 +153,7 @@ def read(
     writer = cache.Writer(folder, config.max_frames)
     try:
         filling = _Filling(writer, config, skipped)
-        with tqdm(desc="reading video", unit="frame", disable=None) as bar:
+        with progress(desc="reading video", unit="frame") as bar:
             for name, stream in streams:
                 bar.set_postfix_str(name)
                 filling.take(name, stream, bar, () if dataset else (OSError, ValueError))
@@ -172,7 +174,7 @@ def frame_size(data: Path, config: ReadingConfig) -> tuple[int, int]:
     dataset = minari.find_dataset(data)
     if dataset is None or (config.height and config.width):
         return config.height or SIDE, config.width or SIDE
-    frames, _ = next(iter(minari.episodes(dataset, config.key)))
+    _, frames, _ = next(minari.pieces(dataset, config.key))
     return config.height or frames.shape[1], config.width or frames.shape[2]
 
 
@@ -250,17 +252,20 @@ def _read_source(source: Source, fitting: Fitting, config: ReadingConfig) -> Str
 
 
 def _read_dataset(name: str, dataset: Path, config: ReadingConfig) -> Stream:
-    for number, (frames, warnings) in enumerate(minari.episodes(dataset, config.key)):
-        source = f"{name}/{number}"
-        if not len(frames):
-            yield Skipped(source, "; ".join(warnings))
-            continue
-        height, width = frames.shape[1:3]
-        fitting = Fitting(config.height or height, config.width or width, config.fit)
-        for frame in frames:
-            yield fitting.place(fitting.scale(frame))
-        count = len(frames)
-        yield EpisodeInfo(source, count, count, 0, height, width, warnings=tuple(warnings))
+    for number, parts in itertools.groupby(minari.pieces(dataset, config.key), key=lambda piece: piece[0]):
+        source, count = f"{name}/{number}", 0
+        said: dict[str, None] = {}
+        for _, frames, warnings in parts:
+            height, width = frames.shape[1:3]
+            fitting = Fitting(config.height or height, config.width or width, config.fit)
+            for frame in frames:
+                yield fitting.place(fitting.scale(frame))
+            count += len(frames)
+            said |= dict.fromkeys(warnings)
+        if count:
+            yield EpisodeInfo(source, count, count, 0, height, width, warnings=tuple(said))
+        else:
+            yield Skipped(source, "; ".join(said))
 
 
 def _fingerprint(files: Iterable[Path], config: ReadingConfig) -> str:

@@ -9,10 +9,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from ..models.threads import one_core
 from ..models.world import World
 from ..types import Video
 
 
+@one_core()
 @torch.inference_mode()
 def evaluate_masks(
     world: World, video: Video, entities: Sequence[dict[str, np.ndarray]], most: int = 1000

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
-from ..types import LossAndMetrics
+from ..types import LossAndMetrics, check_ranges
 
 MARGIN = 0.02
 """Codes nearer to each other than this share of the codebook's spread are one code, and a patch is ambiguous if moving its
@@ -27,6 +27,10 @@ class TokenizerConfig:
     """D, the width of a code vector."""
     hidden: int = 256
     """Width of encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        # Codes are kept in 16 bits at most.
+        check_ranges(self, patch=(1, 256), codebook_size=(1, 2**15), code_dim=(1, 4096), hidden=(1, 2**16))
 
 
 class Tokenizer(nn.Module):

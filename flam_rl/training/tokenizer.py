@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer, TokenizerConfig
-from ..types import Video
+from ..types import Video, check_ranges
 from .run import Log
 
 
@@ -26,7 +27,13 @@ class TokenizerTrainingConfig:
     max_patches: int = 500_000
     """Distinct patches kept in memory at most; of more, a random part."""
 
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, batch=most, max_patches=most)
+        check_ranges(self, learning_rate=(1e-12, 10), rarity_power=(0, 1))
 
+
+@one_core()
 def train_tokenizer(
     video: Video,
     model: TokenizerConfig,
