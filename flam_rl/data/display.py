@@ -35,14 +35,14 @@ class Display:
     def show(self, frame: Any) -> Iterator[tuple[float | None, np.ndarray]]:
         """Times in seconds and pictures, uint8 `(h, w, 3)` and scaled; a deinterlacer gives them a frame late."""
         self._interlaced |= frame.interlaced_frame
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        turn = _Turn(matrix and np.frombuffer(bytes(matrix), "<i4"))
         aspect = float(self.stream.sample_aspect_ratio or 1)
         colours = (frame.format.name, frame.colorspace, frame.color_range)
-        key = (frame.width, frame.height, *colours, aspect, self._interlaced, turn)
+        key = (frame.width, frame.height, *colours, aspect, self._interlaced, frame.rotation)
         if key != self._key:
             yield from self.finish()
-            self._key, self._turn = key, turn
+            self._key = key
+            matrix = frame.side_data.get("DISPLAYMATRIX")  # asked of each frame, its memory is not given back
+            self._turn = _Turn(matrix and np.frombuffer(bytes(matrix), "<i4"))
             self._build(frame, aspect)
         self._graph.vpush(frame)
         yield from self._pull()
@@ -117,9 +117,3 @@ class _Turn:
             picture = picture.swapaxes(0, 1)
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return np.ascontiguousarray(picture[rows, columns])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Turn) and (self.transposes, self.flips) == (other.transposes, other.flips)
-
-    def __hash__(self) -> int:
-        return hash((self.transposes, self.flips))
