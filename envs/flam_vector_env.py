@@ -93,11 +93,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self.device = self.world.device
         self.controlled = controlled_factors(self.world, control)
         self.observation, self.masks, self.render_mode = observation, masks, render_mode
-        self.horizon = (
-            check_count("the world's horizon", self.world.info.horizon)
-            if horizon is None
-            else check_count("horizon", horizon)
-        )
+        self.horizon = self.world.info.horizon if horizon is None else check_count("horizon", horizon)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
