@@ -30,7 +30,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         # Codes are kept in 16 bits at most.
-        check_ranges(self, patch=(1, 256), codebook_size=(1, 2**15), code_dim=(1, 4096), hidden=(1, 2**16))
+        check_ranges(self, patch=(1, 256), codebook_size=(1, 2**15), code_dim=(1, 4096), hidden=(1, 2**14))
 
 
 class Tokenizer(nn.Module):
@@ -133,7 +133,7 @@ class Tokenizer(nn.Module):
             counts: how often each occurs.
         """
         weight = counts.double().cpu()
-        nearest = torch.cat([self.distances(part).argmin(-1) for part in patches.split(2**16)])
+        nearest = torch.cat([self.distances(part).argmin(-1) for part in patches.split(2**14)])
         used = torch.bincount(nearest.cpu(), weight, len(self.codebook))
         result = self._only(used > 0)
         used = used[used > 0]
@@ -141,7 +141,7 @@ class Tokenizer(nn.Module):
         group = torch.as_tensor(connected_components(near, directed=False)[1])
         most = torch.stack([used.where(group == each, -1.0).argmax() for each in group.unique()])
         result = result._only(torch.isin(torch.arange(len(used)), most))
-        near_border = torch.cat([result._to_border(part) <= result.margin for part in patches.split(2**16)])
+        near_border = torch.cat([result._to_border(part) <= result.margin for part in patches.split(2**14)])
         result.ambiguous.fill_(float(weight[near_border.cpu()].sum() / weight.sum()))
         return result.requires_grad_(False)
 

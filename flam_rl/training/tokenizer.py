@@ -24,7 +24,7 @@ class TokenizerTrainingConfig:
     """Patches that occur n times are drawn with weight n^(1 - rarity_power): moving things are few."""
     enough: float | None = None
     """PSNR in dB of the training frames at which to stop before `steps`: makes tokenizers of several videos alike."""
-    max_patches: int = 500_000
+    max_patches: int = 200_000
     """Distinct patches kept in memory at most; of more, a random part."""
 
     def __post_init__(self) -> None:
@@ -103,5 +103,5 @@ def _distinct_patches(
             share /= 2
             kept = rng.binomial(list(found.values()), 0.5).tolist()
             found = {patch: count for patch, count in zip(found, kept, strict=True) if count}
-    distinct = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
-    return torch.as_tensor(distinct.copy()), torch.as_tensor(list(found.values()))
+    distinct = np.frombuffer(bytearray().join(found), np.uint8).reshape(len(found), -1)
+    return torch.as_tensor(distinct), torch.as_tensor(list(found.values()))
