@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
+from flam_rl.progress import progress
 from flam_rl.results import write_results
 from flam_rl.types import Json
 
@@ -53,7 +53,7 @@ def make_films(folder: Path, frames: int) -> None:
     import av
 
     folder.mkdir(parents=True)
-    for number in tqdm(range(frames // FILM), desc="making films", disable=None):
+    for number in progress(range(frames // FILM), desc="making films", unit="film"):
         rng = np.random.default_rng(number)
         coarse = rng.integers(0, 256, (12, 48, 3)).astype(np.float32)
         texture = np.kron(coarse, np.ones((12, 12, 1), np.float32)).astype(np.uint8)

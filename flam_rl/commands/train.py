@@ -90,13 +90,14 @@ def train(config: TrainConfig) -> None:
     size = _check_size(config)
     check_settings(config, size)
     task = _fitting(task, (*size, 3), actions, config)
+    _check_interrupted(config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
     told = _told(config, split)
     check_told(config, told)
     if reading.dataset:
         _check_labels(config, reading, split)
-    _save_config(config)
+    write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
         tokenizer = train_tokenizer(
@@ -106,7 +107,7 @@ def train(config: TrainConfig) -> None:
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
-            training=json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+            training=_resolved(config),
         )
 
         def pictures(world: World, step: int) -> None:
@@ -221,14 +222,16 @@ def _fitting(
     return task
 
 
-def _save_config(config: TrainConfig) -> None:
-    resolved = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+def _resolved(config: TrainConfig) -> Json:
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _check_interrupted(config: TrainConfig) -> None:
     path = config.out / "config.json"
-    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != resolved:
+    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != _resolved(config):
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
-    write_json(path, resolved)
 
 
 def _log_pictures(

@@ -67,4 +67,4 @@ def _shifted(before: Any, picture: np.ndarray) -> bool:
     rows, columns = (side // 4 for side in picture.shape[:2])
     middle = np.ascontiguousarray(before[rows : len(before) - rows, columns : before.shape[1] - columns])
     squares = cv2.matchTemplate(np.ascontiguousarray(picture), middle, cv2.TM_SQDIFF)
-    return bool(squares.min() <= 0.25 * squares[rows, columns])
+    return bool(squares.min() <= 0.5 * squares[rows, columns])
