@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +22,24 @@ def progress(
     if sys.stderr.isatty():
         return tqdm(iterable, total=total, **arguments)
     return _Lines(iterable, every, total=total, **arguments)
+
+
+@contextmanager
+def shown_while_waiting(bar: tqdm, every: float = EVERY) -> Iterator[None]:
+    """Shows `bar` again each `every` seconds, for work whose steps take longer than that."""
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(every):
+            bar.refresh()
+
+    shower = threading.Thread(target=show, daemon=True)
+    shower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        shower.join()
 
 
 class _Lines(tqdm):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..progress import progress
+from ..progress import progress, shown_while_waiting
 from ..results import read_json
 from ..types import Json
 from .suites import Cell
@@ -53,6 +53,7 @@ def run_cells(
     failed: dict[str, str] = {}
     with (
         progress(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
+        shown_while_waiting(bar),
         _on_ray(workers, address) if address else _here(workers) as run,
     ):
         for name, error in run([(cell.name, command(cell), str(root / cell.name)) for cell in todo]):
