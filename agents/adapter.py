@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from ..files import written_whole
 from ..models.heads import Adapter, Labels
 from ..models.world import World
 from ..training.heads import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
@@ -42,14 +43,12 @@ class ActionAdapter:
         world: World,
         labelled: LabelledTransitions,
         budget: int = 1000,
-        actions: int | None = None,
         seed: int = 0,
     ) -> ActionAdapter:
         """Fit one adapter a factor on part of the labels, keep the best on the rest, refit it on all.
 
         Args:
             budget: transitions that may be read; `labelled` must hold no more.
-            actions: how many real actions there are; by default as many as the labels show.
 
         Raises:
             ValueError: `labelled` holds more transitions than `budget`.
@@ -57,7 +56,7 @@ class ActionAdapter:
         if len(labelled) > budget:
             raise ValueError(f"{len(labelled)} labelled transitions given, but the budget is {budget}")
         data = labelled_factors(world, labelled)
-        count = actions or int(data["action"].max()) + 1
+        count = labelled.action_count
         held_out = held_out_episodes(data["episode"], seed)
         fitting = ~held_out if bool((~held_out).any()) else held_out
         accuracy = []
@@ -75,17 +74,15 @@ class ActionAdapter:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
         about = {
             "agent_factor": str(self.agent_factor),
             "actions": str(self.net.actions),
             "accuracy": ",".join(map(str, self.accuracy)),
             "budget": str(self.budget),
         }
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}, scratch, about
-        )
-        os.replace(scratch, path)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        with written_whole(path) as scratch:
+            scratch.write_bytes(save(state, about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], world: World) -> ActionAdapter:
@@ -98,7 +95,7 @@ class ActionAdapter:
             with safe_open(path, "pt") as file:
                 about = file.metadata()
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            net = Adapter(world.factor_dim, world.latent_action_dim, int(about["actions"]))
+            net = Adapter(world.factor_dim, world.latent_action_dim, int(about["actions"])).float()
             net.load_state_dict(state)
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not an adapter for this world ({error})") from error
@@ -107,10 +104,10 @@ class ActionAdapter:
 
 
 def fit_labels(
-    world: World, labelled: LabelledTransitions, budget: int = 1000, actions: int | None = None, seed: int = 0
+    world: World, labelled: LabelledTransitions, budget: int = 1000, seed: int = 0
 ) -> tuple[Labels, ActionAdapter]:
     """Everything that labels add to a world: `world.labels = fit_labels(world, labelled)[0]`."""
-    adapter = ActionAdapter.fit(world, labelled, budget, actions, seed)
+    adapter = ActionAdapter.fit(world, labelled, budget, seed)
     data = labelled_factors(world, labelled)
     rewarded = data["reward"] != 0
     value = float(data["reward"][rewarded].mean()) if bool(rewarded.any()) else 0.0
@@ -135,7 +132,7 @@ def _fit(
     world: World, data: dict[str, torch.Tensor], factor: int, actions: int, rows: torch.Tensor, seed: int
 ) -> Adapter:
     torch.manual_seed(seed)
-    net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"].device)
+    net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
     rows = rows & told(data["now"][:, factor], data["next"][:, factor], data["action"], actions)
     now, action = data["now"][rows, factor], data["action"][rows]
     latent = data["latent"][rows, factor]

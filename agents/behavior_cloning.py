@@ -15,8 +15,10 @@ from torch import nn
 
 from ..models.flam import FLAM
 from ..models.layers import mlp, nearest_code
+from ..models.threads import one_core
 from ..models.tokenizer import scale
 from ..models.world import World
+from ..progress import progress
 from ..types import LabelledTransitions, Video
 
 
@@ -34,16 +36,17 @@ class BehaviorCloning:
         self.generator = torch.Generator().manual_seed(seed)
 
     @classmethod
-    def from_labels(cls, labelled: LabelledTransitions, actions: int, seed: int = 0) -> BehaviorCloning:
+    def from_labels(cls, labelled: LabelledTransitions, seed: int = 0) -> BehaviorCloning:
         """Frame to action, on the label budget alone: no world, no other video."""
         frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
         target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
         torch.manual_seed(seed)
-        net = _frame_net((frames.shape[1], frames.shape[2]), actions)
+        net = _frame_net((frames.shape[1], frames.shape[2]), labelled.action_count)
         _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=3000)
-        return cls(net, np.arange(actions), True, seed)
+        return cls(net, np.arange(labelled.action_count), True, seed)
 
     @classmethod
+    @one_core()
     def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
         """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
 
@@ -109,10 +112,12 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
     return nn.Sequential(encoder, nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, actions))
 
 
+@one_core()
 def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
+    net.float()  # whatever torch's default dtype is
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
-    for step in range(steps):
+    for step in progress(range(steps), desc="cloning", unit="step"):
         optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.randint(len(target), (128,), generator=generator)
         loss = nn.functional.cross_entropy(net(inputs[rows]), target[rows])

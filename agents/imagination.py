@@ -7,6 +7,7 @@ reward (all heads of the ensemble must agree), and the best checkpoint is kept. 
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
-from tqdm import tqdm
 
 from ..envs.flam_vector_env import FLAMVectorEnv
-from ..envs.sb3 import SB3FLAMVecEnv, make_sb3_vec_env
+from ..envs.sb3 import make_sb3_vec_env
+from ..files import written_whole
 from ..models.dynamics import PLAUSIBLE
+from ..models.threads import one_core
 from ..models.world import World
+from ..progress import progress
+from ..types import check_ranges
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,30 @@ class ImaginationConfig:
     patience: int = 4
     """Stop after so many checks without a better one."""
 
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, num_envs=most, rollout=most, batch=(2, 10**12), epochs=most)
+        check_ranges(self, checks=most, patience=most, learning_rate=(1e-12, 10), gamma=(0, 1))
+        check_ranges(self, entropy=(0, 1e6), prior_weight=(0, 1e6))
+
+
+def save_policy(model: PPO, path: Path) -> None:
+    """Write a policy as Stable-Baselines3 does, whole or not at all; its folder is made if need be."""
+    content = io.BytesIO()
+    model.save(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(content.getbuffer())
+
 
 class PriorPenalty(VecEnvWrapper):
-    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step."""
+    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step.
 
-    def __init__(self, venv: SB3FLAMVecEnv, weight: float) -> None:
+    Args:
+        venv: of `make_sb3_vec_env`; the episode returns that it logs are the world's, before this.
+    """
+
+    def __init__(self, venv: VecEnvWrapper, weight: float) -> None:
         super().__init__(venv)
         self.core, self.weight = venv.core, weight
 
@@ -85,7 +108,7 @@ class Judgement:
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
     """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
     assert world.labels is not None
-    env = FLAMVectorEnv(episodes, world, "agent", autoreset_mode="NextStep")
+    env = FLAMVectorEnv(episodes, world, "agent", compile=False)
     observations, _ = env.reset(seed=seed)
     alive = np.ones(episodes, bool)
     score = np.zeros(episodes)
@@ -111,9 +134,10 @@ class KeepBest(BaseCallback):
         self.best: tuple[float, dict[str, torch.Tensor]] | None = None
         self.history: list[Judgement] = []
         self.stale = 0
+        self.judged: dict[str, str] = {}
 
     def _on_training_start(self) -> None:
-        self.bar = tqdm(total=self.config.steps, desc="imagination", unit="step", disable=None)
+        self.bar = progress(total=self.config.steps, desc="imagination", unit="step")
         self.next_check = self.config.steps / self.config.checks
 
     def _on_step(self) -> bool:
@@ -121,6 +145,8 @@ class KeepBest(BaseCallback):
         return self.stale < self.config.patience
 
     def _on_rollout_start(self) -> None:
+        if (loss := self.logger.name_to_value.get("train/loss")) is not None:
+            self.bar.set_postfix(self.judged, loss=f"{loss:.3f}")
         if self.num_timesteps >= self.next_check:
             self.next_check += self.config.steps / self.config.checks
             self.check()
@@ -138,7 +164,8 @@ class KeepBest(BaseCallback):
         self.logger.record("imagination/score", found.score)
         self.logger.record("imagination/success", found.success)
         self.logger.record("imagination/plausible", found.plausible)
-        self.bar.set_postfix(success=f"{found.success:.2f}", plausible=f"{found.plausible:.2f}")
+        self.judged = {"success": f"{found.success:.2f}", "plausible": f"{found.plausible:.2f}"}
+        self.bar.set_postfix(self.judged)
 
     def _on_training_end(self) -> None:
         if self.stale < self.config.patience:
@@ -146,6 +173,7 @@ class KeepBest(BaseCallback):
         self.bar.close()
 
 
+@one_core()
 def train_in_imagination(
     world: World, config: ImaginationConfig = ImaginationConfig(), seed: int = 0, log_dir: Path | None = None
 ) -> tuple[PPO, list[Judgement]]:

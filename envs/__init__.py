@@ -7,6 +7,7 @@ from typing import Any
 
 _NAMES = {
     "DecodedEnv": ".decoded_env",
+    "DecodedVectorEnv": ".decoded_env",
     "FLAMEnv": ".flam_env",
     "FLAMVectorEnv": ".flam_vector_env",
     "SB3FLAMVecEnv": ".sb3",

@@ -1,17 +1,84 @@
-"""A real task behind the spaces of FLAM-v0."""
+"""Real tasks behind the spaces of FLAM-v0: one, or many whose frames are factorized in one batch."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
 
 from ..models.heads import Adapter
+from ..models.threads import lone_threads
 from ..models.world import World
 from .flam_vector_env import Observation, check_actions, make_spaces, observe
+
+
+class DecodedVectorEnv(VectorWrapper):
+    """Many `DecodedEnv` at once: `tasks` with FLAM-v0's own observations and actions, for `control="agent"`.
+
+    Each task has what a `DecodedEnv` of it has; encoder, factorizer and adapter see all of them in one batch.
+
+    Args:
+        tasks: as gymnasium makes them, each with uint8 `(H, W, 3)` observations and `Discrete` actions; ended
+            ones start anew in the next step, or are reset by the caller with
+            `reset(options={"reset_mask": ...})` (autoreset mode `Disabled`).
+        world, adapter, observation: as `DecodedEnv`'s.
+
+    Raises:
+        ValueError: the spaces of the tasks do not fit the world's, there are no labels, or ended tasks start anew
+            in the same step.
+    """
+
+    def __init__(
+        self, tasks: VectorEnv, world: World, adapter: Any = None, observation: Observation = "factors"
+    ) -> None:
+        super().__init__(tasks)
+        mode = tasks.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode == AutoresetMode.SAME_STEP:
+            raise ValueError("the tasks start anew in the same step; allowed are NextStep and Disabled")
+        self._decoder = _Decoder(
+            tasks.num_envs,
+            tasks.single_observation_space,
+            tasks.single_action_space,
+            world,
+            adapter,
+            observation,
+        )
+        self.world, self.agent_factor = world, self._decoder.agent_factor
+        self.single_observation_space, self.single_action_space = self._decoder.spaces
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._restarts_itself = mode == AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(self.num_envs, bool)
+
+    @property
+    def factors_BKS(self) -> torch.Tensor:
+        """The factors of what the tasks show.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        return self._decoder.factors_BKS
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        mask = (options or {}).get("reset_mask")
+        fresh = np.ones(self.num_envs, bool) if mask is None else np.array(mask, bool)
+        frames, infos = self.env.reset(seed=seed, options=options and dict(options))
+        self._ended[fresh] = False
+        return self._decoder.see(frames, fresh, moved=fresh), infos
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        frames, rewards, terminated, truncated, infos = self.env.step(self._decoder.act(actions))
+        fresh = self._ended if self._restarts_itself else np.zeros(self.num_envs, bool)
+        self._ended = terminated | truncated
+        return self._decoder.see(frames, fresh), rewards, terminated, truncated, infos
 
 
 class DecodedEnv(gym.Wrapper):
@@ -34,47 +101,111 @@ class DecodedEnv(gym.Wrapper):
         self, task: gym.Env, world: World, adapter: Any = None, observation: Observation = "factors"
     ) -> None:
         super().__init__(task)
-        if adapter is None:
-            if world.labels is None:
-                raise ValueError(
-                    "this world has no labels; give an adapter: ActionAdapter.fit(world, labelled)"
-                )
-            self.agent_factor, self.adapter = world.labels.agent_factor, world.labels.adapter
-        else:
-            self.agent_factor, self.adapter = adapter.agent_factor, adapter.net
-        net: Adapter = self.adapter
-        expected = (*world.tokenizer.frame_size, 3)
-        if task.observation_space.shape != expected or task.observation_space.dtype != np.uint8:
-            raise ValueError(
-                f"the task's observations are {task.observation_space}; allowed are uint8 frames {expected}"
-            )
-        if not isinstance(task.action_space, gym.spaces.Discrete) or task.action_space.n != net.actions:
-            raise ValueError(
-                f"the task's actions are {task.action_space}; the adapter knows Discrete({net.actions})"
-            )
-        self.world, self.observation_kind = world, observation
-        self.observation_space, self.action_space = make_spaces(world, [self.agent_factor], observation)
-        self._codes: deque[torch.Tensor] = deque(maxlen=world.window)
+        self._decoder = _Decoder(1, task.observation_space, task.action_space, world, adapter, observation)
+        self.world, self.agent_factor = world, self._decoder.agent_factor
+        self.observation_space, self.action_space = self._decoder.spaces
+
+    @property
+    def factors_BKS(self) -> torch.Tensor:
+        """The factors of what the task shows, one row.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        return self._decoder.factors_BKS
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         frame, info = self.env.reset(seed=seed, options=options)
-        self._codes.clear()
-        return self._observe(frame), info
+        return self._decoder.see(frame[None], np.ones(1, bool))[0], info
 
-    @torch.inference_mode()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        latent = torch.as_tensor(
-            check_actions(action, (self.world.latent_action_dim,)), device=self.factors_BKS.device
+        real = self._decoder.act(np.asarray(action, np.float32)[None])[0]
+        frame, reward, terminated, truncated, info = self.env.step(int(real))
+        return (
+            self._decoder.see(frame[None], np.zeros(1, bool))[0],
+            float(reward),
+            terminated,
+            truncated,
+            info,
         )
-        snapped = self.world.snap(self.factors_BKS, self.agent_factor, latent[None])
-        real = int(self.adapter.real(self.factors_BKS[:, self.agent_factor], snapped))
-        frame, reward, terminated, truncated, info = self.env.step(real)
-        return self._observe(frame), float(reward), terminated, truncated, info
 
-    @torch.inference_mode()
-    def _observe(self, frame: np.ndarray) -> np.ndarray:
-        self._codes.append(self.world.encode(torch.as_tensor(frame[None], device=self.world.device)))
-        self.factors_BKS = self.world.factorize(torch.stack(tuple(self._codes), 1))[:, -1]
-        return observe(self.world, self.factors_BKS, self.observation_kind)[0]
+
+class _Decoder:
+    """Frames of B tasks to factors, with the frames before them, and latent actions to real ones."""
+
+    def __init__(
+        self,
+        count: int,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        world: World,
+        adapter: Any,
+        observation: Observation,
+    ) -> None:
+        if adapter is None:
+            if world.labels is None:
+                raise ValueError(
+                    "this world has no labels; give an adapter: ActionAdapter.fit(world, labelled)"
+                )
+            self.agent_factor, net = world.labels.agent_factor, world.labels.adapter
+        else:
+            self.agent_factor, net = adapter.agent_factor, adapter.net
+        self.adapter: Adapter = net
+        expected = (*world.tokenizer.frame_size, 3)
+        if observation_space.shape != expected or observation_space.dtype != np.uint8:
+            raise ValueError(
+                f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
+            )
+        if not isinstance(action_space, gym.spaces.Discrete) or action_space.n != net.actions:
+            raise ValueError(
+                f"the task's actions are {action_space}; the adapter knows Discrete({net.actions})"
+            )
+        self.count, self.world, self.observation = count, world, observation
+        self.spaces = make_spaces(world, [self.agent_factor], observation)
+        self._threads = lone_threads()
+        tokens = world.tokenizer.grid[0] * world.tokenizer.grid[1]
+        # The last frames' codes, oldest first: the factorizer looks back only, so what follows the latest is no matter.
+        self._codes_BTN = torch.zeros(count, world.window, tokens, dtype=torch.int64, device=world.device)
+        self._latest_B = torch.full((count,), -1, device=world.device)
+        self._factors_BKS: torch.Tensor | None = None
+
+    @property
+    def factors_BKS(self) -> torch.Tensor:
+        if self._factors_BKS is None:
+            raise gym.error.ResetNeeded("call reset() first")
+        return self._factors_BKS
+
+    def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> np.ndarray:
+        """Observations of frames uint8 `(B, H, W, 3)`, of which only those in `moved` are new, by default all;
+        nothing was before those in `fresh`."""
+
+        @torch.inference_mode()
+        def see() -> None:
+            last = self.world.window - 1
+            rows = torch.arange(self.count, device=self.world.device)
+            new = rows if moved is None else torch.from_numpy(np.flatnonzero(moved)).to(rows.device)
+            self._latest_B[torch.from_numpy(np.flatnonzero(fresh)).to(rows.device)] = -1
+            full = new[self._latest_B[new] == last]
+            self._codes_BTN[full] = self._codes_BTN[full].roll(-1, 1)
+            self._latest_B[new] = (self._latest_B[new] + 1).clamp_max(last)
+            codes = self.world.encode(torch.from_numpy(np.ascontiguousarray(frames)).to(rows.device))
+            self._codes_BTN[new, self._latest_B[new]] = codes[new]
+            self._factors_BKS = self.world.factorize(self._codes_BTN)[rows, self._latest_B]
+
+        self._threads.run(see)
+        return observe(self.world, self.factors_BKS, self.observation)
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        """Real actions int64 `(B,)` for latent ones float `(B, A)`."""
+        latent = check_actions(actions, (self.count, self.world.latent_action_dim))
+        factors = self.factors_BKS
+
+        @torch.inference_mode()
+        def real() -> np.ndarray:
+            wanted = torch.from_numpy(latent).to(factors.device)
+            snapped = self.world.snap(factors, self.agent_factor, wanted)
+            return self.adapter.real(factors[:, self.agent_factor], snapped).cpu().numpy()
+
+        return self._threads.run(real)

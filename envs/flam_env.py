@@ -10,10 +10,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..models.world import World
-from .flam_vector_env import Control, FLAMVectorEnv, Observation
+from .flam_vector_env import FLAMVectorEnv
+from .seeds import first_seed
+from .spaces import Control, Observation, check_actions
+from .spec import Specified
 
 
-class FLAMEnv(gym.Env):
+class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     """Act in a world that was learned from action-free video.
 
     ## Description
@@ -81,13 +84,18 @@ class FLAMEnv(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
+        if seed is None and not self.core.started:
+            seed = first_seed(self)
         observations, infos = self.core.reset(seed=seed)
         return observations[0], _first(infos)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        actions = np.asarray(action, np.float32)[None]
+        actions = check_actions(action, self.core.action_shape)[None]
         observations, rewards, terminated, truncated, infos = self.core.step(actions)
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)
+
+    def close(self) -> None:
+        self.core.close()
 
     def render(self) -> np.ndarray:
         """The decoded frame, uint8 `(H, W, 3)`."""

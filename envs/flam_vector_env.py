@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import weakref
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -14,113 +14,32 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..checkpoint import load_world
-from ..models.imagination import Imagined
+from ..models.flam import FLAM
+from ..models.imagination import Imagination, Imagined, SceneImagination
+from ..models.threads import lone_threads
 from ..models.world import World
+from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
+from .spaces import (
+    Control,
+    Observation,
+    check_actions,
+    check_count,
+    controlled_factors,
+    index,
+    make_spaces,
+    observe,
+)
+from .spec import Specified
 
 logger = logging.getLogger(__name__)
 
-Control = Literal["agent", "all"] | Sequence[int]
-Observation = Literal["factors", "pixels", "features"]
-OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-ACTION_BOUND = 3.0
-"""Latent actions are kept near a standard normal: three standard deviations."""
+MANY = 256
+"""Worlds from which on a compiled step soon makes up for the seconds that compiling takes."""
 
 
-def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None is
-    `agent` where labels told which that is.
-
-    Raises:
-        ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
-            `agent` in a world without labels.
-    """
-    allowed = f"allowed are 'agent', 'all' and lists of different indices 0 to {world.latent_actions - 1}"
-    if control is None:
-        if world.labels is None:
-            logger.warning("this world has no labels: control is 'all', reward is 0 and nothing terminates")
-            return list(range(world.latent_actions))
-        control = "agent"
-    if isinstance(control, str):
-        if control == "all":
-            return list(range(world.latent_actions))
-        if control != "agent":
-            raise ValueError(f"control is {control!r}; {allowed}")
-        if world.labels is None:
-            raise ValueError(
-                f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
-            )
-        return [world.moved_by(world.labels.agent_factor)]
-    chosen = [int(index) for index in control]
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(world.latent_actions)):
-        raise ValueError(f"control is {control!r}; {allowed}")
-    return chosen
-
-
-def make_spaces(
-    world: World, controlled: list[int], observation: Observation
-) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """Observation and action space of one world.
-
-    Raises:
-        ValueError: `observation` is not one of `OBSERVATIONS`.
-    """
-    if observation not in OBSERVATIONS:
-        raise ValueError(f"observation is {observation!r}; allowed are {', '.join(map(repr, OBSERVATIONS))}")
-    action_space = gym.spaces.Box(
-        -ACTION_BOUND, ACTION_BOUND, (len(controlled) * world.latent_action_dim,), np.float32
-    )
-    if observation == "pixels":
-        return gym.spaces.Box(0, 255, (*world.tokenizer.frame_size, 3), np.uint8), action_space
-    if observation == "factors":
-        bound = world.factor_dim**0.5  # of unit RMS, so no entry can be larger
-        return gym.spaces.Box(-bound, bound, (world.factors * world.factor_dim,), np.float32), action_space
-    rows, columns = world.tokenizer.grid
-    shape = (rows * columns, world.tokenizer.config.code_dim)
-    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32), action_space
-
-
-def observe(
-    world: World, factors_BKS: torch.Tensor, observation: Observation, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Factors `(B, K, S)` as a batch of observations, written to `out` where one is given.
-
-    Nothing is decoded that is not asked for.
-    """
-    if observation == "factors":
-        seen = factors_BKS.cpu().numpy()
-        out = np.empty((len(seen), world.factors * world.factor_dim), np.float32) if out is None else out
-        bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
-        np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
-        return out
-    if observation == "pixels":
-        seen = world.draw(factors_BKS).cpu().numpy()
-    else:
-        seen = world.tokenizer.codebook[world.aggregate(factors_BKS).log_probs_BNV.argmax(-1)].cpu().numpy()
-    if out is None:
-        return seen
-    np.copyto(out, seen)
-    return out
-
-
-def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Latent actions as float32, clipped to the bounds.
-
-    Raises:
-        ValueError: another shape, or an entry that is not a finite number.
-    """
-    actions = np.asarray(actions, np.float32)
-    if actions.shape != shape:
-        raise ValueError(f"latent actions have shape {actions.shape}; allowed is {shape}")
-    if not np.isfinite(actions).all():
-        raise ValueError(
-            f"latent actions must be finite numbers in -3..3; given {actions[~np.isfinite(actions)][:3]}"
-        )
-    return actions.clip(-ACTION_BOUND, ACTION_BOUND)
-
-
-class FLAMVectorEnv(VectorEnv):
+class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     """`gym.make_vec("FLAM-v0", num_envs=...)`; the page of the spaces and the reward is `FLAMEnv`'s.
 
     Args:
@@ -132,8 +51,12 @@ class FLAMVectorEnv(VectorEnv):
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
             buffers take turns, and an observation holds until the step after the next.
         precision: of products in a step that are large enough to gain from it; factors stay float32.
-        compile: whether to compile the step (needs a C++ compiler on CPU); the first
-            step then takes up to a minute.
+        compile: whether to compile the step, which takes seconds when the env is made: about ten for the first
+            of its kind on a machine, two from then on. By default with 256 worlds or more on a CPU,
+            if there is a C++ compiler that works.
+
+    Raises:
+        ValueError: as `FLAMEnv`; `compile` on a CPU without a C++ compiler.
     """
 
     metadata: dict[str, Any] = {
@@ -155,12 +78,11 @@ class FLAMVectorEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         precision: Precision = "float32",
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; allowed is 1 or more")
+        num_envs = check_count("num_envs", num_envs)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
         self.world = world if isinstance(world, World) else load_world(world, device or "cpu")
@@ -171,9 +93,7 @@ class FLAMVectorEnv(VectorEnv):
         self.device = self.world.device
         self.controlled = controlled_factors(self.world, control)
         self.observation, self.masks, self.render_mode = observation, masks, render_mode
-        self.horizon = self.world.info.horizon if horizon is None else horizon
-        if self.horizon < 1:
-            raise ValueError(f"horizon is {horizon}; allowed is 1 or more")
+        self.horizon = self.world.info.horizon if horizon is None else check_count("horizon", horizon)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
@@ -183,17 +103,39 @@ class FLAMVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generator = torch.Generator(self.device)
-        self._generator.seed()
         self._elapsed = np.zeros(num_envs, np.int64)
         self._ended = np.ones(num_envs, bool)
         self._state: Imagined | None = None
         with torch.inference_mode():
-            self._imagination = self.world.imagination(
-                self.controlled, getattr(torch, precision), compile, events=True
-            )
-            self._starts = self._imagination.begin(self.world.starts())
+            starts = lone_threads().run(self.world.starts)
+            self._imagination = self._stepper(getattr(torch, precision), compile, starts)
+            weakref.finalize(
+                self, self._imagination.close
+            )  # which may be part of a cycle, once it is compiled
+            self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
+
+    def _stepper(
+        self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor
+    ) -> Imagination | SceneImagination:
+        """What steps the worlds, compiled already where it is to be: later nothing decides."""
+        if compile is not None:
+            stepper = self.world.imagination(self.controlled, dtype, compile, events=True)
+            if compile:
+                some = torch.arange(self.num_envs, device=self.device) % len(starts)
+                wanted = starts.new_zeros(self.num_envs, len(self.controlled), self.world.latent_action_dim)
+                stepper.step(stepper.begin(starts[some]), wanted, torch.Generator(self.device))
+            return stepper
+        if self.num_envs >= MANY and self.device.type == "cpu" and isinstance(self.world.model, FLAM):
+            try:
+                return self._stepper(dtype, True, starts)
+            except Exception as error:  # whatever may be missing: a compiler, headers, room on the disk
+                logger.warning("the step is not compiled and half as fast: %s", str(error).split("\n")[0])
+        return self._stepper(dtype, False, starts)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._imagination.close()
 
     @property
     def state(self) -> Imagined:
@@ -207,26 +149,50 @@ class FLAMVectorEnv(VectorEnv):
         return self._state
 
     @property
+    def started(self) -> bool:
+        """Whether it was ever reset."""
+        return self._state is not None
+
+    @property
+    def action_shape(self) -> tuple[int]:
+        """Of the latent actions of one world: `(controlled * A,)`."""
+        return (len(self.controlled) * self.world.latent_action_dim,)
+
+    @property
     def factors_BKS(self) -> torch.Tensor:
         """The factors of the imagined worlds."""
         return self.state.factors_BKS
 
     @torch.inference_mode()
     def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Seed = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start from held-out video; `options={"reset_mask": bool (B,)}` restarts only some worlds.
 
-        A list of seeds is folded into one, since one generator draws for the whole batch.
+        Each world's seed tells where it starts, in a batch of any size as in `FLAMEnv`. One generator draws for
+        the whole batch what follows: it is the same again when all worlds are restarted with the same seeds.
+
+        Args:
+            seed: an int n, which stands for n, n + 1, ..., or a list of one seed a world, None for a world whose
+                start is to be drawn.
+
+        Raises:
+            ValueError: `seed` is neither, or `reset_mask` is no bool `(B,)` with a True in it.
         """
-        if seed is not None:
-            folded = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-            self._generator.manual_seed(int(folded >> 1))
-            self._np_random = np.random.default_rng(seed)
-        mask = (options or {}).get("reset_mask")
-        self._restart(
-            np.ones(self.num_envs, bool) if mask is None or self._state is None else np.asarray(mask, bool)
-        )
+        first = not self.started
+        if first and seed is None:
+            seed = first_seed(self)
+        seeds = check_seeds(seed, self.num_envs)
+        mask = check_reset_mask((options or {}).get("reset_mask"), self.num_envs) | first
+        complete = None not in seeds
+        if complete:
+            self._np_random, self._np_random_seed = drawn_by(seeds), seeds  # type: ignore[assignment]
+        if seed is not None and not np.iterable(seed):
+            super().reset(seed=index(seed))
+        if first or (complete and mask.all()):
+            source = drawn_by(seeds) if complete else self.np_random
+            self._generator.manual_seed(int(source.integers(2**63)))
+        self._restart(mask, seeds)
         return self._observe(), self._infos()
 
     @torch.inference_mode()
@@ -235,7 +201,7 @@ class FLAMVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
         state = self.state
-        actions = check_actions(actions, (self.num_envs, len(self.controlled) * self.world.latent_action_dim))
+        actions = check_actions(actions, (self.num_envs, *self.action_shape))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise gym.error.ResetNeeded(
                 f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"
@@ -256,22 +222,30 @@ class FLAMVectorEnv(VectorEnv):
         observations = self._observe()
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
             ended = self._ended.copy()
+            final = np.full(self.num_envs, None, object)  # as gymnasium's: wrappers may change their shape
+            for world in np.flatnonzero(ended):
+                final[world] = observations[world].copy()
             infos = {
+                "final_obs": final,
                 "_final_obs": ended,
                 "final_info": self._infos(),
                 "_final_info": ended,
             }
             self._restart(ended)
-            final, fresh = observations.copy(), torch.from_numpy(np.flatnonzero(ended)).to(self.device)
+            fresh = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
             observations[ended] = observe(self.world, self.factors_BKS[fresh], self.observation)
-            infos["final_obs"] = final
         return observations, rewards, terminated, truncated, infos | self._infos()
 
-    def _restart(self, mask: np.ndarray) -> None:
-        """Only the worlds in `mask` get a start, drawn from those that were factorized once."""
-        ended = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+    def _restart(self, mask: np.ndarray, seeds: Seeds | None = None) -> None:
+        """Only the worlds in `mask` get a start, those without a seed one that is drawn, of those that were
+        factorized once."""
+        worlds = np.flatnonzero(mask)
+        ended = torch.from_numpy(worlds).to(self.device)
         count = self._starts.factors_KBS.shape[1]
         drawn = torch.randint(count, (len(ended),), generator=self._generator, device=self.device)
+        for row, seed in enumerate(seeds[world] for world in worlds) if seeds else ():
+            if seed is not None:
+                drawn[row] = start_of(seed, count)
         if self._state is None:
             self._state = Imagined(*(part.index_select(1, drawn) for part in self._starts))
         else:
@@ -291,7 +265,7 @@ class FLAMVectorEnv(VectorEnv):
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
             return {}
-        masks = self.world.aggregate(self.factors_BKS).masks_BKN
+        masks = lone_threads().split(lambda share: self.world.aggregate(share).masks_BKN, self.factors_BKS)
         return {"masks": masks.unflatten(-1, self.world.tokenizer.grid).cpu().numpy()}
 
     @torch.inference_mode()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from .flam_vector_env import FLAMVectorEnv
 
 
 class SB3FLAMVecEnv(VecEnv):
-    """A same-step `FLAMVectorEnv` as Stable-Baselines3 expects one."""
+    """A same-step `FLAMVectorEnv` as Stable-Baselines3 expects one.
+
+    Its worlds are one batch: attributes and methods are those of all of them, not of one.
+    """
 
     def __init__(self, core: FLAMVectorEnv) -> None:
         self.core = core
         self.render_mode = core.render_mode
         super().__init__(core.num_envs, core.single_observation_space, core.single_action_space)
-        self._seed: int | None = None
 
     def reset(self) -> np.ndarray:
-        observations, infos = self.core.reset(seed=self._seed)
-        self._seed = None
+        """Observations of all worlds at their starts; the seeds that `seed` left are used up."""
+        observations, infos = self.core.reset(seed=None if self._seeds[0] is None else self._seeds)
+        self._reset_seeds()
+        self._reset_options()
         self.reset_infos = self._split(infos)
         return observations
 
@@ -51,36 +57,74 @@ class SB3FLAMVecEnv(VecEnv):
             {} for _ in range(self.num_envs)
         ]
 
-    def seed(self, seed: int | None = None) -> list[int | None]:
-        """Seed the next reset; one generator draws for the whole batch."""
-        self._seed = seed
-        return [seed] * self.num_envs
-
     def close(self) -> None:
         self.core.close()
 
     def get_images(self) -> list[np.ndarray]:
         return list(self.core.render())
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.core, attr_name)] * len(self._get_indices_list(indices))
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The core's attribute, once for each world asked for."""
+        return [getattr(self.core, attr_name)] * len(self._worlds(indices))
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set the core's attribute.
+
+        Raises:
+            ValueError: `indices` leave a world out.
+        """
+        self._check_all("set_attr", attr_name, indices)
         setattr(self.core, attr_name, value)
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        result = getattr(self.core, method_name)(*args, **kwargs)
-        return [result] * len(self._get_indices_list(indices))
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call the core's method once, for all worlds; what it returns once for each. `render` alone can be
+        asked of some: a frame for each of these.
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
-        return [False] * len(self._get_indices_list(indices))
+        Raises:
+            ValueError: `indices` leave a world out, and it is not `render`.
+        """
+        if method_name == "render":
+            frames = self.core.render()
+            return [frames[world] for world in self._worlds(indices)]
+        self._check_all("env_method", method_name, indices)
+        return [getattr(self.core, method_name)(*args, **kwargs)] * self.num_envs
 
-    def _get_indices_list(self, indices: Any) -> list[int]:
-        return list(self._get_indices(indices))
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        return [False] * len(self._worlds(indices))
+
+    def _check_all(self, verb: str, name: str, indices: VecEnvIndices) -> None:
+        left_out = sorted(set(range(self.num_envs)) - set(self._worlds(indices)))
+        if left_out:
+            raise ValueError(
+                f"{verb}({name!r}) is for all {self.num_envs} worlds, which are one batch, but indices leave out "
+                f"{left_out[:5]}; give no indices, or make an env of its own for worlds that differ"
+            )
+
+    def _worlds(self, indices: VecEnvIndices) -> list[int]:
+        """Which worlds are meant; negative indices count from the end.
+
+        Raises:
+            IndexError: there is no such world.
+        """
+        return np.arange(self.num_envs)[list(self._get_indices(indices))].tolist()
 
 
-def make_sb3_vec_env(env_id: str = "FLAM-v0", num_envs: int = 64, **kwargs: Any) -> SB3FLAMVecEnv:
+class EpisodeMonitor(VecMonitor):
+    """A `VecMonitor` that can be pickled and copied, as what it wraps can."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "class_attributes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, class_attributes=dict(inspect.getmembers(type(self))))
+
+
+def make_sb3_vec_env(env_id: str = "FLAM-v0", num_envs: int = 64, **kwargs: Any) -> EpisodeMonitor:
     """`num_envs` imagined worlds, batched on the device, for any Stable-Baselines3 agent.
+
+    A `VecMonitor` around a `SB3FLAMVecEnv`: agents log the return and the length of episodes.
 
     Args:
         env_id: `FLAM-v0`, the only id that this batched core stands for.
@@ -91,4 +135,5 @@ def make_sb3_vec_env(env_id: str = "FLAM-v0", num_envs: int = 64, **kwargs: Any)
     """
     if env_id not in ("FLAM-v0", "flam_rl:FLAM-v0"):
         raise ValueError(f"env_id is {env_id!r}; allowed is 'FLAM-v0'")
-    return SB3FLAMVecEnv(FLAMVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs))
+    core = FLAMVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
+    return EpisodeMonitor(SB3FLAMVecEnv(core))

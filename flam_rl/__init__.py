@@ -7,6 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from .forking import use_one_thread_in_forked_children
+
 __version__ = "0.1.0"
 
 _NAMES = {"load_world": ".checkpoint", "save_world": ".checkpoint", "shipped_worlds": ".checkpoint"}
@@ -20,6 +22,7 @@ gym.register(
 )
 gym.register("flam_rl/MultiGrid-v0", entry_point="flam_rl.envs.tasks.multigrid:MultiGridTask")
 gym.register("flam_rl/Pucks-v0", entry_point="flam_rl.envs.tasks.pucks:PucksTask")
+use_one_thread_in_forked_children()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,8 @@
-"""Save and load a world: safetensors and JSON in one folder, written whole or not at all, no pickle."""
+"""Save and load a world: safetensors and JSON in one folder, written whole or not at all, no pickle.
+
+A world may be anyone's: settings are checked against their types and ranges, and the tensors that they ask for
+against those that the files say they hold, before memory is taken for any.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,38 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import nn
 
-from .models.aggregator import AggregatorConfig
-from .models.baselines import MODELS, name_of
-from .models.dynamics import DynamicsConfig
-from .models.factorizer import FactorizerConfig
-from .models.heads import Adapter, EventHead, Labels
-from .models.tokenizer import Tokenizer, TokenizerConfig
-from .models.world import World, WorldInfo
-from .models.world_model import CodeFacts, FLAMConfig
+from .models.heads import Labels
+from .models.weights import Shapes, check_shapes, fill, shapes_of
+from .models.world import World
+from .world_config import WorldConfig, networks, read_config
 
-VERSION = 2
 SHIPPED = Path(__file__).parent / "worlds"
+START_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""What safetensors calls them."""
 
 
 def shipped_worlds() -> list[str]:
@@ -45,19 +61,15 @@ def save_world(world: World, folder: Path, card: str) -> None:
     """
     world.tokenizer.check_separated()
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} exists and is not a world; give another folder")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        _save_tensors(
-            nn.ModuleDict({"tokenizer": world.tokenizer, "model": world.model}).state_dict(),
-            scratch / "model.safetensors",
-        )
+        _save_tensors(networks(world.tokenizer, world.model).state_dict(), scratch / "model.safetensors")
         _save_tensors({"starts": world.starts_STN}, scratch / "starts.safetensors")
         if world.labels is not None:
             _save_tensors(world.labels.state_dict(), scratch / "labels.safetensors")
-        (scratch / "config.json").write_text(json.dumps(_config(world), indent=2) + "\n")
+        (scratch / "config.json").write_text(json.dumps(asdict(WorldConfig.of(world)), indent=2) + "\n")
         (scratch / "README.md").write_text(card)
         scratch.chmod(0o755)
         for path in scratch.iterdir():
@@ -70,39 +82,35 @@ def save_world(world: World, folder: Path, card: str) -> None:
             shutil.rmtree(old)
         else:
             os.replace(scratch, folder)
+        world.source = str(folder.resolve())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_replaceable(folder: Path) -> None:
+    """
+    Raises:
+        FileExistsError: `folder` exists and is no world, so none may be saved there.
+    """
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "config.json").exists())
+    ):
+        raise FileExistsError(f"{folder} exists and is not a world; give another folder")
+
+
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
-
-
-def _config(world: World) -> dict[str, Any]:
-    labels = world.labels
-    return {
-        "version": VERSION,
-        "tokenizer": asdict(world.tokenizer.config) | {"frame_size": list(world.tokenizer.frame_size)},
-        "model": name_of(world.model),
-        "flam": asdict(world.model.config),
-        "info": asdict(world.info),
-        "labels": labels
-        and {
-            "agent_factor": labels.agent_factor,
-            "budget": labels.budget,
-            "actions": labels.adapter.actions,
-            "reward_sees": labels.reward.sees.tolist(),
-            "termination_sees": labels.termination.sees.tolist(),
-        },
-    }
+    # By Python: of a full disk safetensors' own writer makes an error that is no OSError.
+    path.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
 
 
 def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device | str = "cpu") -> World:
     """A shipped world by its name, or one in a folder, its own or that of the run that trained it.
 
+    Nothing in the folder is run, and nothing that it names is imported.
+
     Raises:
-        ValueError: there is no such world, or a file of it is missing, truncated, of another version or
-            does not fit the others; the message names the file and the reason.
+        ValueError: there is no such world, or a file of it is missing, damaged, of another version or does not fit
+            the others; the message names the file, what was found in it and what is allowed.
     """
     folder = SHIPPED / name if str(name) in shipped_worlds() else Path(name)
     if (folder / "world" / "config.json").is_file():
@@ -112,70 +120,121 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         raise ValueError(
             f"no world {str(name)!r}: allowed are the shipped worlds {shipped_worlds()} and folders with a config.json"
         )
-    try:
-        config = json.loads(path.read_text())
-        if config["version"] != VERSION:
-            raise ValueError(f"version {config['version']}, this flam_rl reads {VERSION}")
-        world = _build(config, _load_tensors(folder / "starts.safetensors")["starts"])
-    except (KeyError, TypeError, ValueError) as error:
-        if str(error).startswith(str(folder)):
-            raise
-        raise ValueError(f"{path}: {error}") from error
-    _fill(nn.ModuleDict({"tokenizer": world.tokenizer, "model": world.model}), folder / "model.safetensors")
-    if world.labels is not None:
-        _fill(world.labels, folder / "labels.safetensors")
-    return world.to(device)
-
-
-def _build(config: dict[str, Any], starts: torch.Tensor) -> World:
-    settings = dict(config["tokenizer"])
-    tokenizer = Tokenizer(
-        TokenizerConfig(**{k: v for k, v in settings.items() if k != "frame_size"}),
-        tuple(settings["frame_size"]),
-    )
-    flam = config["flam"]
-    flam_config = FLAMConfig(
-        **flam
-        | {
-            "factorizer": FactorizerConfig(**flam["factorizer"]),
-            "dynamics": DynamicsConfig(**flam["dynamics"]),
-            "aggregator": AggregatorConfig(**flam["aggregator"]),
-        }
-    )
-    codes, pixels = tokenizer.looks().shape
-    if config["model"] not in MODELS:
-        raise ValueError(f"model {config['model']!r}; allowed are {', '.join(MODELS)}")
-    facts = CodeFacts.blank(flam_config, tokenizer.grid, codes, pixels, tokenizer.config.code_dim)
-    world = World(tokenizer, MODELS[config["model"]](flam_config, facts), starts, WorldInfo(**config["info"]))
-    if config["labels"]:
-        world.labels = _build_labels(config["labels"], world).eval().requires_grad_(False)
+    with _default_float32():
+        with _said_of(path):
+            config = read_config(path)
+            allowed = _allowed(config)
+        _check_header(allowed.networks, folder / "model.safetensors")
+        if config.labels is not None:
+            _check_header(allowed.labels, folder / "labels.safetensors")
+        starts = _load_starts(folder / "starts.safetensors", config, allowed.window)
+        tokenizer, model, labels = config.make()
+    _fill(networks(tokenizer, model), folder / "model.safetensors")
+    if labels is not None:
+        _fill(labels, folder / "labels.safetensors")
+        _check_sees(folder / "labels.safetensors", config, labels)
+        labels.eval().requires_grad_(False)
+    world = World(tokenizer, model, starts, config.info, labels).to(device)
+    world.source = str(name) if str(name) in shipped_worlds() else str(folder.resolve())
     return world
 
 
-def _build_labels(found: dict[str, Any], world: World) -> Labels:
-    dim = world.factor_dim
-    if not 0 <= found["agent_factor"] < world.factors:
-        raise ValueError(f"agent_factor {found['agent_factor']} of {world.factors} factors")
-    return Labels(
-        found["agent_factor"],
-        Adapter(dim, world.latent_action_dim, found["actions"]),
-        EventHead(dim, tuple(found["reward_sees"]), 0.0),
-        EventHead(dim, tuple(found["termination_sees"]), 0.0),
-        found["budget"],
-    )
+class _Allowed(NamedTuple):
+    """What the networks of a config take, and how many frames a start has."""
+
+    networks: Shapes
+    labels: Shapes
+    window: int
 
 
-def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+@lru_cache(16)
+def _allowed(config: WorldConfig) -> _Allowed:
+    """Without taking memory; cached, for it takes longer than all else of loading."""
+    with torch.device("meta"):
+        tokenizer, model, labels = config.make()
+    state = networks(tokenizer, model).state_dict()
+    return _Allowed(shapes_of(state), shapes_of(labels.state_dict()) if labels else {}, model.window)
+
+
+@contextmanager
+def _default_float32() -> Iterator[None]:
+    """Networks made of float32, whatever the caller's programs are made of."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file, as a ValueError that names it."""
+    try:
+        yield
+    except (ValueError, RuntimeError, AssertionError, OSError, SafetensorError) as error:
+        # The second and third are torch's, of sizes that do not go together.
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _shapes(path: Path) -> Shapes:
+    """What the file says that it holds; safetensors makes sure that it is as long as that needs."""
     if not path.is_file():
         raise ValueError(f"{path}: missing")
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: (TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
+                for name, part in found.items()
+            }
+    except (SafetensorError, OSError, UnicodeError) as error:
         raise ValueError(f"{path}: truncated or not safetensors ({error})") from error
 
 
-def _fill(module: nn.Module, path: Path) -> None:
+def _check_header(allowed: Shapes, path: Path) -> None:
+    found = _shapes(path)
     try:
-        module.load_state_dict(_load_tensors(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: does not fit config.json ({error})") from error
+        check_shapes(allowed, found)
+    except ValueError as error:
+        raise ValueError(f"{path}: does not fit config.json: {error}") from error
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    with _said_of(path):
+        fill(module, load_file(path))
+
+
+def _load_starts(path: Path, config: WorldConfig, window: int) -> torch.Tensor:
+    """Codes `(S, window, N)` of an integer type, every one in the codebook."""
+    codes = config.tokenizer.codebook_size
+    rows, columns = (side // config.tokenizer.patch for side in config.tokenizer.frame_size)
+    found = _shapes(path)
+    with _said_of(path):
+        if found.keys() != {"starts"}:
+            raise ValueError(f"tensors are {sorted(found)}; allowed is 'starts'")
+        dtype, shape = found["starts"]
+        if dtype not in START_TYPES:
+            raise ValueError(f"tensor 'starts' is {dtype}; allowed are {START_TYPES}")
+        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (window, rows * columns):
+            raise ValueError(
+                f"tensor 'starts' has shape {shape}; allowed is (1 clip or more, {window} frames, {rows * columns} codes)"
+            )
+        starts = load_file(path)["starts"]
+        low, high = int(starts.min()), int(starts.max())
+        if low < 0 or high >= codes:
+            raise ValueError(f"tensor 'starts' has codes {low} to {high}; allowed are 0 to {codes - 1}")
+    return starts
+
+
+def _check_sees(path: Path, config: WorldConfig, labels: Labels) -> None:
+    """config.json and labels.safetensors both say what a head sees."""
+    assert config.labels is not None
+    for name, head, said in (
+        ("reward", labels.reward, config.labels.reward_sees),
+        ("termination", labels.termination, config.labels.termination_sees),
+    ):
+        if head.sees.tolist() != list(said):
+            raise ValueError(
+                f"{path}: tensor '{name}.sees' is {head.sees.tolist()}; allowed is {list(said)}, as config.json says"
+            )

@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import tyro
 
 
 def main(args: list[str] | None = None) -> None:
-    """Parse `args`, by default the command line's, and run the command; errors of use end with status 2."""
+    """Parse `args`, by default the command line's, and run the command.
+
+    An error of use (what was asked for cannot be, a file cannot be read or written, something is not installed) is
+    one line and status 2.
+    """
+    args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
+    hook, threading.excepthook = threading.excepthook, _say_of_thread
+    try:
+        run([arg for arg in args if arg != "--debug"])
+    except (ValueError, OSError, ImportError, gym.error.Error) as error:
+        if debug:
+            traceback.print_exc()
+        print("flam-rl:", " ".join(str(error).split("\n")), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "flam-rl: interrupted; train and benchmark go on from here with the same command", file=sys.stderr
+        )
+        sys.exit(130)
+    finally:
+        threading.excepthook = hook
+
+
+def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, and hands what fails there to the main one, which says it: once is enough."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
+def run(args: list[str]) -> None:
+    """Parse `args` and run the command, errors as they come."""
     from .commands.agent import AgentConfig, agent
     from .commands.benchmark import BenchmarkConfig, benchmark
     from .commands.collect import CollectConfig, collect
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
+    from .commands.inspect import InspectConfig, inspect
     from .commands.train import TrainConfig, train
+    from .results import COMMAND, source
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     commands: dict[str, tuple[type, Callable[[Any], None]]] = {
         "collect": (CollectConfig, collect),
+        "inspect": (InspectConfig, inspect),
         "train": (TrainConfig, train),
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),
@@ -31,21 +69,13 @@ def main(args: list[str] | None = None) -> None:
     config = tyro.extras.subcommand_cli_from_dict(
         {name: kind for name, (kind, _) in commands.items()},
         prog="flam-rl",
-        description="Learn controllable worlds from action-free video, and agents inside them.",
+        description="Learn controllable worlds from action-free video, and agents inside them. "
+        "With --debug, before or after the command, an error shows where it was raised.",
         args=args,
     )
-    run = {kind: function for kind, function in commands.values()}[type(config)]
-    try:
-        run(config)
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        logging.getLogger(__name__).debug("", exc_info=True)
-        print(f"flam-rl: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "flam-rl: interrupted; train and benchmark go on from here with the same command", file=sys.stderr
-        )
-        sys.exit(130)
+    COMMAND.set(shlex.join(["flam-rl", *args]))
+    source()  # what runs from here on, whatever happens to the source tree meanwhile
+    {kind: function for kind, function in commands.values()}[type(config)](config)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     import torch
 
 
+def check_ranges(config: Any, **allowed: tuple[float, float] | range) -> None:
+    """What a config's `__post_init__` calls: each named field must lie between two values, or in a range.
+
+    Raises:
+        ValueError: one does not; NaN never does.
+    """
+    for name, values in allowed.items():
+        value = getattr(config, name)
+        if isinstance(values, range):
+            right, text = value in values, f"a multiple of {values.step} from {values[0]} to {values[-1]}"
+        else:
+            right, text = values[0] <= value <= values[1], f"{values[0]} to {values[1]}"
+        if not right:
+            raise ValueError(f"{name} is {value!r}; allowed is {text}")
+
+
 @dataclass(frozen=True)
 class Video:
     """Action-free video: all that world training ever sees.
@@ -119,8 +135,6 @@ class Truth:
             for name, array in mine.items()
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True)
 class LabelledTransitions:
@@ -129,19 +143,33 @@ class LabelledTransitions:
     Attributes:
         episodes: uint8 `(T + 1, H, W, 3)` frames of each episode.
         actions: int64 `(T,)`; rewards float32 `(T,)`; terminations bool `(T,)`; one of each an episode.
+        action_count: how many actions the task has, whether or not each of them was taken.
+
+    Raises:
+        ValueError: an action is not one of these.
     """
 
     episodes: tuple[np.ndarray, ...]
     actions: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     terminations: tuple[np.ndarray, ...]
+    action_count: int
+
+    def __post_init__(self) -> None:
+        for actions in self.actions:
+            known = (actions >= 0) & (actions < self.action_count) & (actions == actions.astype(int))
+            if not known.all():
+                raise ValueError(
+                    f"labelled actions hold {actions[~known][0]}; allowed are ints in 0..{self.action_count - 1}, the "
+                    f"task's {self.action_count} actions"
+                )
 
     @classmethod
-    def of(cls, episodes: Iterable[Episode], budget: int) -> LabelledTransitions:
+    def of(cls, episodes: Iterable[Episode], budget: int, action_count: int) -> LabelledTransitions:
         """The first `budget` transitions of `episodes`; the last episode may be cut.
 
         Raises:
-            ValueError: there are fewer transitions than `budget`.
+            ValueError: there are fewer transitions than `budget`, or an action is none of the `action_count`.
         """
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         left = budget
@@ -150,18 +178,29 @@ class LabelledTransitions:
             if n > 0:
                 kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n]))
             left -= n
+            if left <= 0:
+                break  # labels beyond the budget are not even read
         if left > 0 or not kept:
             raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
         frames, actions, rewards, terminations = zip(*kept, strict=True)
-        return cls(frames, actions, rewards, terminations)
+        return cls(frames, actions, rewards, terminations, action_count)
 
     def __add__(self, other: LabelledTransitions) -> LabelledTransitions:
-        """The episodes of both."""
+        """The episodes of both.
+
+        Raises:
+            ValueError: they are of tasks with different numbers of actions.
+        """
+        if self.action_count != other.action_count:
+            raise ValueError(
+                f"labels of a task with {self.action_count} actions and of one with {other.action_count} do not add up"
+            )
         return LabelledTransitions(
             self.episodes + other.episodes,
             self.actions + other.actions,
             self.rewards + other.rewards,
             self.terminations + other.terminations,
+            self.action_count,
         )
 
     @property

@@ -24,18 +24,30 @@ import tyro
 
 from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
 from flam_rl.checkpoint import load_world
+from flam_rl.commands.tasks import find_task
 from flam_rl.data.clips import Clips, tokenize
+from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
-from flam_rl.envs.sb3 import SB3FLAMVecEnv
+from flam_rl.envs.sb3 import make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.speed import BATCH, Bench, compiled, machine, roofline, scaling
+from flam_rl.evaluation.imagination import random_reward_rate
+from flam_rl.evaluation.measure import measure_world
+from flam_rl.evaluation.policies import several
+from flam_rl.evaluation.speed import (
+    BATCH,
+    Bench,
+    beside_busy_neighbours,
+    compiled,
+    roofline,
+    scaling,
+)
 from flam_rl.models.tokenizer import TokenizerConfig
 from flam_rl.models.world import World
 from flam_rl.models.world_model import FLAMConfig
-from flam_rl.results import write_results
+from flam_rl.results import made_by, write_results
 from flam_rl.training.run import DeviceName, Log, pick_device
 from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
+from flam_rl.training.world import WorldTrainingConfig, make_model, train_prior, train_world
 from flam_rl.types import Json, Video
 
 
@@ -48,7 +60,7 @@ class SpeedConfig:
 
     out: Path
     quick: bool = False
-    """Fewer sizes and repeats: a minute, for tests; the figures are rough."""
+    """Fewer sizes and repeats, nothing compiled: half a minute, for tests; the figures are rough."""
     device: DeviceName = "auto"
     world: str = "multigrid"
 
@@ -56,15 +68,16 @@ class SpeedConfig:
 def main(config: SpeedConfig) -> None:
     """Measure everything."""
     device = pick_device(config.device)
-    bench = Bench(0.2 if config.quick else 2.0)
+    bench = Bench(0.1, rounds=2) if config.quick else Bench(2.0)
     world = load_world(config.world, device)
     sizes = (1, 16, 256) if config.quick else (1, 16, 256, 4096)
-    results: Json = {"machine": machine(device), "quick": config.quick}
+    results: Json = {"quick": config.quick}
     results["env_steps_per_second"] = {
         observation: {str(n): stepping(bench, world, observation, n) for n in sizes}
         for observation in ("factors", "pixels")
     }
     results["against_the_real_task"] = against_the_real_task(bench, world, not config.quick)
+    results["busy"] = busy(world, device, config.quick)
     results["roofline"] = {
         precision: roofline(bench, world, sizes[-1], getattr(torch, precision))
         for precision in ("float32", "bfloat16")
@@ -78,15 +91,15 @@ def main(config: SpeedConfig) -> None:
     results["scaling"] = scaling(bench, world, sizes, config.quick)
     results["training"] = training(world, device, config.quick)
     results["memory"] = memory(world, 20_000 if config.quick else 1_000_000)
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, 0)
     plot(results, config.out / "plot.png")
-    print(summary(results))
+    print(summary(results, device))
     print(f"wrote {path}")
 
 
 def stepping(bench: Bench, world: World, observation: Any, num_envs: int) -> float:
-    """Env-steps/s of `gym.make_vec("FLAM-v0")`, autoreset included."""
-    return num_envs / bench(_stepper(world, num_envs, observation=observation))
+    """Env-steps/s of a plain step of `gym.make_vec("FLAM-v0")`, autoreset included."""
+    return num_envs / bench(_stepper(world, num_envs, observation=observation, compile=False))
 
 
 def _stepper(world: World, num_envs: int, **arguments: Any) -> Callable[[], Any]:
@@ -99,7 +112,7 @@ def _stepper(world: World, num_envs: int, **arguments: Any) -> Callable[[], Any]
 
 def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
     """Env-steps/s at 256 worlds over steps/s of the real task with the same frames, resets included."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = own_task(world)
     task.reset(seed=0)
     task.action_space.seed(0)
 
@@ -111,19 +124,79 @@ def against_the_real_task(bench: Bench, world: World, compile: bool) -> Json:
 
     functions = {
         "real": real,
-        "factors": _stepper(world, BATCH),
-        "pixels": _stepper(world, BATCH, observation="pixels"),
+        "factors, not compiled": _stepper(world, BATCH, compile=False),
+        "pixels, not compiled": _stepper(world, BATCH, observation="pixels", compile=False),
     }
     if compile:
         functions |= {
-            "factors, compiled": _stepper(world, BATCH, compile=True),
-            "factors, compiled, bfloat16": _stepper(world, BATCH, compile=True, precision="bfloat16"),
+            "factors": _stepper(world, BATCH),
+            "pixels": _stepper(world, BATCH, observation="pixels"),
+            "factors, bfloat16": _stepper(world, BATCH, precision="bfloat16"),
         }
     speeds = {name: BATCH / seconds for name, seconds in bench.compare(functions).items()}
     return {
         "env_steps_per_second": speeds,
         "over_real": {name: speed / speeds["real"] for name, speed in speeds.items() if name != "real"},
     }
+
+
+def own_task(world: World) -> gym.Env:
+    """The world's real task."""
+    task = find_task(world.info.task, world.info.task_kwargs, None, "the world", needed=True)
+    assert task is not None
+    return task
+
+
+def busy(world: World, device: torch.device, quick: bool) -> Json:
+    """Stepping, training and evaluation beside as many busy processes as there are cores."""
+    task = own_task(world)
+    episodes = list(record_episodes(task, 300 if quick else 1000, 0))
+    video, entities = Video(tuple(e.frames for e in episodes)), [e.entities for e in episodes]
+    codes = tokenize(world.tokenizer, video)
+    flam = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
+    some = 2 if quick else 30
+    recipe = WorldTrainingConfig(steps=some, prior_steps=some)
+    patches = TokenizerTrainingConfig(steps=some)
+    log, clips, tasks = Log(None), Clips(codes, 0), DecodedVectorEnv(several(task), world)
+
+    def stepped(step: Callable[[], Any]) -> Callable[[], int]:
+        return lambda: BATCH * len([step() for _ in range(10)])
+
+    def tokenizer() -> int:
+        train_tokenizer(video, TokenizerConfig(), patches, 0, device, log)
+        return some * patches.batch
+
+    def model() -> int:
+        flam.requires_grad_(True)
+        train_world(flam, clips, recipe, log)
+        return some * recipe.frames
+
+    def prior() -> int:
+        train_prior(flam.requires_grad_(True), codes.episodes, recipe, 0, log)
+        return some * recipe.prior_batch
+
+    def measures() -> int:
+        measure_world(world, video, entities, task.unwrapped, 0, probe_iterations=2 if quick else 40)
+        return video.frames
+
+    def policies() -> int:
+        random_reward_rate(tasks, 0, len(episodes))
+        return len(episodes)
+
+    works = {
+        "env-steps, not compiled": stepped(_stepper(world, BATCH, compile=False)),
+        "frames, world training": model,
+    }
+    if not quick:
+        works |= {
+            "env-steps": stepped(_stepper(world, BATCH)),
+            "env-steps, pixels": stepped(_stepper(world, BATCH, observation="pixels")),
+            "patches, tokenizer training": tokenizer,
+            "transitions, prior training": prior,
+            "frames, evaluation's measures": measures,
+            "episodes, a random policy": policies,
+        }
+    return beside_busy_neighbours(works, 0.3 if quick else 5.0, 1 if quick else 3)
 
 
 def precision_choice(bench: Bench, world: World) -> Json:
@@ -136,7 +209,9 @@ def precision_choice(bench: Bench, world: World) -> Json:
     for dtype in (torch.float32, torch.bfloat16):
         again = world.imagine(_replay(lived.latent_actions_BTLA), start, 15, everyone, None, dtype)
         tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
-    seconds = bench.compare({p: _stepper(world, BATCH, precision=p) for p in ("float32", "bfloat16")})
+    seconds = bench.compare(
+        {p: _stepper(world, BATCH, precision=p, compile=False) for p in ("float32", "bfloat16")}
+    )
     return {
         "bfloat16_over_float32": seconds["float32"] / seconds["bfloat16"],
         "same_tokens_after_15_steps": float((tokens[0] == tokens[1]).float().mean()),
@@ -151,7 +226,7 @@ def _replay(latent_actions_BTLA: torch.Tensor) -> Callable[[torch.Tensor], torch
 def split(bench: Bench, world: World) -> dict[str, float]:
     """Share of each part in a step with pixels: what of it is spent inside calls of that part."""
     world = copy.copy(world)
-    env = FLAMVectorEnv(BATCH, world, [0], "pixels")
+    env = FLAMVectorEnv(BATCH, world, [0], "pixels", compile=False)
     env.reset(seed=0)
     actions = env.action_space.sample()
     spent: dict[str, float] = {}
@@ -194,8 +269,8 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
     start = world.start(BATCH)
     controlled = [world.labels.agent_factor] if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
-    gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False)
-    sb3 = SB3FLAMVecEnv(FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep", copy=False))
+    gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False, compile=False)
+    sb3 = make_sb3_vec_env(num_envs=BATCH, world=world, copy=False, compile=False)
     gymnasium_env.reset(seed=0)
     sb3.reset()
     zeros = actions.cpu().numpy()
@@ -215,10 +290,10 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
 
 def training(world: World, device: torch.device, quick: bool) -> dict[str, float]:
     """Frames/s of tokenizer and world training, steps/s of PPO in imagination from end to end."""
-    task = gym.make(world.info.task, **world.info.task_kwargs)
-    video = Video(tuple(e.frames for e in record_episodes(task, 1000 if quick else 4000, 0)))
+    task = own_task(world)
+    video = Video(tuple(e.frames for e in record_episodes(task, 300 if quick else 4000, 0)))
     log = Log(None)
-    steps = 40 if quick else 300
+    steps = 10 if quick else 300
     began = time.perf_counter()
     settings = TokenizerTrainingConfig(steps=steps)
     tokenizer = train_tokenizer(video, TokenizerConfig(), settings, 0, device, log)
@@ -230,7 +305,7 @@ def training(world: World, device: torch.device, quick: bool) -> dict[str, float
     recipe = WorldTrainingConfig(steps=steps)
     train_world(flam, Clips(codes, 0), recipe, log)
     result["world_frames_per_second"] = steps * recipe.frames / (time.perf_counter() - began)
-    ppo = ImaginationConfig(steps=8192 if quick else 65_536, checks=2)
+    ppo = ImaginationConfig(steps=4096 if quick else 65_536, checks=2)
     began = time.perf_counter()
     train_in_imagination(world, ppo)
     result["ppo_steps_per_second"] = ppo.steps / (time.perf_counter() - began)
@@ -239,7 +314,7 @@ def training(world: World, device: torch.device, quick: bool) -> dict[str, float
 
 def memory(world: World, steps: int) -> Json:
     """Resident memory over `steps` env-steps at 256 worlds, after the first tenth of them."""
-    env = FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep")
+    env = FLAMVectorEnv(BATCH, world, autoreset_mode="SameStep", compile=False)
     env.reset(seed=0)
     actions = env.action_space.sample()
     process = psutil.Process()
@@ -256,9 +331,10 @@ def memory(world: World, steps: int) -> Json:
     }
 
 
-def summary(results: Json) -> str:
+def summary(results: Json, device: torch.device) -> str:
     """A few lines for people."""
-    lines = [f"{results['machine']['device']}, {results['machine']['threads']} threads"]
+    made = made_by(0)
+    lines = [f"{made['gpu'] if device.type == 'cuda' else made['cpu']}, {made['threads']} threads"]
     for observation, speeds in results["env_steps_per_second"].items():
         lines.append(f"{observation:<20}" + "  ".join(f"{n} envs: {v:,.0f}/s" for n, v in speeds.items()))
     against = results["against_the_real_task"]
@@ -268,6 +344,10 @@ def summary(results: Json) -> str:
         lines.append(
             f"roofline  {precision} {found['fraction']:.2f} of {found['peak_gflops']:.0f} GFLOP/s, "
             f"{found['env_steps_per_second']:,.0f}/s at {found['num_envs']} envs"
+        )
+    for name, found in results["busy"].items():
+        lines.append(
+            f"{name:<32}{found['quiet']:>9,.0f}/s  busy {found['busy']:>9,.0f}/s  ratio {found['ratio']:.2f}"
         )
     for name in ("precision", "compile", "split", "wrapping", "training", "memory"):
         lines.append(f"{name:<10}" + "  ".join(f"{k} {v:.3g}" for k, v in (results[name] or {}).items()))
@@ -281,7 +361,7 @@ def plot(results: Json, path: Path) -> None:
     for observation, speeds in results["env_steps_per_second"].items():
         left.loglog([int(n) for n in speeds], list(speeds.values()), "o-", label=f"FLAM-v0, {observation}")
     in_turns = results["against_the_real_task"]["env_steps_per_second"]
-    for name in ("factors, compiled", "factors, compiled, bfloat16"):
+    for name in ("factors", "factors, bfloat16"):
         if name in in_turns:
             left.plot(BATCH, in_turns[name], "*", ms=10, label=f"FLAM-v0, {name}")
     left.axhline(in_turns["real"], color="grey", ls="--", label="the real task")

@@ -34,7 +34,7 @@ def video(episodes: list[Episode]) -> Video:
 
 @pytest.fixture(scope="session")
 def labelled(episodes: list[Episode]) -> LabelledTransitions:
-    return LabelledTransitions.of(episodes, 1000)
+    return LabelledTransitions.of(episodes, 1000, 4)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,9 +12,9 @@ import torch
 
 from flam_rl.agents import ActionAdapter, BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.agents.adapter import fit_labels, told
-from flam_rl.envs import DecodedEnv
+from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.policies import score_policy, wilson
+from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.training.heads import fit_event_head, labelled_factors
 from flam_rl.types import LabelledTransitions, Video
 
@@ -23,7 +24,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000), 1000, 4)
+    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, 4))
     return world, labels, adapter
 
 
@@ -55,7 +56,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
 
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500)
+    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, 4)
     data = labelled_factors(world, fresh)
     factor, latent = data["now"][:, adapter.agent_factor], data["latent"][:, adapter.agent_factor]
     decoded = adapter.net.real(factor, latent)
@@ -65,6 +66,17 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
     assert (decoded == data["action"])[told & moved].float().mean() > 0.95
     there_and_back = adapter.net.real(factor, adapter.net.latent(factor, data["action"]))
     assert (there_and_back == data["action"])[told & moved].float().mean() > 0.9
+
+
+def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
+    world, _, _ = fitted
+    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, 4)
+    assert max(actions.max() for actions in labelled.actions) < 3
+    adapter = ActionAdapter.fit(world, labelled)
+    assert adapter.net.actions == 4
+    env = DecodedEnv(task, world, adapter)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
 
 
 def test_adapter_save_and_load_is_the_identity(fitted, tmp_path: Path) -> None:
@@ -91,7 +103,7 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000))
+    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, 4))
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -124,15 +136,19 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
     world.labels = labels
     video = Video(tuple(e.frames for e in record_episodes(task, 600, 1, "expert")))
     latent_bc = BehaviorCloning.from_expert_video(world, video)
-    bc = BehaviorCloning.from_labels(labelled, actions=4)
-    cloned = score_policy(DecodedEnv(task, world), lambda seen: latent_bc.predict(seen)[0], 30, seed=2)
-    plain = score_policy(task, lambda seen: bc.predict(seen)[0], 30, seed=2)
+    bc = BehaviorCloning.from_labels(labelled)
+    tasks = several(task)
+    decoded = DecodedVectorEnv(tasks, world)
+    cloned = score_policy(decoded, lambda seen: latent_bc.predict(seen)[0], 30, seed=2)
+    plain = score_policy(tasks, lambda seen: bc.predict(seen)[0], 30, seed=2)
     assert cloned.success_rate > 0.7
     assert cloned.success_rate > plain.success_rate
 
 
 def test_cloned_policies_predict_one_or_many(fitted, labelled: LabelledTransitions) -> None:
-    bc = BehaviorCloning.from_labels(labelled, actions=4)
+    never_stayed = dataclasses.replace(labelled, actions=tuple(a.clip(0, 2) for a in labelled.actions))
+    bc = BehaviorCloning.from_labels(never_stayed)
+    assert bc.choices.tolist() == [0, 1, 2, 3]
     frames = labelled.episodes[0][:3]
     assert bc.predict(frames)[0].shape == (3,)
     assert bc.predict(frames[0], deterministic=True)[0] in range(4)

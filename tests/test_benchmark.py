@@ -22,7 +22,7 @@ from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
 from flam_rl.models.baselines import MODELS
-from flam_rl.results import write_results
+from flam_rl.results import made_by, write_results
 from flam_rl.types import Json
 
 CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
@@ -244,13 +244,14 @@ def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
     cell = next(cell for cell in SUITES["ablations"](budget, (0,), ()) if cell.model == "prior-off")
     found = run_cell(cell, budget, tmp_path)
     assert found["imagination_validity"] is not None
-    write_results(tmp_path, {"cells": [found], "failed": {}})
+    found["made_by"] = made_by(0)
+    write_results(tmp_path, {"cells": [found], "failed": {}}, 0)
     text = write_report(tmp_path, "ablations", "tiny", "flam-rl benchmark").read_text()
     assert "| prior-off |" in text
     assert "LPIPS and FVD are left out" in text
     assert f"| {found['parameters'] / 1000:.0f} |" in text
     measured = {"lpips": {"1": 0.125, "5": 0.25, "15": 0.5}, "fvd": 77.0}
-    write_results(tmp_path, {"cells": [found | measured | {"model": "flam"}], "failed": {}})
+    write_results(tmp_path, {"cells": [found | measured | {"model": "flam"}], "failed": {}}, 0)
     text = write_report(tmp_path, "ablations", "tiny", "flam-rl benchmark").read_text()
     assert "| LPIPS 1 | FVD |" in text
     assert "| 0.1250 | 77.0 |" in text
@@ -262,6 +263,13 @@ def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_labels_report(tmp_path: Path) -> None:
+    abacus = made_by(0) | {
+        "gpu": None,
+        "cpu": "an abacus",
+        "threads": 1,
+        "commit": "0123456789abcdef",
+        "dirty": True,
+    }
     cells: list[Json] = [
         {
             "model": model,
@@ -275,12 +283,13 @@ def test_the_labels_report(tmp_path: Path) -> None:
     ]
     curve = [{"steps": 256, "success": 0.1}, {"steps": 512, "success": 0.2}]
     cells.append({"model": "real-ppo", "labels": None, "seed": 0, "curve": curve})
-    cells = [{"wall_s": 60.0, "machine": {"device": "an abacus", "threads": 1}, **cell} for cell in cells]
+    cells = [{"wall_s": 60.0, "made_by": abacus, **cell} for cell in cells]
     results = {"cells": cells, "failed": {"x": "lost"}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = write_report(tmp_path, "labels", "small", "flam-rl benchmark").read_text()
     assert "| PPO in imagination | 0.60 [0.50, 0.70] |" in text
     assert "| success | 0.10 | 0.20 |" in text
+    assert "an abacus, threads of a cell: 1, flam_rl 0.1.0, commit 0123456789ab with changes" in text
     assert "- x: lost" in text
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 import torch
+from films import scene, write_film
 
 from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
@@ -75,6 +77,28 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
     assert not (run / "run" / "checkpoint.pt").exists()
+    made = results["made_by"]
+    assert made["seed"] == 0
+    assert made["command"].startswith(
+        f"flam-rl train --data {run / 'data'} --out {run / 'run'} --labels 300 "
+    )
+    world = load_world(run / "run")
+    assert set(world.info.metrics) == {
+        "psnr",
+        "dci",
+        "imagination_validity",
+        "masks",
+        "transfer",
+        "reward_rate",
+    }
+    assert world.info.metrics["reward_rate"] == results["reward_rate"]
+    assert world.labels is not None
+    assert world.labels.adapter.actions == 4
+    card = (run / "run" / "world" / "README.md").read_text()
+    assert f"flam_rl {made['version']}" in card
+    assert (made["commit"] or "")[:12] in card
+    assert made["cpu"] in card
+    assert made["instruction_set"] in card
 
 
 def test_deterministic_training_trains_the_same_world(
@@ -127,7 +151,7 @@ def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     assert observation in env.observation_space
 
 
-def test_evaluate_on_fresh_video(run: Path) -> None:
+def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     out = run / "evaluated"
     main(
         [
@@ -145,7 +169,13 @@ def test_evaluate_on_fresh_video(run: Path) -> None:
         ]
     )
     results = json.loads((out / "results.json").read_text())
-    assert results["seed"] == 3
+    assert results["seed"] == results["made_by"]["seed"] == 3
+    said = capsys.readouterr().out
+    assert "the world FALLS SHORT of its card" in said or "no figure falls short of the card" in said
+    compared = {figure["name"]: figure for figure in results["card"]["figures"]}
+    assert compared["psnr 15"]["card"] == load_world(run / "run").info.metrics["psnr"]["15"]
+    assert compared["psnr 15"]["measured"] == results["psnr"]["15"]
+    assert "reward_rate real" in compared
     assert set(results["psnr"]) == {"1", "5", "15"}
     assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
     assert len(results["correspondence"]) == 4
@@ -187,23 +217,72 @@ def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     assert (tmp_path / "policy.zip").exists()
 
 
-def test_train_on_a_folder_of_video_files(tmp_path: Path, video) -> None:
-    from test_data import write_mp4
-
-    for index, episode in enumerate(video.episodes[:5]):
-        write_mp4(tmp_path / f"{index}.mp4", episode[:30])
-    main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *TINY_TRAINING])
+def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) -> None:
+    film = np.concatenate([episode[:30] for episode in video.episodes[:5]])
+    write_film(tmp_path / "film.mp4", film)
+    size = ["--files.height", "48", "--files.width", "64", "--files.fit", "crop", "--files.no-split-cuts"]
+    main(
+        ["train", "--data", str(tmp_path / "film.mp4"), "--out", str(tmp_path / "run"), *size, *TINY_TRAINING]
+    )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dci"] is None
     assert results["psnr"]["1"] > 5
+    assert results["training_frames"] == len(film) - round(0.1 * len(film))
     assert not (tmp_path / "run" / "world" / "labels.safetensors").exists()
+    assert not (tmp_path / "run" / "frames.bin").exists()
+    assert load_world(tmp_path / "run").tokenizer.frame_size == (48, 64)
+    write_film(tmp_path / "wide.mp4", scene(40, 48, 128))
+    out = tmp_path / "evaluated"
+    main(
+        [
+            "evaluate",
+            "--world",
+            str(tmp_path / "run"),
+            "--data",
+            str(tmp_path / "wide.mp4"),
+            "--out",
+            str(out),
+        ]
+    )
+    assert json.loads((out / "results.json").read_text())["frames"] == 40
+
+
+def test_an_interrupted_run_with_other_settings_keeps_its_frames(tmp_path: Path, capsys) -> None:
+    write_film(tmp_path / "film.mp4", scene(4))
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, content in {
+        "config.json": "{}",
+        "checkpoint.pt": "",
+        "frames.json": "{}",
+        "frames.bin": "x",
+    }.items():
+        (run / name).write_text(content)
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(tmp_path / "film.mp4"), "--out", str(run)])
+    assert "interrupted run with other settings" in capsys.readouterr().err
+    assert (run / "frames.json").read_text() == "{}"
+    assert (run / "frames.bin").read_text() == "x"
+
+
+def test_frame_sizes_that_make_no_patches_are_refused_at_the_start(tmp_path: Path, capsys) -> None:
+    write_film(tmp_path / "film.mp4", scene(4))
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--files.height", "60"])
+    assert "frames of 60x64 do not divide into patches of 8x8 pixels; give for example --files.height 64" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["evaluate", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
-        (["train", "--data", "nowhere", "--out", "x"], "no readable video below nowhere"),
+        (
+            ["train", "--data", "nowhere", "--out", "x"],
+            "no readable video below nowhere: there is no such file",
+        ),
         (["demo", "--world", "atlantis", "--out", "x"], "no world 'atlantis'"),
     ],
 )
@@ -219,7 +298,7 @@ def test_errors_of_use_are_one_line_and_status_2(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", ["collect", "train", "evaluate", "agent", "demo"])
+@pytest.mark.parametrize("command", ["collect", "inspect", "train", "evaluate", "agent", "demo"])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

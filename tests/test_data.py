@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import av
 import gymnasium as gym
-import imageio.v3 as imageio
 import minari
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import torch
 from flam_rl.checkpoint import load_world
 from flam_rl.data.clips import Clips, Codes, tokenize
 from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
-from flam_rl.data.video import VideoFilesConfig, read_video_folder
+from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.types import LabelledTransitions, Video
 
 
@@ -30,7 +29,9 @@ def test_minari_keeps_every_pixel(dataset: Path, episodes) -> None:
     video = read_video(dataset)
     for stored, recorded in zip(video.episodes, episodes, strict=False):
         assert np.array_equal(stored, recorded.frames)
-    assert not minari.MinariDataset(dataset).storage.jpeg_encoding
+    storage = minari.MinariDataset(dataset).storage
+    assert not storage.jpeg_encoding
+    assert storage.metadata["dataset_size"] == pytest.approx(storage.get_size(), abs=0.11)
 
 
 def test_minari_keeps_labels_and_entities(dataset: Path, episodes) -> None:
@@ -51,65 +52,32 @@ def test_a_dataset_is_never_overwritten(dataset: Path, task: gym.Env) -> None:
 
 
 def test_label_budget_is_exact(episodes) -> None:
-    assert len(LabelledTransitions.of(episodes, 123)) == 123
+    assert len(LabelledTransitions.of(episodes, 123, 4)) == 123
     with pytest.raises(ValueError, match="label budget is 99999"):
-        LabelledTransitions.of(episodes, 99999)
+        LabelledTransitions.of(episodes, 99999, 4)
+
+
+def test_labels_know_all_actions_of_their_task(tmp_path: Path, task: gym.Env) -> None:
+    experts = list(record_episodes(task, 60, seed=0, policy="expert"))  # who never stay, the last action
+    write_dataset(tmp_path / "experts", task, experts)
+    labelled = read_labelled(tmp_path / "experts", 50, range(len(experts)))
+    assert max(actions.max() for actions in labelled.actions) < 3
+    assert labelled.action_count == (labelled + labelled).action_count == 4
+    with pytest.raises(
+        ValueError, match=r"labelled actions hold 2; allowed are ints in 0..1, the task's 2 actions"
+    ):
+        LabelledTransitions.of(experts, 50, 2)
+    continuous = dataclasses.replace(experts[0], actions=np.full(len(experts[0].actions), 0.5))
+    with pytest.raises(ValueError, match=r"labelled actions hold 0.5; allowed are ints"):
+        LabelledTransitions.of([continuous], 1, 4)
+    with pytest.raises(ValueError, match="4 actions and of one with 5 do not add up"):
+        labelled + dataclasses.replace(labelled, action_count=5)
 
 
 def test_video_has_no_room_for_actions(video: Video) -> None:
     assert [name for name in vars(video)] == ["episodes"]
     with pytest.raises(ValueError, match="uint8 frames"):
         Video((np.zeros((2, 8, 8, 3), np.float32),))
-
-
-def write_mp4(path: Path, frames: np.ndarray) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=8)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        stream.bit_rate = 4_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(stream.encode())
-
-
-@pytest.fixture
-def films(tmp_path: Path, video: Video) -> Path:
-    large = video.episodes[0][:12].repeat(2, 1).repeat(2, 2)
-    write_mp4(tmp_path / "a.mp4", large)
-    (tmp_path / "deep").mkdir()
-    write_mp4(tmp_path / "deep" / "b.mp4", large[:7])
-    imageio.imwrite(tmp_path / "c.gif", video.episodes[1][:5], extension=".gif")
-    (tmp_path / "shots").mkdir()
-    for index, frame in enumerate(video.episodes[2][:4]):
-        imageio.imwrite(tmp_path / "shots" / f"{index:03}.png", frame)
-    return tmp_path
-
-
-def test_video_files_are_read_and_resized(films: Path, video: Video) -> None:
-    read = read_video_folder(films, VideoFilesConfig(size=64))
-    assert [len(episode) for episode in read.episodes] == [12, 5, 7, 4]
-    assert read.episodes[0].shape[1:] == (64, 64, 3)
-    assert np.abs(read.episodes[0].astype(int) - video.episodes[0][:12]).mean() < 12
-    assert np.array_equal(read.episodes[3], video.episodes[2][:4])  # png is lossless
-
-
-def test_stride(films: Path) -> None:
-    read = read_video_folder(films, VideoFilesConfig(stride=3))
-    assert [len(episode) for episode in read.episodes] == [4, 2, 3, 2]
-
-
-def test_corrupt_files_are_named_and_counted(films: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (films / "bad.mp4").write_bytes(b"not a film")
-    assert len(read_video_folder(films).episodes) == 4
-    assert "bad.mp4" in caplog.text
-    assert "skipped 1 of 5 video files" in caplog.text
-    with pytest.raises(ValueError, match=r"bad\.mp4"):
-        read_video_folder(films, VideoFilesConfig(strict=True))
-
-
-def test_a_folder_without_video_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"allowed are \.mp4"):
-        read_video_folder(tmp_path)
 
 
 def test_clips_are_successive_frames_of_one_episode() -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import plain_ppo
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
-from stable_baselines3 import PPO
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
 
 import flam_rl
-from flam_rl.envs import DecodedEnv, FLAMEnv, make_sb3_vec_env
+from flam_rl.envs import DecodedEnv, DecodedVectorEnv, FLAMEnv
+from flam_rl.evaluation.policies import several
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,21 @@ def test_a_world_stays_where_it_is(world) -> None:
         ({"control": [9]}, r"control is \[9\]; allowed"),
         ({"control": [1, 1]}, "different indices 0 to 3"),
         ({"observation": "sound"}, "observation is 'sound'; allowed are 'factors', 'pixels', 'features'"),
+        ({"control": 1}, "control is 1; allowed are 'agent', 'all' and lists"),
+        ({"control": True}, "control is True; allowed"),
+        ({"control": [True]}, r"control is \[True\]; allowed"),
+        ({"control": [1.0]}, r"control is \[1.0\]; allowed"),
+        ({"control": ["1"]}, r"control is \['1'\]; allowed"),
+        ({"control": [[1]]}, r"control is \[\[1\]\]; allowed"),
+        ({"control": [None]}, r"control is \[None\]; allowed"),
+        ({"control": []}, r"control is \[\]; allowed"),
+        ({"control": np.array(1)}, r"control is array\(1\); allowed"),
+        ({"control": np.array([True, False, True, False])}, "allowed are 'agent', 'all' and lists"),
         ({"horizon": 0}, "horizon is 0; allowed is 1 or more"),
+        ({"horizon": -5}, "horizon is -5; allowed is 1 or more"),
+        ({"horizon": 2.5}, "horizon is 2.5; allowed is 1 or more, a whole number"),
+        ({"horizon": True}, "horizon is True; allowed is 1 or more"),
+        ({"horizon": "9"}, "horizon is '9'; allowed is 1 or more"),
         ({"render_mode": "ansi"}, "render_mode is 'ansi'"),
     ],
 )
@@ -105,10 +124,20 @@ def test_bad_arguments_are_explained(arguments: dict, message: str) -> None:
         FLAMEnv(**arguments)
 
 
+@pytest.mark.parametrize(
+    "control",
+    [[0, 2], (0, 2), np.array([0, 2]), [np.int64(0), np.uint8(2)], torch.tensor([0, 2]), range(0, 4, 2)],
+)
+def test_factors_are_chosen_by_indices_of_any_integer_type(control: Any) -> None:
+    env = gym.make("FLAM-v0", control=control, horizon=np.int64(7)).unwrapped
+    assert env.core.controlled == [0, 2]
+    assert env.core.horizon == 7
+
+
 def test_bad_actions_are_explained() -> None:
     env = gym.make("FLAM-v0").unwrapped
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"latent actions have shape \(1, 3\); allowed is \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"latent actions have shape \(3,\); allowed is \(4,\)"):
         env.step(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match=r"must be finite numbers in -3\.\.3"):
         env.step(np.array([0, np.nan, 0, 0], np.float32))
@@ -169,30 +198,6 @@ def test_one_world_of_a_batch_is_the_single_env() -> None:
             break
 
 
-def test_sb3_vec_env() -> None:
-    env = make_sb3_vec_env("FLAM-v0", num_envs=6, horizon=3, control=[1])
-    env.seed(0)
-    observations = env.reset()
-    assert observations.shape == (6, *env.observation_space.shape)
-    for _ in range(3):
-        observations, _, dones, infos = env.step(np.zeros((6, 4), np.float32))
-    assert dones.any()
-    for done, info in zip(dones, infos, strict=True):
-        assert ("terminal_observation" in info) == bool(done)
-        assert ("TimeLimit.truncated" in info) == bool(done)
-    assert env.get_attr("horizon") == [3] * 6
-    assert env.env_method("render", indices=[0])[0][0].shape == (64, 64, 3)
-    env.set_attr("horizon", 9)
-    assert env.get_attr("horizon", [1]) == [9]
-    env.seed(0)
-    again = env.reset()
-    env.seed(0)
-    assert np.array_equal(env.reset(), again)
-    assert len(env.get_images()) == 6
-    with pytest.raises(ValueError, match="allowed is 'FLAM-v0'"):
-        make_sb3_vec_env("CartPole-v1")
-
-
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_observations_without_copies_hold_until_the_step_after_the_next(mode: str) -> None:
     arguments = {"num_envs": 5, "horizon": 3, "autoreset_mode": mode}
@@ -220,9 +225,9 @@ def test_only_ended_worlds_start_anew() -> None:
         assert (venv._elapsed[ended] == 0).all()
         assert (venv._elapsed[~ended] == elapsed[~ended] + 1).all()
         if ended.any() and not ended.all():
-            final, seen = infos["final_obs"], venv._observe()
-            assert np.array_equal(final[~ended], seen[~ended])
-            assert not np.array_equal(final[ended], seen[ended])
+            final = infos["final_obs"]
+            assert [seen is None for seen in final] == (~ended).tolist()
+            assert not np.array_equal(np.stack(final[ended]), venv._observe()[ended])
             return
     raise AssertionError("no world ended in 30 steps")
 
@@ -242,16 +247,6 @@ def test_a_plain_ppo_that_knows_only_gymnasium_learns_in_imagination() -> None:
     assert np.mean(history[-5:]) > 2 * np.mean(history[:5])
 
 
-@pytest.mark.learning
-def test_stable_baselines3_ppo_learns_in_imagination() -> None:
-    env = VecMonitor(make_sb3_vec_env(num_envs=64, control="agent", horizon=32))
-    env.seed(0)
-    model = PPO("MlpPolicy", env, n_steps=32, batch_size=512, learning_rate=1e-3, gamma=0.95, seed=0)
-    untrained = evaluate_policy(model, env, 64, deterministic=False)[0]
-    model.learn(80_000)
-    assert evaluate_policy(model, env, 64, deterministic=False)[0] > untrained + 0.2
-
-
 def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) -> None:
     imagined, real = gym.make("FLAM-v0", control="agent"), DecodedEnv(task, world)
     assert real.observation_space == imagined.observation_space
@@ -262,6 +257,130 @@ def test_decoded_env_has_the_spaces_of_the_imagined_one(world, task: gym.Env) ->
         observation, _, _, _, info = real.step(real.action_space.sample())
         assert observation in real.observation_space
     assert set(info["entities"]) == {"action", "position", "direction"}
+
+
+def test_a_decoded_env_says_that_it_needs_a_reset(world, task: gym.Env) -> None:
+    env = DecodedEnv(task, world)
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        env.step(env.action_space.sample())
+    tasks = DecodedVectorEnv(several(task, 2), world)
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        tasks.step(tasks.action_space.sample())
+
+
+def follow(world, observation: np.ndarray) -> np.ndarray:
+    """Some latent action that depends on what is seen."""
+    return 3 * np.tanh(observation[..., : world.latent_action_dim] * 2)
+
+
+def decoded_episode(world, task: gym.Env, seed: int | None, env: DecodedEnv | None = None) -> np.ndarray:
+    env = env or DecodedEnv(task, world)
+    seen = [env.reset(seed=seed)[0]]
+    ended = False
+    while not ended:
+        observation, _, terminated, truncated, _ = env.step(follow(world, seen[-1]))
+        seen.append(observation)
+        ended = terminated or truncated
+    return np.stack(seen)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_many_decoded_tasks_are_each_as_one_alone(world, mode: str) -> None:
+    """Two episodes each of three tasks, of different lengths: what was before a reset is forgotten."""
+    makers = [partial(gym.make, "flam_rl/MultiGrid-v0", agents=4, max_steps=steps) for steps in (5, 7, 9)]
+    alone = []
+    for seed, make in enumerate(makers):
+        env = DecodedEnv(task := make(), world)
+        alone.append(
+            [decoded_episode(world, task, s, env) for s in (seed, None if mode == "NextStep" else 9)]
+        )
+    tasks = DecodedVectorEnv(SyncVectorEnv(makers, autoreset_mode=mode), world)
+    observations, _ = tasks.reset(seed=[0, 1, 2])
+    episodes = [[[seen]] for seen in observations]
+    ended = np.zeros(3, bool)
+    for _ in range(25):
+        if mode == "Disabled" and ended.any():
+            observations, _ = tasks.reset(seed=[9, 9, 9], options={"reset_mask": ended})
+            for index in np.flatnonzero(ended):
+                episodes[index].append([observations[index]])
+            ended[:] = False
+        fresh = ended
+        observations, _, terminated, truncated, _ = tasks.step(follow(world, observations))
+        ended = terminated | truncated
+        for index in range(3):
+            if fresh[index]:
+                episodes[index].append([])
+            episodes[index][-1].append(observations[index])
+    lengths = set()
+    for index in range(3):
+        for expected, found in zip(alone[index], episodes[index], strict=False):
+            lengths.add(len(expected))
+            assert np.allclose(expected, np.stack(found), atol=1e-4)
+    assert len(lengths) > 1
+
+
+def test_decoded_tasks_that_start_anew_in_the_same_step_are_refused(world, task: gym.Env) -> None:
+    tasks = gym.make_vec(
+        task.spec, num_envs=2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": "SameStep"}
+    )
+    with pytest.raises(ValueError, match="allowed are NextStep and Disabled"):
+        DecodedVectorEnv(tasks, world)
+
+
+COMPILED_BY_DEFAULT = """
+import logging, sys, threading, gymnasium as gym, flam_rl
+logging.basicConfig(format="%(message)s")
+import torch
+torch.set_num_threads(2)
+small, many = (gym.make_vec("FLAM-v0", num_envs=n, horizon=9) for n in (255, 256))
+for env in (small, many):
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+print(small.unwrapped._imagination.compile, many.unwrapped._imagination.compile)
+"""
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_many_worlds_are_compiled_without_being_asked_few_are_not(tmp_path: Path) -> None:
+    ran = run_python(COMPILED_BY_DEFAULT)
+    assert ran.stdout.split() == ["False", "True"], ran.stderr
+    without = run_python(
+        COMPILED_BY_DEFAULT, CXX="/nowhere/g++", PATH=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
+    )
+    assert without.stdout.split() == ["False", "False"], without.stderr
+    (line,) = without.stderr.splitlines()
+    assert "not compiled" in line
+    assert "C++ compiler" in line
+
+
+DROPPED = """
+import sys, threading, gymnasium as gym, flam_rl, torch
+torch.set_num_threads(2)
+world = flam_rl.load_world("multigrid")
+ours = lambda: sum(thread.name.startswith("flam_rl") for thread in threading.enumerate())
+most = 0
+for number in range(20):
+    env = gym.make_vec("FLAM-v0", num_envs=64, world=world, compile=True)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    most = max(most, ours())
+    if number % 2:
+        env.close()
+del env
+for thread in threading.enumerate():
+    if thread.name.startswith("flam_rl"):
+        thread.join(60)
+print(most, ours())
+"""
+
+
+def test_threads_of_dropped_and_closed_envs_end() -> None:
+    ran = run_python(DROPPED)
+    assert ran.stdout.split() == ["2", "0"], ran.stderr
 
 
 def test_decoded_env_explains_what_does_not_fit(world, task: gym.Env) -> None:

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import flam_rl
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation.card import TOLERANCES
 from flam_rl.evaluation.correspondence import dci, evaluate_correspondence
 from flam_rl.evaluation.imagination import imagination_validity
 from flam_rl.evaluation.masks import evaluate_masks
+from flam_rl.evaluation.measure import measure_world
 from flam_rl.evaluation.perceptual import FVD, LPIPS
 from flam_rl.evaluation.pictures import (
     factor_colors,
@@ -53,6 +56,17 @@ def test_the_shipped_world_predicts_held_out_video(world, video: Video) -> None:
     assert found["psnr"]["15"] > 35
     assert found["token_accuracy_changed"]["15"] > 0.97
     assert min(found["kl_per_factor"]) > 0.5  # no dead factor
+
+
+@pytest.mark.learning
+def test_the_shipped_world_is_what_its_card_says(world, task: gym.Env) -> None:
+    """On fresh video, on whatever machine this is."""
+    fresh = list(record_episodes(task, 12_000, seed=2))
+    video = Video(tuple(episode.frames for episode in fresh))
+    found = measure_world(world, video, [e.entities for e in fresh], task.unwrapped, seed=2)
+    for name, tolerance in TOLERANCES.items():
+        for key, on_card in world.info.metrics[name].items():
+            assert found[name][key] == pytest.approx(on_card, abs=tolerance), (name, key)
 
 
 def test_horizons_that_no_episode_reaches_are_left_open(world, video: Video) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from flam_rl.models.flam import FLAM
 from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
 from flam_rl.models.imagination import Imagination, Imagined
 from flam_rl.models.layers import FrozenLinear
-from flam_rl.models.threads import LoneThreads
+from flam_rl.models.threads import LoneThreads, lone_threads, one_core
 from flam_rl.models.world import World
 from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
@@ -303,6 +304,44 @@ def test_lone_threads_use_one_core_each_and_leave_the_others_as_they_were() -> N
         assert weight.grad.tolist() == [3.0, 3.0]
     finally:
         torch.set_num_threads(before)
+
+
+def test_one_core_is_of_the_calling_thread_and_for_a_while() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_core():
+            meanwhile = [torch.get_num_threads()]
+            other = threading.Thread(target=lambda: meanwhile.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+            assert meanwhile == [1, 3]
+            assert lone_threads().run(threading.current_thread) is threading.current_thread()
+        assert torch.get_num_threads() == 3
+        with torch.no_grad():
+            assert lone_threads().run(torch.get_num_threads) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+FORKED = """
+import os, sys, torch, flam_rl
+torch.set_num_threads(2)
+world = flam_rl.load_world("multigrid")
+with torch.inference_mode():
+    imagination = world.imagination()
+    start = imagination.begin(world.start(4, torch.Generator().manual_seed(0)))
+    step = lambda: imagination.step(start, generator=torch.Generator().manual_seed(0))[0].factors_KBS
+    here = step()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(step(), here) else 1)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
 
 
 def test_a_missing_compiler_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

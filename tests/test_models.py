@@ -12,8 +12,10 @@ from flam_rl.models.aggregator import AggregatorConfig
 from flam_rl.models.binding import code_statistics, coherent_keys
 from flam_rl.models.factorizer import FactorizerConfig
 from flam_rl.models.flam import FLAM
+from flam_rl.models.heads import Adapter, EventHead, Labels
 from flam_rl.models.layers import sincos_positions, unit_rms
 from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
+from flam_rl.models.world import World, WorldInfo
 from flam_rl.models.world_model import CodeFacts, FLAMConfig
 
 SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
@@ -37,6 +39,20 @@ def make_facts(config: FLAMConfig = SMALL) -> CodeFacts:
 
 def make_flam(config: FLAMConfig = SMALL) -> FLAM:
     return FLAM(config, make_facts(config))
+
+
+def small_world(config: FLAMConfig) -> World:
+    """An untrained world that rewards whatever is entered."""
+    flam = make_flam(config)
+    flam.train().act(
+        flam.factorize(torch.randint(10, (40, 3, 16))), 0.0
+    )  # codebooks are made from a first batch
+    labels = Labels(
+        0, Adapter(16, flam.latent_action_dim, 4), EventHead(16, (0,), 2.0), EventHead(16, (1,), 1.0), 9
+    )
+    labels.reward.net.bias_1.data.fill_(9.0)
+    starts = torch.randint(10, (4, 3, 16))
+    return World(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, WorldInfo(), labels)
 
 
 CONFIGS = {
@@ -225,3 +241,24 @@ def test_code_statistics_of_a_known_video() -> None:
     assert found.background[0].tolist() == pytest.approx([1 / 3, 2 / 3])
     # Both tokens changed, and each sees both: 0 meets 0 and 1, 1 meets 0 and 1.
     assert found.becomes.tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("kind", ["competitive", "transformer"])
+@torch.inference_mode()
+def test_an_imagination_keeps_the_weights_that_it_was_made_with(kind: str) -> None:
+    world = small_world(replace(SMALL, aggregator=AggregatorConfig(kind=kind, hidden=32)))
+    imagination = world.imagination([0], events=True)
+
+    def steps() -> list[torch.Tensor]:
+        state = imagination.begin(start)
+        state, taken = imagination.step(state, wanted, torch.Generator().manual_seed(0))
+        return [*state, *taken]
+
+    start, wanted = unit_rms(torch.randn(5, 3, 16)), torch.randn(5, 1, world.latent_action_dim)
+    before = steps()
+    assert before[4].any()  # rewards
+    for tensor in [*world.parameters(), *world.buffers()]:
+        if tensor.is_floating_point():
+            tensor.mul_(-1.5).add_(0.1)
+    assert all(torch.equal(one, other) for one, other in zip(before, steps(), strict=True))
+    assert not torch.allclose(world.imagination([0]).begin(start).places_KBN, before[1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +46,35 @@ def same(a: FLAM, b: FLAM) -> bool:
     return all(
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
     )
+
+
+LOGGED = """
+import time
+from flam_rl.progress import progress, shown_while_waiting
+from flam_rl.training.run import Log
+for step, bar in Log(None, every=0.3).steps("world", 20, 256):
+    bar.set_postfix(prediction=f"{step / 3:.1e}")
+    time.sleep(0.1)
+for _ in range(20):  # short ones in turn
+    for _ in progress(range(2), desc="probes", unit="probe", every=0.3):
+        time.sleep(0.05)
+with progress(total=3, desc="cells", unit="cell", every=0.3) as bar, shown_while_waiting(bar, every=0.3):
+    time.sleep(2)
+"""
+
+
+def test_a_log_file_gets_a_line_now_and_then_with_step_losses_rate_and_time_left() -> None:
+    ran = subprocess.run([sys.executable, "-c", LOGGED], check=True, stderr=subprocess.PIPE, text=True)
+    lines = ran.stderr.splitlines()
+    world = [line for line in lines if line.startswith("world: ")]
+    assert len(world) >= 4
+    for line in world:
+        assert re.fullmatch(
+            r"world: \d+/20 step \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s, prediction=[\d.]+e[+-]\d+\]", line
+        ), line
+    assert len([line for line in lines if line.startswith("probes: ")]) >= 3
+    assert len([line for line in lines if line.startswith("cells: 0/3")]) >= 3
+    assert "\r" not in ran.stderr
 
 
 def test_scrambled_actions_and_rewards_change_no_weight(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 KNOT = 4
@@ -12,6 +14,9 @@ OCTAVES = {1: 60.0, 3: 50.0, 8: 40.0}
 
 class Texture:
     """A smooth random picture of muted colours: a cubic B-spline surface over noise of several sizes.
+
+    Control points and weights have few bits, so that sums of their products are exact in double precision and pixels the
+    same in whatever order a processor sums.
 
     Args:
         rng: where the noise comes from.
@@ -28,21 +33,21 @@ class Texture:
                 _spline(np.arange(n) / cell, k) for n, k in zip((rows, columns), shape, strict=True)
             )
             control = control + depth * (down @ noise @ along.T)
-        self._control = np.clip(control, 20, 190).astype(np.float32)
+        self._control = np.clip(np.rint(control), 20, 190)
 
-    def draw(self, x: float, y: float, height: int, width: int) -> np.ndarray:
-        """The picture from `(x, y)` on, in pixels of any fraction: float32 `(3, height, width)`, 20 to 190."""
+    def draw(self, corner: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
+        """The picture from `corner`, x and y in pixels of any fraction, on: float32 `(3, height, width)`, 20 to 190."""
         rows, columns = self._control.shape[1:]
-        down = _spline((y + 0.5 + np.arange(height)) / KNOT, rows)
-        along = _spline((x + 0.5 + np.arange(width)) / KNOT, columns)
-        return down @ self._control @ along.T
+        down = _spline((corner[1] + 0.5 + np.arange(height)) / KNOT, rows)
+        along = _spline((corner[0] + 0.5 + np.arange(width)) / KNOT, columns)
+        return (down @ self._control @ along.T).astype(np.float32)
 
 
 def _spline(places: np.ndarray, knots: int) -> np.ndarray:
-    """Cubic B-spline weights of `knots` control points, the second of them at 0: float32 `(len(places), knots)`."""
-    away = np.abs((places[:, None] - np.arange(-1, knots - 1)).astype(np.float32))
+    """Cubic B-spline weights of `knots` control points, the second of them at 0: `(len(places), knots)`, multiples of 2**-12."""
+    away = np.abs(places[:, None] - np.arange(-1, knots - 1))
     outer, inner = np.maximum(2 - away, 0), np.maximum(1 - away, 0)
-    return (outer * outer * outer - 4 * inner * inner * inner) / 6
+    return np.rint((outer * outer * outer - 4 * inner * inner * inner) * (4096 / 6)) / 4096
 
 
 def coverage(x: np.ndarray, y: np.ndarray, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ class PucksTask(gym.Env):
 
     `goal="reach"`: bring puck 0's centre into the white ring, whose place is the same in each episode. `goal="flee"`: stay
     clear of the chasers, rows 1 to `pucks // 4` (one at least) of the truth, which follow puck 0 at a quarter of its top speed.
+    Looks go by row until visitors come, so that puck 0 has the first and the chasers the next, if there are enough.
 
     ## Action space
     `action="discrete"`: `Discrete(5)`, pushes 0 none, 1 left, 2 right, 3 up, 4 down.
@@ -69,7 +70,7 @@ class PucksTask(gym.Env):
     ## Info
     `info["success"]`: bool; the goal is reached, or `max_steps` passed without being caught.
     `info["truth"]`, for evaluation only: `flam_rl.types.Truth` with `pucks` rows and without masks, which `masks()` draws of the
-    present frame when asked. A puck is present when a pixel of it at least, along x and along y, is in the frame. `action`
+    present frame when asked. A puck is present when what is in the frame of it is a pixel or more wide and high. `action`
     is the push that it chose, of puck 0 under `box` the nearest of the five; `contact` is with a wall or a puck.
 
     ## Arguments
@@ -78,7 +79,8 @@ class PucksTask(gym.Env):
     looks: 1 to 8 colours, which pucks get in turn; 1 makes all alike.
     sizes: smallest and largest radius in pixels, 2 or more.
     background: `plain`, `texture` (always the same) or `new_texture` (another in each episode).
-    camera: `still`, or `moving`: a view that moves smoothly by fractions of a pixel over a table 11/8 times as wide and high.
+    camera: `still`, or `moving`: a view that moves smoothly by fractions of a pixel over a table 11/8 times as wide
+        and high; what is on the table may be out of view, puck 0 too.
     visits: others than puck 0 and the chasers leave over the border, and new ones (identity, size, look) come in.
     frame_size: height and width in pixels, 32 or more; a larger frame shows a larger table, not larger pucks.
     max_steps: steps before truncation.
@@ -130,11 +132,8 @@ class PucksTask(gym.Env):
                 "take fewer or smaller ones, or a larger frame_size"
             )
         self.goal, self.looks, self.background, self.visits = goal, looks, background, visits
-        self.sizes, self.max_steps, self.render_mode = (
-            (float(sizes[0]), float(sizes[1])),
-            max_steps,
-            render_mode,
-        )
+        self.sizes = float(sizes[0]), float(sizes[1])
+        self.max_steps, self.render_mode = max_steps, render_mode
         self.rows, self.chasers = pucks, max(1, pucks // 4) if goal == "flee" else 0
         self.observation_space = gym.spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
         self.discrete = action == "discrete"
@@ -155,6 +154,7 @@ class PucksTask(gym.Env):
         self._phase = self.np_random.uniform(0, 2 * np.pi, (2, 2))
         self._pace = self.np_random.uniform(0.05, 0.1, (2, 2))  # radians a step
         self._steps = 0
+        self._camera = self._aim()
         while not self._place():
             pass
         self._still = None if self._range.any() else self._ground()
@@ -169,6 +169,7 @@ class PucksTask(gym.Env):
             for row in range(1 + self.chasers, self.rows):
                 self.table.visit(row)
         self._steps += 1
+        self._camera = self._aim()
         truncated = self._steps >= self.max_steps
         if self.goal == "reach":
             success = terminated = bool(np.linalg.norm(self.ring - (me.x, me.y)) < RING)
@@ -176,13 +177,8 @@ class PucksTask(gym.Env):
         else:
             terminated = any((0, chaser) in self.table.met for chaser in range(1, 1 + self.chasers))
             success, reward = truncated and not terminated, -float(terminated)
-        return (
-            self.render(),
-            reward,
-            terminated,
-            truncated,
-            {"success": success, "truth": self._truth(pushes)},
-        )
+        info = {"success": success, "truth": self._truth(pushes)}
+        return self.render(), reward, terminated, truncated, info
 
     def expert_action(self) -> int | np.ndarray:
         """Towards the goal; or the first of the two pushes that, each held for a while, keep chasers farthest."""
@@ -271,19 +267,15 @@ class PucksTask(gym.Env):
         plans = np.array([(first, then) for first in PUSHES for then in PUSHES], float)
         place, velocity = np.full((len(plans), 2), (me.x, me.y)), np.full((len(plans), 2), (me.vx, me.vy))
         rows = others[: self.chasers]
-        chasers, touch = (
-            np.array([[(p.x, p.y) for p in rows]]),
-            np.array([p.radius + me.radius for p in rows]),
-        )
+        chasers = np.array([[(puck.x, puck.y) for puck in rows]])
+        touch = np.array([puck.radius + me.radius for puck in rows])
         nearest = np.full(len(plans), np.inf)
         for ahead in range(2 * PLAN):
             velocity = (1 - DRAG) * velocity + PUSH * plans[:, ahead // PLAN]
             place = np.clip(place + velocity, me.radius, np.array(self._size) - me.radius)
             way = place[:, None] - chasers
             distance = np.sqrt((way * way).sum(-1))
-            chasers = (
-                chasers + way * np.minimum(1, CHASE_SPEED / np.maximum(distance, CHASE_SPEED))[..., None]
-            )
+            chasers = chasers + way * (CHASE_SPEED / np.maximum(distance, CHASE_SPEED))[..., None]
             gap = (distance - touch).min(1)
             nearest = np.minimum(nearest, gap)
         return int((nearest + 0.5 * gap).argmax()) // len(PUSHES)
@@ -305,42 +297,42 @@ class PucksTask(gym.Env):
     def _as_action(self, push: int) -> int | np.ndarray:
         return push if self.discrete else np.array(PUSHES[push], np.float32)
 
-    def _camera(self) -> np.ndarray:
-        """On the table, the frame's upper left corner: on each axis the mean of two slow sines, within its range."""
+    def _aim(self) -> np.ndarray:
+        """Where on the table the frame's upper left corner is now: on each axis the mean of two slow sines."""
         return self._range * (0.5 + 0.5 * np.sin(self._phase + self._pace * self._steps).mean(0))
 
     def _ground(self) -> np.ndarray:
         """What lies below the pucks, float32 `(3, H, W)`."""
-        camera = self._camera()
         if self.background == "plain":
             picture = np.tile(PLAIN[:, None, None], (1, self.height, self.width))
         else:
-            picture = self._texture.draw(float(camera[0]), float(camera[1]), self.height, self.width)
+            picture = self._texture.draw(self._camera, self.height, self.width)
         if self.goal == "reach":
-            draw_discs(picture, (self.ring - camera)[None], np.array([RING]), WHITE[None], RING - 1.5)
+            draw_discs(picture, (self.ring - self._camera)[None], np.array([RING]), WHITE[None], RING - 1.5)
         return picture
 
     def _discs(self) -> tuple[np.ndarray, np.ndarray]:
         """Centres `(n, 2)` in the frame and radii `(n,)` of the pucks on the table."""
         discs = np.array([(puck.x, puck.y, puck.radius) for puck in self.table.present])
-        return discs[:, :2] - self._camera(), discs[:, 2]
+        return discs[:, :2] - self._camera, discs[:, 2]
 
     def _truth(self, pushes: dict[int, int]) -> Truth:
         """Of the present frame, where `pushes` led."""
-        present, camera = self.table.present, self._camera()
+        present = self.table.present
         rows = [puck.row for puck in present]
         centre, radius = self._discs()
-        box = np.concatenate([centre - radius[:, None], centre + radius[:, None]], 1)
-        box = np.clip(box, 0, (self.width, self.height) * 2)
+        frame = np.array([self.width, self.height])
+        outside = np.maximum(0, np.maximum(-centre, centre - frame))[:, ::-1]  # how far along the other axis
+        half = np.sqrt(np.maximum(radius[:, None] ** 2 - outside**2, 0))  # width and height of what is seen
+        box = np.concatenate([(centre - half).clip(0, frame), (centre + half).clip(0, frame)], 1)
         velocity = np.array([(puck.vx, puck.vy) for puck in present])
         numbers = np.full((self.rows, 9), np.nan, np.float32)
         numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
         presence = np.all(numbers[:, 2:4] - numbers[:, :2] >= 1, axis=1)  # False where NaN
         numbers[~presence] = np.nan
         whole = np.full((self.rows, 3), (-1, -1, 0))
-        whole[rows] = [
-            (puck.identity, pushes.get(puck.row, -1), puck.row in self.table.touched) for puck in present
-        ]
+        touched = self.table.touched
+        whole[rows] = [(p.identity, pushes.get(p.row, -1), p.row in touched) for p in present]
         whole[~presence] = -1, -1, 0
         return Truth(
             identity=whole[:, 0].copy(),
@@ -351,5 +343,5 @@ class PucksTask(gym.Env):
             velocity=numbers[:, 6:8].copy(),
             action=whole[:, 1].copy(),
             contact=whole[:, 2].astype(bool),
-            camera=camera.astype(np.float32),
+            camera=self._camera.astype(np.float32),
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ...types import Episode, LabelledTransitions
+from ...types import Episode, LabelledTransitions, Truth
 from .behaviors import BEHAVIORS, BehaviorName
 
 PolicyName = Literal["mixed", "goal", "random", "expert"]
@@ -19,10 +19,10 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "
 
     Args:
         policy: of the caller's agent. `mixed` draws one of the behaviours for each episode, `goal` is the
-            one that seeks the goal, `random` is uniform over actions, `expert` the shortest path.
+            one that seeks the goal, `random` is uniform over actions, `expert` the task's own.
 
     Raises:
-        ValueError: `policy` is none of these.
+        ValueError: `policy` is none of these, or the task has nothing to act by so.
     """
     rng = np.random.default_rng(seed)
     recorded = 0
@@ -33,35 +33,54 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: PolicyName = "
 
 
 def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
-    """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions."""
-    half, rest = budget // 2, budget - budget // 2
-    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half)
-    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest)
+    """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions.
+
+    Raises:
+        ValueError: the task's actions are not discrete.
+    """
+    if not isinstance(task.action_space, gym.spaces.Discrete) or task.action_space.start != 0:
+        raise ValueError(f"the task's actions are {task.action_space}; allowed is Discrete, counted from 0")
+    count, half, rest = int(task.action_space.n), budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, count)
+    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest, count)
 
 
-def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], int]) -> Episode:
-    """One episode of `task` from `reset(seed=seed)`, acted by `act(frame) -> action`."""
+def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], Any]) -> Episode:
+    """One episode of `task` from `reset(seed=seed)`, acted by `act(frame) -> action`.
+
+    Raises:
+        ValueError: the fields of `info["truth"]`, or their shapes, differ from step to step.
+    """
     frame, info = task.reset(seed=seed)
     if hasattr(act, "begin"):
         act.begin()
     frames, infos = [frame], [info]
-    actions: list[int] = []
+    actions: list[Any] = []
     rewards: list[float] = []
     terminated = truncated = False
     while not (terminated or truncated):
-        actions.append(int(act(frame)))
+        actions.append(act(frame))
         frame, reward, terminated, truncated, info = task.step(actions[-1])
         frames.append(frame)
         infos.append(info)
         rewards.append(float(reward))
     terminations = np.zeros(len(actions), bool)
     terminations[-1] = terminated
-    entities = {
-        key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})
-    }
     return Episode(
-        np.stack(frames), np.array(actions), np.array(rewards, np.float32), terminations, entities, seed
+        np.stack(frames),
+        np.array(actions),
+        np.array(rewards, np.float32),
+        terminations,
+        _entities(infos),
+        seed,
     )
+
+
+def _entities(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """What the task told of its entities, stacked over an episode: its `truth`, else MultiGrid's `entities`."""
+    if "truth" in infos[0]:
+        return Truth.stack([info["truth"] for info in infos]).arrays()
+    return {key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})}
 
 
 class _Behave:
@@ -74,18 +93,35 @@ class _Behave:
     def begin(self) -> None:
         self.behavior = self.task.make_behavior(self.names[int(self.rng.integers(len(self.names)))], self.rng)
 
-    def __call__(self, frame: np.ndarray) -> int:
+    def __call__(self, frame: np.ndarray) -> Any:
         return self.behavior()
 
 
-def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], int]:
+def check_policy(task: gym.Env, policy: PolicyName) -> None:
+    """
+    Raises:
+        ValueError: `task` has nothing to act by so.
+    """
+    needs = {"mixed": "make_behavior", "goal": "make_behavior", "expert": "expert_action"}.get(policy)
+    if needs and not hasattr(task.unwrapped, needs):
+        raise ValueError(
+            f"the policy {policy!r} needs a task with {needs}(); {task} has none, only 'random' works"
+        )
+
+
+def _make_policy(task: gym.Env, policy: PolicyName, rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
+    check_policy(task, policy)
     inner: Any = task.unwrapped
+    space: Any = task.action_space
     if policy == "mixed":
         return _Behave(task, rng, BEHAVIORS)
     if policy == "goal":
         return _Behave(task, rng, ("goal",))
+    if policy == "random" and isinstance(space, gym.spaces.Discrete):
+        return lambda frame: int(rng.integers(space.n))
     if policy == "random":
-        return lambda frame: int(rng.integers(inner.action_space.n))
+        space.seed(int(rng.integers(2**31)))
+        return lambda frame: space.sample()
     if policy == "expert":
         return lambda frame: inner.expert_action()
     raise ValueError(f"policy is {policy!r}; allowed are 'mixed', 'goal', 'random' and 'expert'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from pathlib import Path
@@ -16,15 +15,14 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.imagination import train_in_imagination
 from ..checkpoint import load_world, save_world
 from ..data.clips import tokenize
-from ..envs.decoded_env import DecodedEnv
+from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
-from ..evaluation.policies import PolicyScore, score_policy
-from ..evaluation.speed import machine
+from ..evaluation.policies import PolicyScore, score_policy, several
 from ..models.baselines.rival import parameters
 from ..models.world import WorldInfo
-from ..results import write_results
+from ..results import read_json, write_json
 from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
@@ -56,7 +54,6 @@ def run_cell(
         "seed": cell.seed,
         "labels": cell.labels,
         **found,
-        "machine": machine(pick_device("auto")),
         "config": cell_config(cell, budget, lpips is not None, fvd is not None),
     }
 
@@ -70,11 +67,11 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     # What a world depends on: how it is measured may change without it.
     asked = cell_config(cell, budget)
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
-    if not made.is_file() or json.loads(made.read_text())["config"] != config:
+    if not made.is_file() or read_json(made).get("config") != config:
         made.unlink(missing_ok=True)  # it speaks of a world that is about to be replaced
         cost = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
-        write_results(folder, {"config": config, "spent": cost}, made.name)
-    spent = json.loads(made.read_text())["spent"]
+        write_json(made, {"config": config, "spent": cost})
+    spent = read_json(made)["spent"]
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
@@ -147,24 +144,22 @@ def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
     seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
     if cell.labels is None:
         return {"curve": _real_ppo(task, budget, cell.seed, seeds[0], folder)}
-    assert isinstance(task.action_space, gym.spaces.Discrete)
-    actions = int(task.action_space.n)
-    labelled = record_labels(task, cell.labels, seeds[0])
+    labelled, tasks = record_labels(task, cell.labels, seeds[0]), several(task)
     if cell.model == "bc":
-        clone = BehaviorCloning.from_labels(labelled, actions, cell.seed)
-        return _scored(score_policy(task, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
+        clone = BehaviorCloning.from_labels(labelled, cell.seed)
+        return _scored(score_policy(tasks, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2]))
     world = load_world("multigrid")
-    world.labels, adapter = fit_labels(world, labelled, cell.labels, actions, cell.seed)
-    env = DecodedEnv(task, world)
+    world.labels, adapter = fit_labels(world, labelled, cell.labels, cell.seed)
+    decoded = DecodedVectorEnv(tasks, world)
     if cell.model == "latent-bc":
         expert = record_episodes(task, 10**9, seeds[1], "expert")
         video = _video([episode for episode, _ in zip(expert, range(budget.expert_episodes), strict=False)])
         clone = BehaviorCloning.from_expert_video(world, video, cell.seed)
-        score = score_policy(env, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
+        score = score_policy(decoded, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
     else:
         model, _ = train_in_imagination(world, budget.imagination, cell.seed, folder / "logs")
         score = score_policy(
-            env, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
+            decoded, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
         )
     return _scored(score) | {"adapter_accuracy": max(adapter.accuracy)}
 
@@ -188,10 +183,11 @@ def _real_ppo(task: gym.Env, budget: Budget, seed: int, test_seed: int, folder: 
         device="cpu",
     )
     curve: list[Json] = []
+    tasks = several(task)
     for steps in budget.real_steps:
         model.learn(steps - model.num_timesteps, reset_num_timesteps=not curve, progress_bar=False)
         score = score_policy(
-            task, lambda seen: int(model.predict(seen, deterministic=True)[0]), budget.episodes, test_seed
+            tasks, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, test_seed
         )
         curve.append({"steps": model.num_timesteps, **_scored(score)})
     return curve

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +16,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
 from ..evaluation.perceptual import left_out
+from ..files import written_whole
 from ..models.baselines import MODELS
+from ..results import source_text
 from ..types import Json
 from .estimates import Estimate, estimate_text, interquartile_mean, over_seeds
 
@@ -63,22 +63,15 @@ def write_report(out: Path, suite: str, budget: str, command: str) -> Path:
         lines += ["## Failed", ""]
         lines += [f"- {name}: {error}" for name, error in results["failed"].items()] + [""]
     path = out / "README.md"
-    with _replacing(path) as scratch:
+    with written_whole(path) as scratch:
         scratch.write_text("\n".join(lines))
     return path
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of `path`."""
-    scratch = path.with_name(f".{path.name}.part")
-    yield scratch
-    os.replace(scratch, path)
-
-
 def _machines(cells: list[Json]) -> str:
+    made = [cell["made_by"] for cell in cells]
     found = {
-        f"{cell['machine']['device']}, threads of a cell: {cell['machine']['threads']}" for cell in cells
+        f"{by['gpu'] or by['cpu']}, threads of a cell: {by['threads']}, {source_text(by)}" for by in made
     }
     return "; ".join(sorted(found))
 
@@ -316,7 +309,7 @@ def _curve(axis: plt.Axes, x: Sequence[float], found: list[Estimate], name: str,
 def _save(figure: Figure, out: Path, name: str) -> list[str]:
     """The lines that show the figure, saved as png and svg."""
     for kind in ("png", "svg"):
-        with _replacing(out / f"{name}.{kind}") as scratch:
+        with written_whole(out / f"{name}.{kind}") as scratch:
             figure.savefig(scratch, format=kind, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return [f"![{name}]({name}.png)", ""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..progress import progress, shown_while_waiting
+from ..results import read_json
 from ..types import Json
 from .suites import Cell
 
@@ -25,8 +24,8 @@ Command = Callable[[Cell], list[str]]
 def finished(folder: Path, config: Json | None = None) -> Json | None:
     """What a cell that ran to its end has written, with this `config` if one is given; None for all others."""
     path = folder / "results.json"
-    found = json.loads(path.read_text()) if path.is_file() else None
-    return found if found is not None and config in (None, found["config"]) else None
+    found = read_json(path) if path.is_file() else None
+    return found if found is not None and config in (None, found.get("config")) else None
 
 
 def run_cells(
@@ -53,7 +52,8 @@ def run_cells(
     todo = [cell for cell in cells if finished(root / cell.name, config(cell)) is None]
     failed: dict[str, str] = {}
     with (
-        tqdm(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
+        progress(total=len(cells), initial=len(cells) - len(todo), desc=cells[0].suite, unit="cell") as bar,
+        shown_while_waiting(bar),
         _on_ray(workers, address) if address else _here(workers) as run,
     ):
         for name, error in run([(cell.name, command(cell), str(root / cell.name)) for cell in todo]):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import gymnasium as gym
-
-from ..agents.imagination import ImaginationConfig, train_in_imagination
+from ..agents.imagination import ImaginationConfig, save_policy, train_in_imagination
 from ..checkpoint import load_world
-from ..envs.decoded_env import DecodedEnv
-from ..evaluation.policies import score_policy
+from ..envs.decoded_env import DecodedVectorEnv
+from ..evaluation.policies import score_policy, several
 from ..results import write_results
+from ..types import check_ranges
+from .checks import check_out
+from .tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,27 @@ class AgentConfig:
     """Name of a shipped world, or a folder."""
     episodes: int = 100
     """Episodes on the real task."""
+    task: str | None = None
+    """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 0
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, episodes=(1, 10**9), seed=(0, 2**31))
 
 
 def agent(config: AgentConfig) -> None:
     """Run the command."""
+    check_out(config.out)
     world = load_world(config.world)
+    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
+    tasks = None if task is None else DecodedVectorEnv(several(task), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
-    config.out.mkdir(parents=True, exist_ok=True)
-    model.save(config.out / "policy.zip")
+    save_policy(model, config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
-    if world.info.task:
-        env = DecodedEnv(gym.make(world.info.task, **world.info.task_kwargs), world)
+    if tasks is not None:
         score = score_policy(
-            env,
+            tasks,
             lambda seen: model.predict(seen, deterministic=True)[0],
             config.episodes,
             config.seed,
@@ -51,4 +58,4 @@ def agent(config: AgentConfig) -> None:
         print(
             f"success on the real task {score.success_rate:.2f}, 95% interval {score.ci95[0]:.2f} to {score.ci95[1]:.2f}"
         )
-    print(f"wrote {write_results(config.out, results)}")
+    print(f"wrote {write_results(config.out, results, config.seed)}")

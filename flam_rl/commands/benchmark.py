@@ -13,8 +13,9 @@ from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from ..evaluation.perceptual import FVD, LPIPS
 from ..models.baselines import MODELS
-from ..results import write_results
+from ..results import read_json, write_results
 from ..types import Json
+from .checks import check_out
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,16 @@ def benchmark(config: BenchmarkConfig) -> None:
         if not named:
             raise ValueError(f"cell is {config.cell!r}; allowed are {', '.join(cell.name for cell in cells)}")
         found = run_cell(named[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
-        print(f"wrote {write_results(root / config.cell, found)}")
+        print(f"wrote {write_results(root / config.cell, found, named[0].seed)}")
         return
     if config.lpips_weights:
         LPIPS(config.lpips_weights)  # a wrong file is said now, not by every cell
     if config.fvd_weights:
         FVD(config.fvd_weights)
     out = config.out / config.suite
+    check_out(out)
+    check_out(root)
+    seeds = sorted({cell.seed for cell in cells})
 
     chosen = {"suite": config.suite, "budget": config.budget, "seeds": config.seeds, "models": config.models}
     chosen = json.loads(json.dumps(chosen))
@@ -83,7 +87,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     def report(failed: dict[str, str]) -> None:
         done = [finished(root / cell.name, wanted(cell)) for cell in cells]
         results = [found for found in done if found is not None]
-        write_results(out, {"chosen": chosen, "cells": results, "failed": failed})
+        write_results(out, {"chosen": chosen, "cells": results, "failed": failed}, seeds)
 
     failed = run_cells(
         cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
@@ -95,7 +99,7 @@ def benchmark(config: BenchmarkConfig) -> None:
 
 def _spare_another(out: Path, chosen: Json) -> None:
     path = out / "results.json"
-    held = json.loads(path.read_text())["chosen"] if path.is_file() else chosen
+    held = read_json(path).get("chosen") if path.is_file() else chosen
     if held != chosen:
         raise ValueError(
             f"{out} holds the report of other cells, {held}; asked for are {chosen}; give another --out"

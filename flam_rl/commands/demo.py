@@ -8,25 +8,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3 import PPO
 
 from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
-from ..agents.imagination import ImaginationConfig, Judgement, train_in_imagination
+from ..agents.imagination import ImaginationConfig, Judgement, save_policy, train_in_imagination
 from ..checkpoint import load_world
-from ..envs.decoded_env import DecodedEnv
-from ..envs.tasks.record import record_episodes, record_labels
+from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
+from ..envs.tasks.record import check_policy, record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
-from ..evaluation.policies import PolicyScore, score_policy
+from ..evaluation.policies import PolicyScore, score_policy, several
 from ..models.world import World
 from ..results import write_results
-from ..types import Video
+from ..types import Video, check_ranges
+from .checks import check_out
 from .collect import with_bar
+from .tasks import find_task, misfit
 
 NAMES = {
     "random": "random",
@@ -54,34 +56,42 @@ class DemoConfig:
     """Unlabelled expert video for latent BC."""
     episodes: int = 100
     """Fresh episodes on the real task for each policy."""
+    task: str | None = None
+    """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 0
     """Changes every draw."""
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, labels=(2, 10**9), expert_episodes=(1, 10**9), episodes=(1, 10**9), seed=(0, 2**31)
+        )
 
 
 def demo(config: DemoConfig) -> None:
     """Run the command."""
     began = time.perf_counter()
+    check_out(config.out)
     world = load_world(config.world)
-    if not world.info.task:
-        raise ValueError(f"the world {config.world} has no task to evaluate on")
-    task = gym.make(world.info.task, **world.info.task_kwargs)
+    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
+    assert task is not None
+    if reason := misfit(task, (*world.tokenizer.frame_size, 3)):
+        raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
+    for policy in ("mixed", "goal", "expert"):
+        check_policy(task, policy)
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(4)]
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
     labelled = record_labels(task, config.labels, seeds[0])
-    assert isinstance(task.action_space, gym.spaces.Discrete)
-    actions = int(task.action_space.n)
-    inner: Any = task.unwrapped
-    world.labels, adapter = fit_labels(world, labelled, config.labels, actions, config.seed)
+    world.labels, adapter = fit_labels(world, labelled, config.labels, config.seed)
     print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
 
     print("2/4 training PPO in imagination")
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
-    model.save(config.out / "policy.zip")
+    save_policy(model, config.out / "policy.zip")
 
     print("3/4 cloning: the labels, and unlabelled expert video")
-    bc = BehaviorCloning.from_labels(labelled, actions, config.seed)
+    bc = BehaviorCloning.from_labels(labelled, config.seed)
     expert = with_bar(record_episodes(task, 10**9, seeds[1], "expert"), 0, "expert video")
     video = Video(
         tuple(episode.frames for episode, _ in zip(expert, range(config.expert_episodes), strict=False))
@@ -89,20 +99,21 @@ def demo(config: DemoConfig) -> None:
     latent_bc = BehaviorCloning.from_expert_video(world, video, config.seed)
 
     print(f"4/4 {config.episodes} fresh episodes on the real task for each policy")
-    decoded = DecodedEnv(task, world)
+    tasks = several(task)
+    decoded = DecodedVectorEnv(tasks, world)
     rng = np.random.default_rng(seeds[2])
-    policies: dict[str, tuple[gym.Env, Callable[[Any], Any]]] = {
-        "random": (task, lambda seen: int(rng.integers(actions))),
-        "bc": (task, lambda seen: bc.predict(seen)[0]),
+    policies: dict[str, tuple[VectorEnv, Callable[[Any], Any]]] = {
+        "random": (tasks, lambda seen: rng.integers(labelled.action_count, size=len(seen))),
+        "bc": (tasks, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
-        "expert": (task, lambda seen: inner.expert_action()),
+        "expert": (tasks, lambda seen: np.array(tasks.call("expert_action"))),
     }
     scores = {
         name: score_policy(env, act, config.episodes, seeds[3], NAMES[name])
         for name, (env, act) in policies.items()
     }
-    write_gif(config.out / "demo.gif", rollout_frames(world, decoded, model, seeds[3]))
+    write_gif(config.out / "demo.gif", rollout_frames(world, DecodedEnv(task, world), model, seeds[3]))
     results = {
         "wall_s": time.perf_counter() - began,
         "label_budget": config.labels,
@@ -112,7 +123,7 @@ def demo(config: DemoConfig) -> None:
         "adapter_accuracy": adapter.accuracy,
         "imagination": [asdict(found) for found in history],
     }
-    path = write_results(config.out, results)
+    path = write_results(config.out, results, config.seed)
     _plot(scores, history, config.out / "plot.png")
     print(table(scores))
     print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")

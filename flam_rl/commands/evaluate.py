@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,26 @@ import imageio.v3 as imageio
 import numpy as np
 
 from ..checkpoint import load_world
-from ..data.sources import read_source
-from ..data.video import VideoFilesConfig
-from ..envs.decoded_env import DecodedEnv
+from ..data.reading import ReadingConfig, read
+from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
+from ..evaluation.card import compare, comparison_text
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS, left_out
 from ..evaluation.pictures import matrix_picture, prediction_picture
+from ..evaluation.policies import several
 from ..models.world import World
 from ..results import write_results
 from ..training.run import DeviceName, pick_device
-from ..types import Json, Video
+from ..types import Json, Video, check_ranges
+from .checks import check_out
 from .collect import with_bar
+from .tasks import find_task, misfit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class EvaluateConfig:
     world: str = "multigrid"
     """Name of a shipped world, or a folder."""
     data: Path | None = None
-    """Minari dataset or folder of video files to measure on; without it, video is made fresh on the world's own task."""
+    """Film, folder of video or Minari dataset to measure on; without it, video is made fresh on the world's own task."""
+    task: str | None = None
+    """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
     """Of the fresh video and of imagination."""
     steps: int = 12_000
@@ -53,28 +61,56 @@ class EvaluateConfig:
     fvd_weights: Path | None = None
     """I3D as TorchScript, StyleGAN-V's i3d_torchscript.pt, for FVD; loading it runs its code, so trust its source."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, seed=(0, 2**31), steps=(1, 10**12), episodes=(1, 10**9))
+
 
 def evaluate(config: EvaluateConfig) -> None:
     """Run the command."""
+    check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
-    task = gym.make(world.info.task, **world.info.task_kwargs) if world.info.task else None
+    task = _find_task(config, world)
+    lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
+    fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
-        video, entities = read_source(config.data, VideoFilesConfig(size=world.tokenizer.frame_size[0]))
-    elif task is None:
-        raise ValueError(f"the world {config.world} has no task to make fresh video with; give --data")
+        height, width = world.tokenizer.frame_size
+        reading = read(config.data, ReadingConfig(height=height, width=width))
+        video, entities = reading.video, reading.entities()
     else:
+        assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
         entities = [episode.entities for episode in recorded]
-    lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
-    fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
-    path = write_results(config.out, results)
+    results["card"] = compare(results, world.info.metrics)
+    path = write_results(config.out, results, config.seed)
     write_pictures(world, video, entities, results, config.out)
     print(summary(results))
+    print(comparison_text(results["card"]))
     if missing := left_out(lpips is not None, fvd is not None):
         print(missing)
     print(f"wrote {path}")
+
+
+def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
+    """The task, which must be there and fit the world where its video is all that there is to measure on."""
+    whose = f"the world {config.world}"
+    try:
+        task = find_task(world.info.task, world.info.task_kwargs, config.task, whose, config.data is None)
+    except ValueError as error:
+        advice = "; or give --data to measure on" if config.data is None else ""
+        raise ValueError(f"{error}{advice}") from error
+    if task is None:
+        return None
+    reason = misfit(task, (*world.tokenizer.frame_size, 3))
+    if reason is None and world.labels is not None:
+        DecodedEnv(task, world)  # says what does not fit
+    if reason and config.data is None:
+        raise ValueError(f"the task of {whose} does not fit it: {reason}")
+    if reason:
+        logger.warning("the task of %s does not fit it: %s; going on without it", whose, reason)
+        return None
+    return task
 
 
 def evaluate_world(
@@ -107,8 +143,8 @@ def evaluate_world(
 def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) -> dict[str, float]:
     """A uniformly random agent of the latent action space, in imagination and on the real task."""
     return {
-        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent"), seed),
-        "real": random_reward_rate(DecodedEnv(task, world), seed, episodes),
+        "imagined": random_reward_rate_batched(FLAMVectorEnv(1024, world, "agent", compile=False), seed),
+        "real": random_reward_rate(DecodedVectorEnv(several(task), world), seed, episodes),
     }
 
 
@@ -129,6 +165,7 @@ def write_pictures(
 def summary(results: Json) -> str:
     """A few lines for people."""
     lines = [
+        f"tokens             {results['codes']} codes, {results['ambiguous_patches']:.4f} of the training patches between two",
         f"PSNR (dB)          {_by_horizon(results['psnr'])}",
         f"changed tokens     {_by_horizon(results['token_accuracy_changed'])}",
     ]

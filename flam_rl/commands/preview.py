@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from ..data.sources import read_source
-from ..data.video import VideoFilesConfig
+from ..data.reading import ReadingConfig, read
 from ..evaluation.films import tracks_film
 from ..evaluation.pictures import write_gif
 from ..evaluation.tracked import measure_tracks
+from ..files import written_whole
 from ..models.tracked import TrackerConfig, Tracks, clip_context, patch_for, shared_context, track
+from ..progress import progress
 from ..results import write_results
 from ..types import Json
+from .checks import check_out
 
 CLIP = 96
 """Frames of a clip at most."""
@@ -30,20 +31,26 @@ SECONDS = 40.0
 SMALLEST = 16
 """Height and width of frames at least, pixels."""
 FPS = 15.0
-"""Frames a second that are taken for granted where a film does not say."""
+"""Frames a second that are taken for granted where no film says."""
 
 
-def preview(data: Path, out: Path, files: VideoFilesConfig, factors: int | None, seed: int) -> Json:
+def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, seed: int) -> Json:
     """Track a part of the film and write `out/film.gif` (boxes and trails, what factors draw, masks) and `out/results.json`.
 
     Args:
         factors: at most; by default as many as tracking takes up to 32.
 
     Raises:
-        ValueError: frames too small, or more factors than memory holds.
+        ValueError: frames too small, more factors than memory holds, or `out` cannot be written.
+        FileNotFoundError: there is no video.
     """
     began = time.perf_counter()
-    video, _ = read_source(data, files)
+    check_out(out)
+    reading = read(data, files, but=out)
+    video = reading.video
+    rates = [info.fps for info in reading.episodes if info.fps]
+    fps = files.fps or (float(np.median(rates)) if rates else FPS)
+    fps /= files.stride
     height, width = video.episodes[0].shape[1:3]
     if min(height, width) < SMALLEST:
         raise ValueError(f"frames are {height}x{width}; tracking needs {SMALLEST}x{SMALLEST} pixels or more")
@@ -56,12 +63,12 @@ def preview(data: Path, out: Path, files: VideoFilesConfig, factors: int | None,
         config, patch=patch_for(clips, contexts if ground is None else [ground] * len(clips), config)
     )
     tracks: list[Tracks] = []
-    for clip in tqdm(clips, desc="tracking", unit="clip", disable=None):
+    for clip in progress(clips, desc="tracking", unit="clip"):
         tracks.append(track(clip, config, ground=ground))
         if time.perf_counter() - began > SECONDS:
             break
     clips = clips[: len(tracks)]
-    results = measure_tracks(clips, tracks, config, FPS)
+    results = measure_tracks(clips, tracks, config, fps)
     results |= {
         "factors": config.factors,
         "patch": config.patch,
@@ -76,8 +83,9 @@ def preview(data: Path, out: Path, files: VideoFilesConfig, factors: int | None,
         for picture in tracks_film(clip[:FILM_FRAMES], found, scale)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    write_gif(out / "film.gif", film, fps=round(FPS))
-    write_results(out, results)
+    with written_whole(out / "film.gif") as scratch:
+        write_gif(scratch, film, fps=max(1, round(fps)))
+    write_results(out, results, seed)
     print(summary(results))
     print(f"wrote {out}/film.gif and {out}/results.json in {time.perf_counter() - began:.0f} s")
     return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import resource
 import time
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import numpy as np
 import torch
 
 from ..agents.adapter import fit_labels
-from ..checkpoint import save_world
+from ..checkpoint import check_replaceable, save_world
+from ..data import cache
 from ..data.clips import tokenize
-from ..data.minari import is_dataset, read_labelled
-from ..data.sources import read_source
-from ..data.video import VideoFilesConfig
+from ..data.hold_out import Split, hold_out
+from ..data.minari import action_count, find_dataset, read_labels, recorded_task
+from ..data.reading import Reading, ReadingConfig, frame_size, read
+from ..evaluation.card import card_figures
 from ..evaluation.correspondence import evaluate_correspondence
 from ..evaluation.pictures import (
     mask_picture,
@@ -26,14 +29,19 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
+from ..models.baselines import MODELS
 from ..models.world import World, WorldInfo
-from ..results import write_results
-from ..training.build import BuildConfig, build_world
+from ..results import made_by, read_json, source_text, write_json, write_results
+from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..training.tokenizer import train_tokenizer
-from ..types import Json, Video
+from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
+from .checks import check_out, check_settings
 from .evaluate import evaluate_world, summary, write_pictures
 from .preview import preview
+from .tasks import find_task, misfit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +58,28 @@ class TrainConfig(BuildConfig):
     """
 
     data: Path
-    """Minari dataset, or a folder of video files (mp4, webm, gif, or folders of png)."""
+    """A film, a folder of films or of folders of numbered pictures, or a Minari dataset (folder, root or name)."""
     out: Path
     """Run folder: OUT/world, OUT/results.json, TensorBoard logs in OUT/logs."""
     labels: int = 1000
     """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
+    task: str | None = None
+    """Gymnasium id of the real task; for data that names one which is not flam_rl's own."""
     held_out: float = 0.1
-    """Share of episodes that are only evaluated on and started from."""
+    """Share of episodes, of a single one its last part, that is only evaluated on and started from."""
     episodes: int = 200
     """Episodes of the random agent on the real task, for the reward rate."""
     device: DeviceName = "auto"
     deterministic: bool = False
     """Same seed, same weights on CUDA too; slower there."""
-    files: VideoFilesConfig = field(default_factory=VideoFilesConfig)
+    files: ReadingConfig = field(default_factory=ReadingConfig)
     preview: bool = False
     """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
     factors: int | None = None
     """Factors at most that --preview finds; a world that is trained takes --flam.factorizer.factors."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
 
 
 def train(config: TrainConfig) -> None:
@@ -80,104 +93,159 @@ def train(config: TrainConfig) -> None:
         )
     began = time.perf_counter()
     device = pick_device(config.device)
-    dataset = is_dataset(config.data)
-    video, entities = read_source(config.data, config.files)
-    order = np.random.default_rng(config.seed).permutation(len(video.episodes))
-    training, held_out, held_out_entities = _split(video, entities, order, config.held_out)
-    for_labels = order[len(held_out.episodes) :]  # never of held-out episodes
-    transitions = sum(len(video.episodes[i]) - 1 for i in for_labels)
-    if dataset and transitions < config.labels:
-        raise ValueError(
-            f"label budget is {config.labels}, but the training episodes of {config.data} hold only "
-            f"{transitions} transitions; give fewer --labels or record more"
-        )
-    del video
-    _save_config(config)
+    check_out(config.out)
+    check_replaceable(config.out / "world")
+    dataset = find_dataset(config.data)
+    if dataset is None and MODELS[config.model].TOLD:
+        check_told(config, None)  # says that films tell nothing
+    actions = action_count(dataset) if dataset and config.labels else None
+    task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
+    task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
+    size = _check_size(config)
+    check_settings(config, size)
+    task = _fitting(task, (*size, 3), actions, config)
+    _check_interrupted(config)
+    reading = read(config.data, config.files, config.out)
+    split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
+    told = _told(config, split)
+    check_told(config, told)
+    if reading.dataset:
+        _check_labels(config, reading, split)
+    write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
         tokenizer = train_tokenizer(
-            training, config.tokenizer, config.tokenizer_training, config.seed, device, log
+            split.training, config.tokenizer, config.tokenizer_training, config.seed, device, log
         )
-        codes = tokenize(tokenizer, training, config.out / "codes.npy")
-        training_frames = training.frames
-        del training  # 12 kB a frame, against 64 bytes of codes
-        task_id, task_kwargs = _task(config.data) if dataset else ("", {})
-        task = gym.make(task_id, **task_kwargs) if task_id else None
+        codes = tokenize(tokenizer, split.training, config.out / "codes.npy")
         info = WorldInfo(
-            task_id, task_kwargs, training=json.loads(json.dumps(dataclasses.asdict(config), default=str))
+            config.task or task_id,
+            task_kwargs,
+            training=_resolved(config),
         )
 
         def pictures(world: World, step: int) -> None:
             if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
-                _log_pictures(world, held_out, held_out_entities, log, step)
+                _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
         world = build_world(
             config,
             tokenizer,
             codes,
-            tokenize(tokenizer, held_out),
+            tokenize(tokenizer, split.held_out),
             info,
             log,
             pictures,
             config.out / "checkpoint.pt",
-            [entities[i]["action"] for i in for_labels] if entities else None,
+            told,
         )
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
-    if dataset and config.labels and not world.model.TOLD:
-        labelled = read_labelled(config.data, config.labels, for_labels.tolist())
+    if reading.dataset and config.labels and not world.model.TOLD:
+        labelled = _labelled(reading, split, config.labels)
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
     save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
-    results = evaluate_world(world, held_out, held_out_entities, task, config.seed, config.episodes)
+    results = evaluate_world(
+        world, split.held_out, split.held_out_entities, task, config.seed, config.episodes
+    )
     results |= {
         "wall_s": time.perf_counter() - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "training_frames": training_frames,
+        "training_frames": split.training.frames,
         "parameters": sum(p.numel() for p in world.parameters()),
     }
-    world.info = dataclasses.replace(
-        info, metrics={k: results[k] for k in ("psnr", "dci", "imagination_validity")}
-    )
+    world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
-    write_results(config.out, results)
-    write_pictures(world, held_out, held_out_entities, results, config.out)
+    write_results(config.out, results, config.seed)
+    write_pictures(world, split.held_out, split.held_out_entities, results, config.out)
     for scratch in ("checkpoint.pt", "codes.npy"):
         (config.out / scratch).unlink(missing_ok=True)
+    cache.remove(config.out)
     print(summary(results))
     print(
         f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
     )
 
 
-def _split(
-    video: Video, entities: list[dict[str, np.ndarray]] | None, order: np.ndarray, share: float
-) -> tuple[Video, Video, list[dict[str, np.ndarray]] | None]:
-    if len(order) < 2:
-        raise ValueError("training needs 2 episodes or more: one is held out")
-    cut = max(1, round(share * len(order)))
-    training = Video(tuple(video.episodes[i] for i in order[cut:]))
-    held_out = Video(tuple(video.episodes[i] for i in order[:cut]))
-    return training, held_out, entities and [entities[i] for i in order[:cut]]
+def _check_size(config: TrainConfig) -> tuple[int, int]:
+    """Height and width of the frames, which divide into patches."""
+    height, width = frame_size(config.data, config.files)
+    patch = config.tokenizer.patch
+    if height % patch or width % patch:
+        up = [-(-side // patch) * patch for side in (height, width)]
+        raise ValueError(
+            f"frames of {height}x{width} do not divide into patches of {patch}x{patch} pixels; give for example "
+            f"--files.height {up[0]} --files.width {up[1]}, or another --tokenizer.patch"
+        )
+    return height, width
 
 
-def _task(data: Path) -> tuple[str, Json]:
-    spec = json.loads(json.loads((data / "metadata.json").read_text()).get("env_spec") or "{}")
-    kwargs = {k: v for k, v in spec.get("kwargs", {}).items() if k != "render_mode"}
-    return spec.get("id", ""), kwargs
+def _told(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+    """True actions of the training episodes, for the one model that is told them."""
+    if not MODELS[config.model].TOLD or not split.training_entities:
+        return None
+    return [truth["action"] for truth in split.training_entities]
 
 
-def _save_config(config: TrainConfig) -> None:
-    resolved = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
+    transitions = sum(len(frames) - 1 for frames in split.training.episodes)
+    if transitions < config.labels:
+        raise ValueError(
+            f"label budget is {config.labels}, but the training episodes of {config.data} hold only "
+            f"{transitions} transitions; give fewer --labels or record more"
+        )
+    if config.labels and reading.config.stride > 1:
+        raise ValueError(
+            f"files.stride is {reading.config.stride}, but labels are of single steps; give --labels 0 or a stride of 1"
+        )
+
+
+def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransitions:
+    """The labels of training episodes, never of held-out frames, with the frames that the world was trained on."""
+    assert reading.dataset is not None
+    numbers = reading.numbers
+    labels = read_labels(reading.dataset, (numbers[piece.episode] for piece in split.pieces))
+    episodes = (
+        Episode(frames, piece.of(actions)[:n], piece.of(rewards)[:n], piece.of(ends)[:n], {}, -1)
+        for frames, piece, (actions, rewards, ends) in zip(
+            split.training.episodes, split.pieces, labels, strict=True
+        )
+        if (n := len(frames) - 1)
+    )
+    return LabelledTransitions.of(episodes, budget, action_count(reading.dataset))
+
+
+def _fitting(
+    task: gym.Env | None, frame_shape: tuple[int, ...], actions: int | None, config: TrainConfig
+) -> gym.Env | None:
+    """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
+    if task is None:
+        return None
+    reason = misfit(task, frame_shape)
+    if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
+        reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"
+    if reason and config.task:
+        raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")
+    if reason:
+        logger.warning("the task of %s does not fit its frames: %s; going on without it", config.data, reason)
+        return None
+    return task
+
+
+def _resolved(config: TrainConfig) -> Json:
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _check_interrupted(config: TrainConfig) -> None:
     path = config.out / "config.json"
-    if path.exists() and json.loads(path.read_text()) != resolved and (config.out / "checkpoint.pt").exists():
+    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != _resolved(config):
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
-    write_results(config.out, resolved, "config.json")
 
 
 def _log_pictures(
@@ -191,7 +259,7 @@ def _log_pictures(
     with torch.no_grad():
         factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
     log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
-    if entities and len(video.episodes) >= 4:
+    if entities and "direction" in entities[0] and len(video.episodes) >= 4:
         found = evaluate_correspondence(world, video, entities, iterations=10)
         log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
         for name, value in found.scores().items():
@@ -202,6 +270,7 @@ def _log_pictures(
 def model_card(world: World, results: Json, config: TrainConfig) -> str:
     """The README.md of a world folder."""
     budget = world.labels.budget if world.labels else 0
+    made = made_by(config.seed)
     return f"""# A FLAM world
 
 | | |
@@ -212,7 +281,9 @@ def model_card(world: World, results: Json, config: TrainConfig) -> str:
 | factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
 | parameters | {results["parameters"]} |
 | seed | {config.seed} |
-| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, {torch.get_num_threads()} threads, evaluation included |
+| made by | {source_text(made)} |
+| machine | {made["gpu"] or made["cpu"]}, {made["instruction_set"]}, {made["threads"]} threads, torch {made["torch"]}, Python {made["python"]} |
+| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, evaluation included |
 
 Measured on held-out episodes at the end of training:
 

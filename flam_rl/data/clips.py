@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files import new_array, written_whole
 from ..models.baselines.oracle import with_actions
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
 from ..types import Video
 
@@ -36,6 +38,7 @@ class Codes:
         return Codes(with_actions(self.frames_FN, np.concatenate(actions)), self.lengths)
 
 
+@one_core()
 @torch.inference_mode()
 def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batch: int = 512) -> Codes:
     """The codes of `video`: made once, an episode at a time.
@@ -44,18 +47,27 @@ def tokenize(tokenizer: Tokenizer, video: Video, cache: Path | None = None, batc
         cache: file to keep them in, mapped instead of held in memory: a byte or two a token.
         batch: frames encoded at once.
     """
-    device = tokenizer.codebook.device
     lengths = tuple(len(episode) for episode in video.episodes)
     shape = (sum(lengths), math.prod(tokenizer.grid))
     dtype = np.uint8 if len(tokenizer.codebook) <= 256 else np.int16
-    codes = np.lib.format.open_memmap(cache, "w+", dtype, shape) if cache else np.empty(shape, dtype)
-    first = 0
+    if cache is None:
+        codes = np.empty(shape, dtype)
+        _encode(tokenizer, video, codes, batch)
+        return Codes(torch.from_numpy(codes), lengths)
+    with written_whole(cache) as scratch:
+        codes = new_array(scratch, dtype, shape)
+        _encode(tokenizer, video, codes, batch)
+    return Codes(torch.from_numpy(codes), lengths)
+
+
+def _encode(tokenizer: Tokenizer, video: Video, codes: np.ndarray, batch: int) -> None:
+    """Fill `codes`, `(frames, N)`."""
+    device, first = tokenizer.codebook.device, 0
     for episode in video.episodes:
         for start in range(0, len(episode), batch):
             part = tokenizer.encode(torch.as_tensor(episode[start : start + batch]).to(device))
             codes[first : first + len(part)] = part.cpu().numpy()
             first += len(part)
-    return Codes(torch.from_numpy(codes), lengths)
 
 
 class Clips:

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
+from ..models.threads import lone_threads, one_core
 from ..models.world import World
+from ..progress import progress
 from ..types import Video
 
 WIDEST = 128
@@ -93,7 +96,7 @@ def evaluate_correspondence(
     if len(video.episodes) < 4:
         raise ValueError(f"probes need 4 episodes or more; given {len(video.episodes)}")
     seen, acted, targets, episode = [], [], [], []
-    with torch.inference_mode():
+    with one_core(), torch.inference_mode():
         for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
             factors = world.factorize(world.encode_episode(frames, truth)[None])
             seen.append(factors[0, :-1].cpu().numpy())
@@ -113,13 +116,19 @@ def evaluate_correspondence(
     if latent:
         x = np.concatenate([x, np.concatenate(acted)], -1)
     matrix = np.zeros((x.shape[1], y.shape[1]))
-    for j in range(y.shape[1]):
-        majority = float((y[~train, j] == np.bincount(y[train, j]).argmax()).mean())
-        for i in range(x.shape[1]):
-            probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(
-                x[train, i], y[train, j]
-            )
-            gain = probe.score(x[~train, i], y[~train, j]) - majority
+    with progress(total=matrix.size, desc="probes", unit="probe") as bar:
+
+        def fit(pair: tuple[int, int]) -> None:
+            i, j = pair
+            majority = float((y[~train, j] == np.bincount(y[train, j]).argmax()).mean())
+            with threadpool_limits(1, "openmp"):
+                probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(
+                    x[train, i], y[train, j]
+                )
+                gain = probe.score(x[~train, i], y[~train, j]) - majority
             chance = 2 * (majority * (1 - majority) / (~train).sum()) ** 0.5
             matrix[i, j] = gain / (1 - majority) if gain > chance else 0.0
+            bar.update()
+
+        lone_threads().map(fit, list(np.ndindex(matrix.shape)))
     return dci(matrix)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from ..models.layers import first_least
+from ..models.threads import one_core
 from ..models.world import World
 from ..types import Tiles
+from .policies import play
 
 CHECKED = (1, 10, 40)
 TOLERANCE = 2.0
@@ -53,6 +55,7 @@ def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:
     return np.logical_and((difference <= TOLERANCE).all(1), once.all(0))
 
 
+@one_core()
 @torch.inference_mode()
 def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
     """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
@@ -69,22 +72,18 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
     return result
 
 
-def random_reward_rate(env: gym.Env, seed: int, episodes: int) -> float:
-    """Share of episodes in which a uniformly random agent of `env`'s own action space gets a reward."""
-    env.action_space.seed(seed)
-    rng = np.random.default_rng(seed)
-    rewarded = 0
-    for _ in range(episodes):
-        env.reset(seed=int(rng.integers(2**31)))
-        done = found = False
-        while not done:
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            found |= float(reward) > 0
-            done = terminated or truncated
-        rewarded += found
-    return rewarded / episodes
+def random_reward_rate(tasks: VectorEnv, seed: int, episodes: int) -> float:
+    """Share of episodes in which a uniformly random agent of the tasks' own action space gets a reward.
+
+    Args:
+        tasks: as `play` takes them.
+    """
+    tasks.action_space.seed(seed)
+    played = play(tasks, lambda seen: tasks.action_space.sample(), episodes, seed, "random agent")
+    return sum(episode.rewarded for episode in played) / episodes
 
 
+@one_core()
 def random_reward_rate_batched(env: Any, seed: int) -> float:
     """The same of a next-step vector env, one episode each world."""
     env.action_space.seed(seed)

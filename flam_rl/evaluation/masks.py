@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.world import World
 from ..types import Video
 from .segmentation import foreground_ari, mask_iou
 
 
+@one_core()
 @torch.inference_mode()
 def evaluate_masks(
     world: World, video: Video, entities: Sequence[dict[str, np.ndarray]], most: int = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -30,20 +29,21 @@ def measure_world(
     """What can be measured with what is given; what cannot is None.
 
     Args:
-        entities: true positions and directions of each episode, of which 4 are needed for the probes.
+        entities: what is true of each episode; with cells' positions and directions, and 4 episodes, for the probes.
         task: the real one, without wrappers; asked for its tiles if it has them.
         probe_iterations: boosting rounds of the probes.
     """
-    ambiguous = float(world.tokenizer.ambiguous)
     results: Json = {
         "seed": seed,
         "frames": video.frames,
         "codes": len(world.tokenizer.codebook),
-        "ambiguous_patches": None if math.isnan(ambiguous) else ambiguous,
+        "ambiguous_patches": float(world.tokenizer.ambiguous),
     }
     results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
     results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
-    if entities and len(entities) >= 4:  # probes are tested on other episodes than they are trained on
+    if (
+        entities and "direction" in entities[0] and len(entities) >= 4
+    ):  # probes are tested on other episodes than they are trained on
         found = evaluate_correspondence(world, video, entities, iterations=probe_iterations)
         results |= {"dci": found.scores(), "correspondence": found.matrix.tolist()}
     if hasattr(task, "tiles"):

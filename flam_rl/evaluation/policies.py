@@ -8,8 +8,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from scipy.stats import binomtest
-from tqdm import tqdm
+
+from ..models.threads import one_core
+from ..progress import progress
+
+AT_ONCE = 16
+"""Tasks that are played side by side."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,78 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+@dataclass(frozen=True)
+class Played:
+    """What came of an episode.
+
+    Attributes:
+        total: undiscounted return.
+        success: the task's `info["success"]` at the end; None if it does not say.
+        rewarded: whether any step brought a reward above 0.
+    """
+
+    total: float
+    success: bool | None
+    rewarded: bool
+
+
+def several(task: gym.Env, count: int = AT_ONCE) -> SyncVectorEnv:
+    """`count` instances of a task made by `gym.make`, each of which is reset by the caller."""
+    assert task.spec is not None
+    modes = {"autoreset_mode": AutoresetMode.DISABLED}
+    tasks = gym.make_vec(task.spec, num_envs=count, vectorization_mode="sync", vector_kwargs=modes)
+    assert isinstance(tasks, SyncVectorEnv)
+    return tasks
+
+
+@one_core()
+def play(
+    tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
+) -> list[Played]:
+    """Episodes with reset seeds drawn from `seed`, as many at a time as there are tasks.
+
+    Args:
+        tasks: of autoreset mode `Disabled`, as `several` makes them.
+        act: observations of all tasks to an action each.
+    """
+    seeds = np.random.default_rng(seed).integers(2**31, size=episodes)
+    waiting = iter(range(episodes))
+    playing = np.full(
+        tasks.num_envs, -1
+    )  # which episode; tasks for which none is left play on and do not count
+    total, rewarded = np.zeros(tasks.num_envs), np.zeros(tasks.num_envs, bool)
+    ended = np.ones(tasks.num_envs, bool)
+    found: dict[int, Played] = {}
+    with progress(total=episodes, desc=name, unit="episode") as bar:
+        while len(found) < episodes:
+            if ended.any():
+                playing[ended] = [next(waiting, -1) for _ in range(ended.sum())]
+                total[ended], rewarded[ended] = 0.0, False
+                # Only those that ended take theirs.
+                reset_seeds: Any = [int(seeds[episode]) if episode >= 0 else seed for episode in playing]
+                observations, _ = tasks.reset(seed=reset_seeds, options={"reset_mask": ended})
+            observations, rewards, terminated, truncated, infos = tasks.step(act(observations))
+            total += rewards
+            rewarded |= rewards > 0
+            ended = terminated | truncated
+            for index in np.flatnonzero(ended & (playing >= 0)):
+                success = bool(infos["success"][index]) if "success" in infos else None
+                found[int(playing[index])] = Played(float(total[index]), success, bool(rewarded[index]))
+                bar.update()
+    return [found[episode] for episode in range(episodes)]
+
+
 def score_policy(
-    env: gym.Env, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
+    tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
 ) -> PolicyScore:
-    """Episodes with reset seeds drawn from `seed`; success is the task's `info["success"]`."""
-    rng = np.random.default_rng(seed)
-    returns, successes = [], 0
-    for reset_seed in tqdm(rng.integers(2**31, size=episodes), desc=name, unit="episode", disable=None):
-        observation, info = env.reset(seed=int(reset_seed))
-        total, done = 0.0, False
-        while not done:
-            observation, reward, terminated, truncated, info = env.step(act(observation))
-            total += float(reward)
-            done = terminated or truncated
-        returns.append(total)
-        successes += bool(info["success"])
+    """`play`, scored by the task's `info["success"]`.
+
+    Raises:
+        ValueError: the task does not say whether it succeeded.
+    """
+    played = play(tasks, act, episodes, seed, name)
+    if any(episode.success is None for episode in played):
+        raise ValueError("the task's info has no 'success', which is what policies are scored by")
+    successes = sum(bool(episode.success) for episode in played)
+    returns = [episode.total for episode in played]
     return PolicyScore(successes / episodes, float(np.mean(returns)), wilson(successes, episodes))

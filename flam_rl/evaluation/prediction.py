@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from ..models.threads import one_core
 from ..models.world import World
+from ..progress import progress
 from ..types import Video
 from .perceptual import FVD, LPIPS
 
@@ -20,6 +22,7 @@ BEST_PSNR = 100.0
 Entities = Sequence[dict[str, np.ndarray]] | None
 
 
+@one_core()
 @torch.inference_mode()
 def evaluate_prediction(
     world: World,
@@ -52,7 +55,7 @@ def evaluate_prediction(
     longest = max(len(episode) for episode in video.episodes) - 1
     if longest < 1:
         raise ValueError("prediction needs an episode of 2 frames or more")
-    for horizon in HORIZONS:
+    for horizon in progress(HORIZONS, desc="prediction", unit="horizon"):
         clips = _Clips(world, video, entities, horizon, most_clips) if horizon <= longest else None
         measured = clips.measure(lpips) if clips else dict.fromkeys(result)
         for name, value in measured.items():

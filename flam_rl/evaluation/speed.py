@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..models.dynamics import DynamicsConfig
 from ..models.factorizer import FactorizerConfig
 from ..models.flam import FLAM
 from ..models.imagination import Imagination, Imagined, SceneImagination
+from ..models.threads import one_core
 from ..models.tokenizer import TokenizerConfig
 from ..models.world import World
 from ..models.world_model import CodeFacts, FLAMConfig
@@ -35,44 +37,73 @@ class Bench:
     """How long to repeat a thing for its median."""
 
     seconds: float
+    rounds: int = 5
+    """Turns that things take which are compared."""
 
     def __call__(self, function: Callable[[], Any]) -> float:
         """Median seconds of a call, without gradients."""
-        return self.compare({"": function}, rounds=1)[""]
+        return replace(self, rounds=1).compare({"": function})[""]
 
-    def compare(self, functions: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+    def compare(self, functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
         """Median seconds of a call of each, taken in turns, so that a slow minute of the machine hits all."""
         seconds: dict[str, list[float]] = {name: [] for name in functions}
         with torch.inference_mode():
             for function in functions.values():
                 function()
-            for _ in range(rounds):
+            for _ in range(self.rounds):
                 for name, function in functions.items():
                     timer = Timer(
                         "function()", globals={"function": function}, num_threads=torch.get_num_threads()
                     )
-                    took = timer.blocked_autorange(min_run_time=self.seconds / rounds).median
+                    took = timer.blocked_autorange(min_run_time=self.seconds / self.rounds).median
                     seconds[name].append(float(took))
         return {name: float(np.median(took)) for name, took in seconds.items()}
 
 
-def machine(device: torch.device) -> Json:
-    """What the figures were taken on."""
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+def beside_busy_neighbours(works: dict[str, Callable[[], int]], seconds: float, rounds: int = 3) -> Json:
+    """Work done a second alone and beside as many busy processes as there are cores, in turns; and their ratio.
+
+    Args:
+        works: each does some of a work and returns how much that was.
+        seconds: of each turn; a piece of work that was begun is finished.
+    """
+
+    def rate(work: Callable[[], int]) -> float:
+        began, done = time.perf_counter(), 0
+        while (took := time.perf_counter() - began) < seconds or not done:
+            done += work()
+        return done / took
+
+    result = {}
+    for name, work in works.items():
+        work()
+        rates: dict[str, list[float]] = {"quiet": [], "busy": []}
+        for _ in range(rounds):
+            rates["quiet"].append(rate(work))
+            with _busy_neighbours():
+                rates["busy"].append(rate(work))
+        found = {key: float(np.median(values)) for key, values in rates.items()}
+        result[name] = found | {"ratio": found["busy"] / found["quiet"]}
+    return result
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+@contextmanager
+def _busy_neighbours() -> Iterator[None]:
+    busy = [
+        subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+        )
+        for _ in range(os.cpu_count() or 1)
+    ]
+    try:
+        for process in busy:
+            assert process.stdout is not None
+            process.stdout.readline()  # it runs
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
 
 
 def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compile: bool = False) -> Json:
@@ -80,7 +111,11 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
     side = 2048
     left = torch.randn(side, side, device=world.device, dtype=dtype)
     imagination, state, wanted = ready(world, worlds, dtype)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with (
+        one_core(),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+    ):  # it sees its own thread only
         imagination.step(state, wanted)
     imagination, *_ = ready(world, worlds, dtype, compile)
     seconds = bench.compare({"peak": lambda: left @ left, "step": lambda: imagination.step(state, wanted)})

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.world import World
+from ..progress import progress
 from ..types import Tiles, Video
 from .correspondence import LEFT, NOTHING, RIGHT, WALKED, effective_actions
 from .imagination import TOLERANCE, read_frames
@@ -16,6 +18,7 @@ AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 """The cell in front of each heading."""
 
 
+@one_core()
 @torch.inference_mode()
 def evaluate_transfer(
     world: World,
@@ -44,7 +47,7 @@ def evaluate_transfer(
     codes = [
         world.encode_episode(frames, truth) for frames, truth in zip(video.episodes, entities, strict=True)
     ]
-    factors = [world.factorize(z[None]) for z in codes]
+    factors = [world.factorize(z[None]) for z in progress(codes, desc="transfer", unit="episode")]
     latent = [world.infer_actions(f).mean[0] if f.shape[1] > 1 else None for f in factors]
     done = [effective_actions(truth["position"], truth["direction"]) for truth in entities]
     walkable = {tuple(cell) for truth in entities for cell in truth["position"].reshape(-1, 2).tolist()}

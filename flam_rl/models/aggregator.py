@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from ..types import check_ranges
 from .layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
 
 UNLIKELY = 1e-4
@@ -26,6 +28,9 @@ class AggregatorConfig:
     hidden: int = 128
     layers: int = 2
     """Of the transformer."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, parts=(1, 256), hidden=range(4, 4097, 4), layers=(1, 64))
 
 
 class Aggregated(NamedTuple):
@@ -157,8 +162,8 @@ class TransformerAggregator(nn.Module):
         return self(factors_BKS.unsqueeze(-2)).masks_BKN.squeeze(-2)
 
     def frozen_places(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-        """`places`, in float32 whatever `dtype`: nothing in it can be fused."""
-        return self.places
+        """`places` with the weights as they are now, in float32 whatever `dtype`: nothing in it can be fused."""
+        return copy.deepcopy(self).requires_grad_(False).places
 
 
 def make_aggregator(

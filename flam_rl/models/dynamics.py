@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
+from ..types import check_ranges
 from .layers import (
     MOST_LOGIT,
     AttentionOverFactors,
@@ -34,6 +35,10 @@ class DynamicsConfig:
     """M: latent actions that the prior chooses from."""
     looks: int = 8
     """Places at which a factor looks, in the prior, to see whether another is there."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, latent_action_dim=(1, 256), action_codes=(1, 4096), looks=(1, 1024))
+        check_ranges(self, hidden=range(4, 4097, 4))
 
 
 class InverseDynamics(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
+from ..types import check_ranges
 from .layers import mlp, sincos_positions, unit_rms
 
 
@@ -25,6 +26,12 @@ class FactorizerConfig:
     """Let a factor see its own past frames (the paper's causal temporal attention)."""
     window: int = 4
     """How many frames the temporal attention sees, the present one included."""
+
+    def __post_init__(self) -> None:
+        # Attention has 4 heads, positions are sines and cosines of two axes.
+        fours = range(4, 4097, 4)
+        check_ranges(self, factors=(1, 256), factor_dim=fours, hidden=fours)
+        check_ranges(self, temperature=(1e-6, 1e6), window=(1, 1024))
 
 
 class Factorizer(nn.Module):

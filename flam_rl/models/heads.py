@@ -113,7 +113,7 @@ class FrozenEvents:
         self.sees = torch.tensor(sees, device=first[0].device)
         self.first = FrozenLinear(torch.cat(first), torch.cat(bias), dtype)
         self.last = FrozenLinear(torch.block_diag(*last), torch.cat(offset), dtype)
-        self.value = labels.reward.value
+        self.value = labels.reward.value.clone()
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is

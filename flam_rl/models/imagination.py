@@ -15,10 +15,7 @@ from .dynamics import feel, plausible, snap
 from .flam import FLAM
 from .heads import FrozenEvents
 from .layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
-from .threads import LoneThreads
-
-FEWEST = 32
-"""Worlds that are worth a thread."""
+from .threads import FEWEST, LoneThreads, lone_threads
 
 
 class Imagined(NamedTuple):
@@ -74,8 +71,8 @@ class Imagination:
     Args:
         controlled: indices of the C factors that the caller acts for.
         dtype: of products large enough to gain from it; factors stay float32.
-        compile: whether the step is compiled when it is first taken with so many worlds. On a CPU its threads
-            then share out the worlds, unless gradients are asked for.
+        compile: whether the step is compiled when it is first taken with so many worlds. On a CPU threads then
+            share out the worlds, unless gradients are asked for; a plain step has one thread and one core.
         events: what tells reward and end of the next state, if anybody asks.
 
     Raises:
@@ -97,13 +94,11 @@ class Imagination:
         self._controlled, self._uncontrolled = (
             torch.tensor(factors, dtype=torch.int64, device=device) for factors in (self.controlled, others)
         )
-        self._advance, self._threads = self._step, None
         self._shares: dict[int, list[tuple[slice, Step]]] = {}
+        self._threads: LoneThreads | None = None
+        self._fused: Callable[..., tuple[Imagined, Taken]] | None = None
         if compile:
             check_compiler(device)
-            self._threads = LoneThreads(torch.get_num_threads()) if device.type == "cpu" else None
-            # On a CPU only for gradients, see `compile_for_one_core`.
-            self._advance = torch.compile(self._step, dynamic=False, fullgraph=True)
         prior, dynamics = flam.latent_action_prior, flam.forward_dynamics
         size = flam.config.factorizer.factor_dim
         look, *_ = linears(prior.look_at)
@@ -158,12 +153,36 @@ class Imagination:
             generator: of the order in which uncontrolled factors move, and of their actions.
         """
         count, worlds, _ = now.factors_KBS.shape
-        device = now.factors_KBS.device
-        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device).argsort(stable=True)
+        device, dtype = now.factors_KBS.device, torch.float32
+        drawn = torch.rand(len(self._uncontrolled), generator=generator, device=device, dtype=dtype).argsort(
+            stable=True
+        )
         order = torch.cat([self._controlled, self._uncontrolled[drawn]])
-        chance = torch.rand(count, worlds, 1, generator=generator, device=device)
-        if self._threads is None or torch.is_grad_enabled():  # shares are written in place: no gradients
-            return self._advance(now, latent_actions_BCA, order, chance)
+        chance = torch.rand(count, worlds, 1, generator=generator, device=device, dtype=dtype)
+        if device.type == "cpu" and not torch.is_grad_enabled():
+            self._threads = self._threads or lone_threads()
+            if self.compile:
+                return self._step_in_shares(self._threads, now, latent_actions_BCA, order, chance)
+            return self._threads.run(lambda: self._step(now, latent_actions_BCA, order, chance))
+        if not self.compile:
+            return self._step(now, latent_actions_BCA, order, chance)
+        if self._fused is None:
+            self._fused = torch.compile(self._step, dynamic=False, fullgraph=True)
+        return self._fused(now, latent_actions_BCA, order, chance)
+
+    def close(self) -> None:
+        """Give threads back; a step that is taken later has new ones."""
+        self._threads = None
+
+    def _step_in_shares(
+        self,
+        threads: LoneThreads,
+        now: Imagined,
+        latent_actions_BCA: torch.Tensor | None,
+        order: torch.Tensor,
+        chance: torch.Tensor,
+    ) -> tuple[Imagined, Taken]:
+        """`_step`, compiled, each thread with its share of the worlds."""
         # What is compiled does not look at types, and is for one layout.
         now = Imagined(*(part.float().contiguous() for part in now))
         wanted = []
@@ -184,17 +203,16 @@ class Imagination:
             following.factors_KBS[:, share], following.places_KBN[:, share] = factors, places
             return taken
 
-        taken = self._threads.map(advance, self._shared_out(worlds, inputs))
+        taken = threads.map(advance, self._shared_out(threads.count, now.factors_KBS.shape[1], inputs))
         return following, Taken(*map(torch.cat, zip(*taken, strict=True)))
 
     def _shared_out(
-        self, worlds: int, inputs: Callable[[slice], list[torch.Tensor]]
+        self, threads: int, worlds: int, inputs: Callable[[slice], list[torch.Tensor]]
     ) -> list[tuple[slice, Step]]:
         """Each thread's share of so many worlds, and the step for it, compiled where it is new."""
-        assert self._threads is not None
         with COMPILING:
             if worlds not in self._shares:
-                count = max(1, min(self._threads.count, worlds // FEWEST))
+                count = max(1, min(threads, worlds // FEWEST))
                 shares = [slice(worlds * i // count, worlds * (i + 1) // count) for i in range(count)]
                 sizes = {share.stop - share.start: share for share in shares}
                 steps = {
@@ -337,6 +355,7 @@ class SceneImagination:
         if compile:
             check_compiler(model.weight_V.device)
         self._move = torch.compile(model.step) if compile else model.step
+        self._threads: LoneThreads | None = None
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
         """Worlds in which the factors are these; nobody asks where they are."""
@@ -350,6 +369,19 @@ class SceneImagination:
         generator: torch.Generator | None = None,
     ) -> tuple[Imagined, Taken]:
         """One step of every world; arguments as `Imagination.step`."""
+        self._threads = self._threads or lone_threads()
+        return self._threads.run(lambda: self._step(now, latent_actions_BCA, generator))
+
+    def close(self) -> None:
+        """Give threads back; a step that is taken later has new ones."""
+        self._threads = None
+
+    def _step(
+        self,
+        now: Imagined,
+        latent_actions_BCA: torch.Tensor | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Imagined, Taken]:
         factors = now.factors_BKS
         if self.controlled:
             assert latent_actions_BCA is not None

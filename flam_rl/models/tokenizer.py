@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
-from ..types import LossAndMetrics
+from ..types import LossAndMetrics, check_ranges
 
 MARGIN = 0.02
 """Codes nearer to each other than this share of the codebook's spread are one code, and a patch is ambiguous if moving its
@@ -28,6 +28,10 @@ class TokenizerConfig:
     hidden: int = 256
     """Width of encoder and decoder."""
 
+    def __post_init__(self) -> None:
+        # Codes are kept in 16 bits at most.
+        check_ranges(self, patch=(1, 256), codebook_size=(1, 2**15), code_dim=(1, 4096), hidden=(1, 2**14))
+
 
 class Tokenizer(nn.Module):
     """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)` and back; N = H W / patch^2 tokens, row by row.
@@ -36,7 +40,7 @@ class Tokenizer(nn.Module):
 
     Attributes:
         ambiguous: float scalar, share of the training patches that are nearly as near to a second code as to their own,
-            as `MARGIN` says: which of the two they get may differ by machine. NaN before `separated`.
+            as `MARGIN` says: which of the two they get may differ by machine. 1 before `separated`.
     """
 
     ambiguous: torch.Tensor
@@ -69,7 +73,7 @@ class Tokenizer(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(config.code_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, pixels)
         )
-        self.register_buffer("ambiguous", torch.tensor(float("nan"), dtype=torch.float32))
+        self.register_buffer("ambiguous", torch.tensor(1.0, dtype=torch.float32))
 
     def patches(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> UInt8[torch.Tensor, "*B N P"]:
         """uint8 `(..., H, W, 3)` to uint8 `(..., N, patch * patch * 3)`."""
@@ -129,7 +133,7 @@ class Tokenizer(nn.Module):
             counts: how often each occurs.
         """
         weight = counts.double().cpu()
-        nearest = torch.cat([self.distances(part).argmin(-1) for part in patches.split(2**16)])
+        nearest = torch.cat([self.distances(part).argmin(-1) for part in patches.split(2**14)])
         used = torch.bincount(nearest.cpu(), weight, len(self.codebook))
         result = self._only(used > 0)
         used = used[used > 0]
@@ -137,7 +141,7 @@ class Tokenizer(nn.Module):
         group = torch.as_tensor(connected_components(near, directed=False)[1])
         most = torch.stack([used.where(group == each, -1.0).argmax() for each in group.unique()])
         result = result._only(torch.isin(torch.arange(len(used)), most))
-        near_border = torch.cat([result._to_border(part) <= result.margin for part in patches.split(2**16)])
+        near_border = torch.cat([result._to_border(part) <= result.margin for part in patches.split(2**14)])
         result.ambiguous.fill_(float(weight[near_border.cpu()].sum() / weight.sum()))
         return result.requires_grad_(False)
 

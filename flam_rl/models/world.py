@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Entities, Rollout
+from ..types import Entities, Rollout, check_ranges
 from .aggregator import Aggregated
 from .baselines.oracle import with_actions
 from .baselines.rival import Rival
@@ -20,6 +20,7 @@ from .entities import entities_of_tokens
 from .flam import FLAM
 from .heads import FrozenEvents, Labels
 from .imagination import Imagination, SceneImagination
+from .threads import lone_threads
 from .tokenizer import Tokenizer
 from .world_model import WorldModel
 
@@ -33,14 +34,17 @@ class WorldInfo:
         task_kwargs: its arguments.
         horizon: steps of an imagined episode by default.
         training: the resolved configs that it was trained with.
-        metrics: what evaluation on held-out video measured.
+        metrics: the figures of its card, what evaluation on held-out video measured; None for what it could not.
     """
 
     task: str = ""
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     horizon: int = 64
     training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, horizon=(1, 10**6))
 
 
 class World(nn.Module):
@@ -48,9 +52,13 @@ class World(nn.Module):
 
     Args:
         starts_STN: codes of held-out clips, an integer type `(S, T, N)`; imagination starts from them.
+
+    Attributes:
+        source: the shipped name or the folder that it was last loaded from or saved to; empty if it never was.
     """
 
     starts_STN: torch.Tensor
+    source: str = ""
 
     def __init__(
         self,
@@ -63,7 +71,7 @@ class World(nn.Module):
         super().__init__()
         self.tokenizer, self.model, self.info, self.labels = tokenizer, model, info, labels
         self.register_buffer("starts_STN", starts_STN, persistent=False)
-        self.eval().requires_grad_(False)
+        self.eval().requires_grad_(False).float()  # whatever torch's default dtype was
 
     @property
     def device(self) -> torch.device:
@@ -198,24 +206,29 @@ class World(nn.Module):
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
         """
-        imagination = self.imagination(controlled, dtype)
-        state = imagination.begin(factors_BKS)
+        imagination, threads = self.imagination(controlled, dtype), lone_threads()
+        state = threads.run(lambda: imagination.begin(factors_BKS))
         factors, latent_actions, log_prior = [factors_BKS], [], []
         for _ in range(horizon):
-            wanted = (
-                policy(factors[-1].flatten(1)).unflatten(-1, (len(controlled), -1)) if controlled else None
-            )
+            wanted = None
+            if controlled:
+                seen = threads.run(lambda: state.factors_BKS.flatten(1))  # noqa: B023, it runs at once
+                wanted = policy(seen).unflatten(-1, (len(controlled), -1))
             state, taken = imagination.step(state, wanted, generator)
             factors.append(state.factors_BKS)
             latent_actions.append(taken.latent_actions_BLA)
             log_prior.append(taken.log_prior_BC)
-        entered = torch.stack(factors[1:], 1)
-        return Rollout(
-            torch.stack(factors, 1),
-            torch.stack(latent_actions, 1),
-            torch.stack(log_prior, 1),
-            *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
-        )
+
+        def rollout() -> Rollout:
+            entered = torch.stack(factors[1:], 1)
+            return Rollout(
+                torch.stack(factors, 1),
+                torch.stack(latent_actions, 1),
+                torch.stack(log_prior, 1),
+                *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
+            )
+
+        return threads.run(rollout)
 
     def imagination(
         self,

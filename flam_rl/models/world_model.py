@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ..types import LossAndMetrics
+from ..types import LossAndMetrics, check_ranges
 from .aggregator import Aggregated, AggregatorConfig
 from .dynamics import DynamicsConfig
 from .factorizer import Factorizer, FactorizerConfig
@@ -34,6 +34,9 @@ class FLAMConfig:
     """Weight of latent actions staying near their action code."""
     drawing: float = 0.03
     """Price of each share of a token that a factor draws: what the background can draw is not a factor's."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, rarity_power=(0, 10), pull=(0, 1e6), commitment=(0, 1e6), drawing=(0, 1e6))
 
 
 class CodeFacts(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..data.clips import Clips, Codes
-from ..models.baselines import ModelName, Oracle
+from ..models.baselines import MODELS, ModelName, Oracle
 from ..models.tokenizer import Tokenizer, TokenizerConfig
 from ..models.world import World, WorldInfo
 from ..models.world_model import FLAMConfig
@@ -57,15 +57,9 @@ def build_world(
     """
     device = tokenizer.codebook.device
     model = make_model(config.model, tokenizer, codes.episodes, config.flam, config.seed).to(device)
+    check_told(config, actions)
     if model.TOLD:
-        if actions is None:
-            raise ValueError(f"the model {config.model!r} is told true actions; this video comes without")
-        shapes = {a.shape[1] for a in actions} | {config.flam.factorizer.factors}
-        if len(shapes) > 1 or max(a.max() for a in actions) >= Oracle.CHOICES:
-            raise ValueError(
-                f"the oracle has {config.flam.factorizer.factors} entities with actions 0 to {Oracle.CHOICES - 1}; "
-                f"the video has {sorted({a.shape[1] for a in actions})}, actions up to {max(a.max() for a in actions)}"
-            )
+        assert actions is not None
         codes = codes.with_actions(actions)
     world = World(tokenizer, model, clips_to_start_from(held_out.episodes, model.window).to(device), info)
     model.requires_grad_(True)
@@ -73,6 +67,23 @@ def build_world(
     train_world(model, clips, config.world, log, lambda step: on_step(world, step), checkpoint)
     train_prior(model, codes.episodes, config.world, config.seed, log)
     return world
+
+
+def check_told(config: BuildConfig, actions: list[np.ndarray] | None) -> None:
+    """
+    Raises:
+        ValueError: the model needs the true actions, and `actions` of the training episodes are not those.
+    """
+    if not MODELS[config.model].TOLD:
+        return
+    if actions is None:
+        raise ValueError(f"the model {config.model!r} is told true actions; this video comes without")
+    shapes = {a.shape[1] for a in actions} | {config.flam.factorizer.factors}
+    if len(shapes) > 1 or max(a.max() for a in actions) >= Oracle.CHOICES:
+        raise ValueError(
+            f"the oracle has {config.flam.factorizer.factors} entities with actions 0 to {Oracle.CHOICES - 1}; "
+            f"the video has {sorted({a.shape[1] for a in actions})}, actions up to {max(a.max() for a in actions)}"
+        )
 
 
 def clips_to_start_from(episodes: list[torch.Tensor], window: int, most: int = 1024) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..models.heads import MEMBERS, EventHead
+from ..models.threads import one_core
 from ..models.world import World
 from ..types import LabelledTransitions
 
@@ -17,6 +18,7 @@ FEWEST_EVENTS = 5
 """Held-out events from which they have a say."""
 
 
+@one_core()
 @torch.inference_mode()
 def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, torch.Tensor]:
     """Labelled episodes as flat transitions of factors.
@@ -60,6 +62,7 @@ def held_out_episodes(episode: torch.Tensor, seed: int, share: float = 0.2) -> t
     return torch.isin(episode, order[: max(1, round(share * count))])
 
 
+@one_core()
 def fit_ensemble(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, seed: int) -> None:
     """AdamW on `loss(rows)`, rows int64 `(members, batch)`: each member draws transitions of its own."""
     generator = torch.Generator().manual_seed(seed)
@@ -93,7 +96,7 @@ def fit_event_head(
     heads, errors = [], []
     for sees in ((agent_factor,), tuple(range(world.factors))):
         torch.manual_seed(seed)
-        head = EventHead(world.factor_dim, sees, value).to(event.device)
+        head = EventHead(world.factor_dim, sees, value).to(data["next"])
         _fit_head(head, data, event, fitting, seed)
         heads.append(head)
         errors.append(_head_errors(head, data, event, held_out))

@@ -14,6 +14,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ..progress import EVERY, progress
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -44,16 +46,23 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
 
 class Log:
-    """TensorBoard in `folder` (nothing is written without one) and progress bars with losses and speed."""
+    """TensorBoard in `folder` (nothing is written without one) and progress with losses, speed and time left.
 
-    def __init__(self, folder: Path | None) -> None:
+    Args:
+        every: seconds between lines of progress where there is no terminal.
+    """
+
+    def __init__(self, folder: Path | None, every: float = EVERY) -> None:
+        self.every = every
         self.writer = SummaryWriter(str(folder)) if folder else None
 
     def steps(
         self, name: str, total: int, frames_per_step: int, start: int = 0
     ) -> Iterator[tuple[int, tqdm]]:
         """Step numbers with the bar to describe them on; logs frames/s at the end."""
-        bar = tqdm(range(start, total), desc=name, initial=start, total=total, unit="step", disable=None)
+        bar = progress(
+            range(start, total), every=self.every, desc=name, initial=start, total=total, unit="step"
+        )
         began = time.perf_counter()
         for step in bar:
             yield step, bar

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer, TokenizerConfig
-from ..types import Video
+from ..types import Video, check_ranges
 from .run import Log
 
 
@@ -23,10 +24,16 @@ class TokenizerTrainingConfig:
     """Patches that occur n times are drawn with weight n^(1 - rarity_power): moving things are few."""
     enough: float | None = None
     """PSNR in dB of the training frames at which to stop before `steps`: makes tokenizers of several videos alike."""
-    max_patches: int = 500_000
+    max_patches: int = 200_000
     """Distinct patches kept in memory at most; of more, a random part."""
 
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, batch=most, max_patches=most)
+        check_ranges(self, learning_rate=(1e-12, 10), rarity_power=(0, 1))
 
+
+@one_core()
 def train_tokenizer(
     video: Video,
     model: TokenizerConfig,
@@ -96,5 +103,5 @@ def _distinct_patches(
             share /= 2
             kept = rng.binomial(list(found.values()), 0.5).tolist()
             found = {patch: count for patch, count in zip(found, kept, strict=True) if count}
-    distinct = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
-    return torch.as_tensor(distinct.copy()), torch.as_tensor(list(found.values()))
+    distinct = np.frombuffer(bytearray().join(found), np.uint8).reshape(len(found), -1)
+    return torch.as_tensor(distinct), torch.as_tensor(list(found.values()))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,18 @@ import numpy as np
 import torch
 
 from ..data.clips import Clips
+from ..files import new_array, written_whole
 from ..models.baselines import MODELS, ModelName
 from ..models.baselines.playslot import PlaySlot
 from ..models.baselines.rival import Coded
 from ..models.binding import code_statistics, coherent_keys
 from ..models.flam import FLAM
 from ..models.layers import linears, nearest_code
+from ..models.threads import one_core
 from ..models.tokenizer import Tokenizer
+from ..models.weights import check_finite, fill
 from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
+from ..types import check_ranges
 from .run import Log
 
 PRIOR_BYTES = 2**29
@@ -54,7 +58,22 @@ class WorldTrainingConfig:
     checkpoint_every: int = 250
     """Steps after which an interrupted run can go on."""
 
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, frames=most, prior_batch=most, checkpoint_every=most)
+        check_ranges(
+            self, prior_steps=(0, 10**12), learning_rate=(1e-12, 10), prior_learning_rate=(1e-12, 10)
+        )
+        check_ranges(
+            self, beta=(1e-12, 1e6), beta_start=(0, 1e6), beta_end=(1e-12, 1e6), clip_norm=(1e-12, 1e12)
+        )
+        if not self.clip_lengths or min(self.clip_lengths) < 2:
+            raise ValueError(
+                f"clip_lengths are {self.clip_lengths}; allowed are one or more of 2 frames or more"
+            )
 
+
+@one_core()
 def make_model(
     name: ModelName, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
 ) -> WorldModel:
@@ -82,6 +101,7 @@ def make_model(
     return MODELS[name](config, facts)
 
 
+@one_core()
 def train_world(
     model: WorldModel,
     clips: Clips,
@@ -105,7 +125,7 @@ def train_world(
     model.train()
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, model, optimizer, clips)
+        first = _resume(checkpoint, model, optimizer, clips, config.steps)
     for step, bar in log.steps("world", config.steps, config.frames, first):
         done = step / config.steps
         length = min(config.clip_lengths[int(done * len(config.clip_lengths))], clips.longest)
@@ -142,6 +162,7 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
     return config.beta * (config.beta_end / config.beta) ** fall
 
 
+@one_core()
 def train_prior(
     model: WorldModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
 ) -> WorldModel:
@@ -220,7 +241,7 @@ def _prior_data(
     order = [episodes[i] for i in torch.randperm(len(episodes), generator=generator).tolist()]
     rows = min(most, sum(len(codes) - 1 for codes in order))
     columns = [
-        torch.from_numpy(np.lib.format.open_memmap(folder / f"{i}.npy", "w+", dtype, (rows, *shape)))
+        torch.from_numpy(new_array(folder / f"{i}.npy", dtype, (rows, *shape)))
         for i, (shape, dtype) in enumerate(zip(shapes, [np.float32] * 4 + [np.uint8], strict=True))
     ]
     first = 0
@@ -253,16 +274,38 @@ def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optim
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
-    scratch = path.with_name(f".{path.name}.part")
-    torch.save(state, scratch)
-    os.replace(scratch, path)
+    buffer = io.BytesIO()  # written by torch itself, a full disk would be a RuntimeError that does not say so
+    torch.save(state, buffer)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(buffer.getbuffer())
 
 
-def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> int:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    clips.generator.set_state(state["clips"])
-    torch.set_rng_state(state["random"])
-    torch.cuda.set_rng_state_all(state["random_cuda"])
-    return int(state["step"])
+def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips, steps: int) -> int:
+    """The step to go on from, of `steps`.
+
+    Raises:
+        ValueError: the file is damaged or of another run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step = state["step"]
+        if type(step) is not int or not 0 < step <= steps:
+            raise ValueError(f"step is {step!r}; allowed is 1 to {steps}")
+        fill(model, state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            for name, tensor in moments.items():
+                check_finite(name, tensor)
+                if tensor.ndim and tensor.shape != parameter.shape:
+                    raise ValueError(
+                        f"tensor {name!r} has shape {tuple(tensor.shape)}; allowed is {tuple(parameter.shape)}"
+                    )
+        clips.generator.set_state(state["clips"])
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    except (
+        Exception
+    ) as error:  # of bytes that are no checkpoint, torch says anything from EOFError to TypeError
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: damaged, or of another run ({reason}); delete it to start anew") from error
+    return step

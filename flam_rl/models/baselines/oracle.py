@@ -39,7 +39,7 @@ class Oracle(Coded, SceneModel):
         self.register_buffer("frequency_GM", torch.full((entities, self.CHOICES), 1 / self.CHOICES))
 
     def codebooks(self) -> torch.Tensor:
-        indicator = 2 * torch.eye(self.CHOICES, device=self.weight_V.device)  # of unit RMS
+        indicator = 2 * torch.eye(self.CHOICES).to(self.weight_V)  # of unit RMS
         return indicator.expand(len(self.frequency_GM), -1, -1)
 
     def _frame_loss(
@@ -53,7 +53,7 @@ class Oracle(Coded, SceneModel):
         features = super().factorize(z_BTN[..., :tokens])
         entities = len(self.frequency_GM)
         told = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
-        unknown = torch.ones(self.latent_action_dim, device=z_BTN.device)
+        unknown = features.new_ones(self.latent_action_dim)
         acted = self.of_code((told - 1).clamp_min(0))
         acted = torch.where(told.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
         return torch.cat([features, acted.unsqueeze(-2)], -1)

@@ -101,7 +101,7 @@ class Continuous(Rival):
 
     def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         shape = (len(factors_BKS), 1, self.latent_action_dim)
-        return torch.randn(shape, generator=generator, device=factors_BKS.device)
+        return torch.randn(shape, generator=generator, device=factors_BKS.device, dtype=torch.float32)
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor

@@ -1,0 +1,147 @@
+"""What the caller of FLAM-v0 gives and sees: controlled factors, latent actions, observations."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ..models.threads import lone_threads
+from ..models.world import World
+
+logger = logging.getLogger(__name__)
+
+Control = Literal["agent", "all"] | Sequence[int]
+Observation = Literal["factors", "pixels", "features"]
+OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
+ACTION_BOUND = 3.0
+"""Latent actions are kept near a standard normal: three standard deviations."""
+
+
+def controlled_factors(world: World, control: Control | None) -> list[int]:
+    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None is
+    `agent` where labels told which that is.
+
+    Raises:
+        ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
+            `agent` in a world without labels.
+    """
+    allowed = f"allowed are 'agent', 'all' and lists of different indices 0 to {world.latent_actions - 1}"
+    if control is None:
+        if world.labels is None:
+            logger.warning("this world has no labels: control is 'all', reward is 0 and nothing terminates")
+            return list(range(world.latent_actions))
+        control = "agent"
+    if isinstance(control, str):
+        if control == "all":
+            return list(range(world.latent_actions))
+        if control != "agent":
+            raise ValueError(f"control is {control!r}; {allowed}")
+        if world.labels is None:
+            raise ValueError(
+                f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
+            )
+        return [world.moved_by(world.labels.agent_factor)]
+    try:
+        chosen = [index(one) for one in control]
+    except TypeError as error:  # no list, or not of indices
+        raise ValueError(f"control is {control!r}; {allowed}") from error
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(world.latent_actions)):
+        raise ValueError(f"control is {control!r}; {allowed}")
+    return chosen
+
+
+def index(given: Any) -> int:
+    """An integer of any type as an int.
+
+    Raises:
+        TypeError: it is something else; a bool is, for a mask of factors is no list of them.
+    """
+    if isinstance(given, bool):
+        raise TypeError("a bool is no index")
+    return operator.index(given)
+
+
+def check_count(name: str, count: Any) -> int:
+    """`count` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of 1 or more; the message calls it `name`.
+    """
+    try:
+        whole = index(count)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ValueError(f"{name} is {count!r}; allowed is 1 or more, a whole number")
+    return whole
+
+
+def make_spaces(
+    world: World, controlled: list[int], observation: Observation
+) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """Observation and action space of one world.
+
+    Raises:
+        ValueError: `observation` is not one of `OBSERVATIONS`.
+    """
+    if observation not in OBSERVATIONS:
+        raise ValueError(f"observation is {observation!r}; allowed are {', '.join(map(repr, OBSERVATIONS))}")
+    action_space = gym.spaces.Box(
+        -ACTION_BOUND, ACTION_BOUND, (len(controlled) * world.latent_action_dim,), np.float32
+    )
+    if observation == "pixels":
+        return gym.spaces.Box(0, 255, (*world.tokenizer.frame_size, 3), np.uint8), action_space
+    if observation == "factors":
+        bound = world.factor_dim**0.5  # of unit RMS, so no entry can be larger
+        return gym.spaces.Box(-bound, bound, (world.factors * world.factor_dim,), np.float32), action_space
+    rows, columns = world.tokenizer.grid
+    shape = (rows * columns, world.tokenizer.config.code_dim)
+    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32), action_space
+
+
+def observe(
+    world: World, factors_BKS: torch.Tensor, observation: Observation, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Factors `(B, K, S)` as a batch of observations, written to `out` where one is given.
+
+    Nothing is decoded that is not asked for.
+    """
+    if observation == "factors":
+        seen = factors_BKS.cpu().numpy()
+        out = np.empty((len(seen), world.factors * world.factor_dim), np.float32) if out is None else out
+        bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
+        np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
+        return out
+
+    def decode(share_BKS: torch.Tensor) -> torch.Tensor:
+        if observation == "pixels":
+            return world.draw(share_BKS)
+        return world.tokenizer.codebook[world.aggregate(share_BKS).log_probs_BNV.argmax(-1)]
+
+    seen = lone_threads().split(decode, factors_BKS).cpu().numpy()
+    if out is None:
+        return seen
+    np.copyto(out, seen)
+    return out
+
+
+def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Latent actions as float32, clipped to the bounds.
+
+    Raises:
+        ValueError: another shape, or an entry that is not a finite number.
+    """
+    actions = np.asarray(actions, np.float32)
+    if actions.shape != shape:
+        raise ValueError(f"latent actions have shape {actions.shape}; allowed is {shape}")
+    if not np.isfinite(actions).all():
+        raise ValueError(
+            f"latent actions must be finite numbers in -3..3; given {actions[~np.isfinite(actions)][:3]}"
+        )
+    return actions.clip(-ACTION_BOUND, ACTION_BOUND)

@@ -1,0 +1,70 @@
+"""A world's figures beside those on its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+from ..types import Json
+
+TOLERANCES = {"psnr": 2.0, "dci": 0.02, "imagination_validity": 0.03}
+"""By how much a figure may be lower on other video: dB, and shares. The others on a card depend more on which video."""
+ON_CARD = (*TOLERANCES, "masks", "transfer", "reward_rate")
+
+Figures = Mapping[str, Mapping[str, float | None] | None]
+
+
+def card_figures(results: Json) -> Json:
+    """Of what was measured, the figures that a card shows: `WorldInfo.metrics`. NaN is what could not be measured."""
+    return {
+        name: results[name]
+        and {key: x if x is not None and isfinite(x) else None for key, x in results[name].items()}
+        for name in ON_CARD
+    }
+
+
+def compare(results: Json, card: Figures) -> Json:
+    """What was measured beside the card.
+
+    Returns:
+        `figures`, of each that the card has its name, `measured` (None where it was not), `card` and `tolerance`
+        (None where there is none); `falls_short`, the names of those that are lower than the card's by more than it.
+    """
+    figures = []
+    for group in ON_CARD:
+        measured = results.get(group) or {}
+        for key, on_card in (card.get(group) or {}).items():
+            figures.append(
+                {
+                    "name": f"{group} {key}",
+                    "measured": measured.get(key),
+                    "card": on_card,
+                    "tolerance": TOLERANCES.get(group),
+                }
+            )
+    return {"figures": figures, "falls_short": [f["name"] for f in figures if _falls_short(f)]}
+
+
+def _falls_short(figure: Json) -> bool:
+    measured, on_card, tolerance = figure["measured"], figure["card"], figure["tolerance"]
+    if measured is None or on_card is None or tolerance is None:
+        return False
+    return not measured >= on_card - tolerance  # NaN falls short
+
+
+def comparison_text(comparison: Json) -> str:
+    """A few lines for people."""
+    if not comparison["figures"]:
+        return "the world's card has no figures to compare with"
+    lines = [f"{'':<32}{'measured':>10}{'card':>10}"]
+    for figure in comparison["figures"]:
+        numbers = (f"{'-' if x is None else f'{x:.3f}':>10}" for x in (figure["measured"], figure["card"]))
+        short = ""
+        if figure["name"] in comparison["falls_short"]:
+            short = f"  lower by {figure['card'] - figure['measured']:.3f}, more than {figure['tolerance']}"
+        lines.append(f"{figure['name']:<32}{''.join(numbers)}{short}")
+    if comparison["falls_short"]:
+        lines.append(f"the world FALLS SHORT of its card: {', '.join(comparison['falls_short'])}")
+    else:
+        lines.append("no figure falls short of the card")
+    return "\n".join(lines)

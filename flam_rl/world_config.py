@@ -1,0 +1,173 @@
+"""A world's config.json: what it may say, and the networks that it describes."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
+
+from .models.baselines import MODELS, ModelName, name_of
+from .models.heads import Adapter, EventHead, Labels
+from .models.tokenizer import Tokenizer, TokenizerConfig
+from .models.world import World, WorldInfo
+from .models.world_model import CodeFacts, FLAMConfig, WorldModel
+from .types import check_ranges
+
+VERSION = 2
+MOST_BYTES = 2**20
+"""Of a config.json."""
+MOST_NUMBERS = 2**28
+"""That a model may be told of its codes when it is made: 1 GiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings(TokenizerConfig):
+    frame_size: tuple[int, int]
+    """Height and width in pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(1 <= side <= 4096 for side in self.frame_size):
+            raise ValueError(f"frame_size is {self.frame_size}; allowed are sides of 1 to 4096 pixels")
+        tokens, pixels = math.prod(self.frame_size) // self.patch**2, 3 * self.patch**2
+        numbers = self.codebook_size * (tokens + pixels + self.code_dim)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(
+                f"codebook_size {self.codebook_size}, frame_size {self.frame_size} and patch {self.patch} make "
+                f"{numbers} numbers; allowed are {MOST_NUMBERS}"
+            )
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    agent_factor: int
+    budget: int
+    actions: int
+    reward_sees: tuple[int, ...]
+    termination_sees: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_ranges(self, budget=(1, 2**63), actions=(1, 4096))
+
+    @classmethod
+    def of(cls, labels: Labels) -> LabelSettings:
+        """What to save of `labels`."""
+        sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
+        return cls(labels.agent_factor, labels.budget, labels.adapter.actions, *sees)
+
+    def check_factors(self, factors: int) -> None:
+        """
+        Raises:
+            ValueError: a label is of a factor that is none of `factors`.
+        """
+        seen = {"reward_sees": self.reward_sees, "termination_sees": self.termination_sees}
+        for name, indices in ({"agent_factor": (self.agent_factor,)} | seen).items():
+            if not indices or len(set(indices)) < len(indices) or not set(indices) <= set(range(factors)):
+                found = self.agent_factor if name == "agent_factor" else list(indices)
+                raise ValueError(
+                    f"labels.{name} is {found}; allowed are factors 0 to {factors - 1}, each once"
+                )
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """config.json, field by field."""
+
+    version: int
+    tokenizer: TokenizerSettings
+    model: ModelName
+    flam: FLAMConfig
+    info: WorldInfo = field(compare=False)  # makes no network another
+    labels: LabelSettings | None
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, world: World) -> WorldConfig:
+        """What to save of `world`."""
+        return cls(
+            VERSION,
+            TokenizerSettings(**asdict(world.tokenizer.config), frame_size=world.tokenizer.frame_size),
+            name_of(world.model),
+            world.model.config,
+            world.info,
+            None if world.labels is None else LabelSettings.of(world.labels),
+        )
+
+    def make(self) -> tuple[Tokenizer, WorldModel, Labels | None]:
+        """The networks, with weights that mean nothing yet; on the meta device they take no memory.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        own = {part.name: getattr(self.tokenizer, part.name) for part in fields(TokenizerConfig)}
+        tokenizer = Tokenizer(TokenizerConfig(**own), self.tokenizer.frame_size)
+        codes, pixels = self.tokenizer.codebook_size, 3 * self.tokenizer.patch**2
+        facts = CodeFacts.blank(self.flam, tokenizer.grid, codes, pixels, self.tokenizer.code_dim)
+        model = MODELS[self.model](self.flam, facts)
+        return tokenizer, model, None if self.labels is None else self._make_labels(self.labels, model)
+
+    def _make_labels(self, labels: LabelSettings, model: WorldModel) -> Labels:
+        labels.check_factors(model.factors)
+        dim = model.factor_dim
+        return Labels(
+            labels.agent_factor,
+            Adapter(dim, model.latent_action_dim, labels.actions),
+            EventHead(dim, labels.reward_sees, 0.0),
+            EventHead(dim, labels.termination_sees, 0.0),
+            labels.budget,
+        )
+
+
+def networks(tokenizer: Tokenizer, model: WorldModel) -> nn.ModuleDict:
+    """What model.safetensors is the state of."""
+    return nn.ModuleDict({"tokenizer": tokenizer, "model": model})
+
+
+@dataclass(frozen=True)
+class _Version:
+    version: int
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+
+def read_config(path: Path) -> WorldConfig:
+    """
+    Raises:
+        ValueError: a field is missing, unknown, of another type or out of its range; says which, what was found and
+            what is allowed.
+    """
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"is of {size} bytes; allowed are {MOST_BYTES}")
+    text = path.read_bytes()
+    version = _decode(_Version, text).version  # first: what else there is depends on it
+    if version != VERSION:
+        raise ValueError(f"version {version}, this flam_rl reads {VERSION}")
+    config: WorldConfig = _decode(WorldConfig, text)
+    return config
+
+
+def _decode(kind: Any, text: bytes) -> Any:
+    """`text` as an instance of the dataclass `kind`."""
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        wrong = {
+            "unexpected_keyword_argument": "no field of this name is allowed",
+            "missing": "the field is missing",
+        }.get(first["type"], first["msg"])
+        raise ValueError(f"{where}: {wrong}; found {reprlib.repr(first['input'])}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
