@@ -75,6 +75,35 @@ def _one_to_one(matrix: np.ndarray) -> float:
     return float(((1 - entropy) * mass).sum() / mass.sum())
 
 
+def training_episodes(count: int, seed: int) -> np.ndarray:
+    """Which of `count` episodes probes are trained on, three quarters of them; they are tested on the others.
+
+    Raises:
+        ValueError: fewer than 4 episodes.
+    """
+    if count < 4:
+        raise ValueError(f"probes need 4 episodes or more; given {count}")
+    return np.random.default_rng(seed).permutation(count)[: round(0.75 * count)]
+
+
+def probe_gain(x: np.ndarray, y: np.ndarray, train: np.ndarray, iterations: int, seed: int) -> float:
+    """How far a gradient-boosted probe is above the majority, of what there is to gain: at most 1, that of `Correspondence`.
+
+    Args:
+        x: float `(n, features)`. y: int `(n,)`. train: bool `(n,)`, False for the test.
+        iterations: boosting rounds.
+    """
+    known = np.bincount(y[train])
+    majority = float((y[~train] == known.argmax()).mean())
+    if np.count_nonzero(known) < 2:
+        return 0.0
+    with threadpool_limits(1, "openmp"):
+        probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(x[train], y[train])
+        gain = probe.score(x[~train], y[~train]) - majority
+    chance = 2 * (majority * (1 - majority) / (~train).sum()) ** 0.5
+    return float(gain / (1 - majority)) if gain > chance else 0.0
+
+
 def evaluate_correspondence(
     world: World,
     video: Video,
@@ -93,8 +122,7 @@ def evaluate_correspondence(
     Raises:
         ValueError: fewer than 4 episodes.
     """
-    if len(video.episodes) < 4:
-        raise ValueError(f"probes need 4 episodes or more; given {len(video.episodes)}")
+    training = training_episodes(len(video.episodes), seed)
     seen, acted, targets, episode = [], [], [], []
     with one_core(), torch.inference_mode():
         for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
@@ -104,7 +132,7 @@ def evaluate_correspondence(
             targets.append(effective_actions(truth["position"], truth["direction"]))
             episode.append(np.full(len(frames) - 1, index))
     x, y, of = np.concatenate(seen), np.concatenate(targets), np.concatenate(episode)
-    train = np.isin(of, np.random.default_rng(seed).permutation(len(seen))[: round(0.75 * len(seen))])
+    train = np.isin(of, training)
     if x.shape[-1] > WIDEST:
         x = np.stack(
             [
@@ -120,14 +148,7 @@ def evaluate_correspondence(
 
         def fit(pair: tuple[int, int]) -> None:
             i, j = pair
-            majority = float((y[~train, j] == np.bincount(y[train, j]).argmax()).mean())
-            with threadpool_limits(1, "openmp"):
-                probe = HistGradientBoostingClassifier(max_iter=iterations, random_state=seed).fit(
-                    x[train, i], y[train, j]
-                )
-                gain = probe.score(x[~train, i], y[~train, j]) - majority
-            chance = 2 * (majority * (1 - majority) / (~train).sum()) ** 0.5
-            matrix[i, j] = gain / (1 - majority) if gain > chance else 0.0
+            matrix[i, j] = probe_gain(x[:, i], y[:, j], train, iterations, seed)
             bar.update()
 
         lone_threads().map(fit, list(np.ndindex(matrix.shape)))

@@ -19,15 +19,13 @@ HORIZONS = (1, 5, 15)
 BEST_PSNR = 100.0
 """dB given to a frame without any error, whose PSNR would be infinite."""
 
-Entities = Sequence[dict[str, np.ndarray]] | None
-
 
 @one_core()
 @torch.inference_mode()
 def evaluate_prediction(
     world: World,
     video: Video,
-    entities: Entities = None,
+    entities: Sequence[dict[str, np.ndarray]] | None = None,
     most_clips: int = 400,
     lpips: LPIPS | None = None,
     fvd: FVD | None = None,
@@ -72,7 +70,14 @@ def evaluate_prediction(
 class _Clips:
     """The first `horizon + 1` frames of each episode that has as many."""
 
-    def __init__(self, world: World, video: Video, entities: Entities, horizon: int, most: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        video: Video,
+        entities: Sequence[dict[str, np.ndarray]] | None,
+        horizon: int,
+        most: int,
+    ) -> None:
         chosen = [index for index, episode in enumerate(video.episodes) if len(episode) > horizon][:most]
         cut = slice(horizon + 1)
         told = [

@@ -1,0 +1,91 @@
+"""Does a factor's latent action tell what its own entity does, and nothing of others, where entities look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..types import Entities, Json
+from .correspondence import dci, probe_gain, training_episodes
+from .matching import in_contact, match_clip
+
+
+def evaluate_disentanglement(
+    truth: Sequence[Entities],
+    actions: Sequence[np.ndarray],
+    found: Sequence[Entities],
+    factors: Sequence[np.ndarray],
+    latent_actions: Sequence[np.ndarray],
+    iterations: int = 40,
+    seed: int = 0,
+) -> Json | None:
+    """DCI of factors that have no entity of their own for all episodes: they are matched to entities for each episode.
+
+    Entities are alike, so that there are two probes for all of them: one sees the factor that is matched to an entity, and
+    its latent action, and tells what that entity chose to do; one sees those of another entity, drawn at random. Both are
+    trained on three quarters of the episodes and tested on the others. Steps from or to a frame in which the entity is in
+    contact are left out: what it did there is not what it chose.
+
+    Args:
+        truth, found: one of each for an episode, of T frames, E true entities and K factors.
+        actions: int `(T, E)`, what each entity chose to do to come to a frame, -1 where that is not known or not to be
+            counted, as where it bounced off a wall.
+        factors: float `(T, K, S)`. latent_actions: float `(T - 1, K, A)`, between successive frames.
+        iterations: boosting rounds of the probes.
+
+    Returns:
+        `own`, `other`: gains of the two probes, as of `probe_gain`; `disentanglement`, `completeness`, `informativeness`:
+        of `dci`, of a matrix with `own` on its diagonal and `other` elsewhere, as wide as there are entities at one time;
+        `transitions`: how many were counted.
+        `floors`: the same from factors without latent actions (`factors_alone`), and with the factors that an episode's
+        entities are matched to exchanged at random (`random_matching`).
+        None where fewer than two entities are ever present, or nothing is counted in either part of the episodes.
+
+    Raises:
+        ValueError: fewer than 4 episodes.
+    """
+    training = training_episodes(len(truth), seed)
+    together = max(int(true.presence.sum(1).max(initial=0)) for true in truth)
+    rng = np.random.default_rng(seed)
+    matched, exchanged, targets, episode = [], [], [], []
+    for index, (true, chosen, drawn, states, acted) in enumerate(
+        zip(truth, actions, found, factors, latent_actions, strict=True)
+    ):
+        apart = true.presence & ~in_contact(true)
+        step, entity = np.nonzero(apart[:-1] & apart[1:] & (chosen[1:] >= 0))
+        pair = np.stack([entity, _another(true.presence[step], entity, rng)])
+        seen = np.concatenate([states[:-1], acted], -1)[step]
+        whose = match_clip(true, drawn)
+        matched.append(_of_factors(seen, whose[pair]))
+        exchanged.append(_of_factors(seen, rng.permutation(whose)[pair]))
+        targets.append(chosen[1:][step, entity])
+        episode.append(np.full(len(step), index))
+    y, train = np.concatenate(targets), np.isin(np.concatenate(episode), training)
+    if together < 2 or train.all() or not train.any():
+        return None
+
+    def scores(x: np.ndarray) -> Json:
+        own, other = (probe_gain(side, y, train, iterations, seed) for side in x)
+        matrix = np.where(np.eye(together, dtype=bool), own, other)
+        return {"own": own, "other": other} | dci(matrix).scores()
+
+    x = np.concatenate(matched, 1)
+    floors = {
+        "factors_alone": scores(x[..., : factors[0].shape[-1]]),
+        "random_matching": scores(np.concatenate(exchanged, 1)),
+    }
+    return scores(x) | {"transitions": len(y), "floors": floors}
+
+
+def _another(presence: np.ndarray, entity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each row of presence bool `(n, E)`, one who is there other than `entity`, int `(n,)`; the same if it is alone."""
+    ticket = np.where(presence, rng.random(presence.shape), -1.0)
+    ticket[np.arange(len(entity)), entity] = 0.0
+    return ticket.argmax(1)
+
+
+def _of_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Of numbers `(n, K, F)` those of factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
+    picked = seen[np.arange(len(seen)), factor]
+    return np.where(factor[..., None] < 0, 0, picked)
