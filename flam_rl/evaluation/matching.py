@@ -56,8 +56,8 @@ def in_contact(entities: Entities) -> np.ndarray:
 def match_frames(truth: Entities, found: Entities) -> np.ndarray:
     """The found entity that each true one is matched to in each frame: int `(T, E)`, -1 where there is none.
 
-    As CLEAR MOT (Bernardin and Stiefelhagen 2008) is computed by trackeval: boxes that overlap by `MATCHES` or more may
-    match; matches of the last frame that had entities on both sides are kept where they can be, then overlap is largest.
+    As in CLEAR MOT (Bernardin and Stiefelhagen 2008): boxes that overlap by `MATCHES` or more may match; matches of
+    the last frame that had entities on both sides are kept where they can be, then overlap is largest.
     """
     overlap = box_iou(truth.box, found.box)
     matched = np.full(truth.presence.shape, -1)
