@@ -24,6 +24,10 @@ RESTLESS = 0.5
 """Share of pixels that change from frame to frame from which the background is said to change."""
 OFTEN = 0.02
 """Share of frames from which too many things at once are told of."""
+UNFOLLOWED, NEAR = 0.2, 3.0
+"""Share of frames from which things too small to follow are told of, and pixels from a track within which they are its own."""
+BRIEF = 16
+"""Frames that tracks last on average, below which they break; half a clip where that is shorter."""
 
 
 def measure_tracks(
@@ -42,7 +46,7 @@ def measure_tracks(
         `failures`, a plain line for each that was seen.
     """
     errors: dict[str, list[Tensor]] = {"reconstruction": [], "last_frame": [], "context": []}
-    at_once, lengths, births, ends, frames = [], [], 0, 0, 0
+    at_once, births, ends, frames = [], 0, 0, 0
     for clip, found in zip(clips, tracks, strict=True):
         colors = as_colors(clip)
         drawn, _ = found.draw()
@@ -50,11 +54,9 @@ def measure_tracks(
         errors["last_frame"].append((colors[1:] - colors[:-1]).square().mean((1, 2, 3)))
         errors["context"].append((colors - found.context).square().mean((1, 2, 3)))
         at_once.append(found.presence.sum(1))
-        for number in found.identity[found.presence].unique():
-            seen = (found.presence & (found.identity == number)).any(1).nonzero()[:, 0]
-            lengths.append(int(seen[-1] - seen[0]) + 1)
-            births += int(seen[0] >= STARTS)
-            ends += int(seen[-1] < len(clip) - STARTS)
+        for first, last in _spans(found):
+            births += int(first >= STARTS)
+            ends += int(last < len(clip) - STARTS)
         frames += len(clip)
     pooled = {name: torch.cat(parts).double() for name, parts in errors.items()}
     context, left = pooled["context"].sum(), pooled["reconstruction"].sum()
@@ -68,15 +70,21 @@ def measure_tracks(
         "births_per_minute": 60 * fps * births / frames,
         "ends_per_minute": 60 * fps * ends / frames,
         "frames_per_second": fps,
-        "track_frames": float(np.mean(lengths)) if lengths else 0.0,
+        "track_frames": mean_length(tracks),
         "psnr": {name: _psnr(error) for name, error in pooled.items()},
         "failures": find_failures(clips, tracks, config),
     }
 
 
+def mean_length(tracks: Sequence[Tracks]) -> float:
+    """Frames from the first to the last of a track, on average; 0 where there is none."""
+    lengths = [last - first + 1 for found in tracks for first, last in _spans(found)]
+    return float(np.mean(lengths)) if lengths else 0.0
+
+
 def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config: TrackerConfig) -> list[str]:
     """One plain line for each known failure that the clips show: what it is, and what helps."""
-    shifts, changed, full, small, large, things = [], [], [], 0, 0, 0
+    shifts, changed, full, small, large, things = [], [], [], [], 0, 0
     for clip, found in zip(clips, tracks, strict=True):
         colors = as_colors(clip)
         changed.append(differs(colors[1:] - colors[:-1], config.threshold).float().mean((1, 2)))
@@ -84,11 +92,12 @@ def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config:
         shifts.append(_camera(colors[:-lag], colors[lag:]) / lag)
         full.append(found.presence.sum(1) >= config.factors)
         apart = differs(colors - found.context, config.threshold)[::4].cpu().numpy()
-        for token in (token for mask in apart for token in find_tokens(mask, 2)):
-            small += token.area < config.area
-            large += max(token.size) > config.patch - 2
-            things += 1
-    pixels, seen = torch.cat(changed), max(1, things)
+        for mask, box in zip(apart, _boxes(found)[::4], strict=True):
+            tokens = find_tokens(mask, 2)
+            small.append(any(t.area < config.area and not _is_near(t.place, box) for t in tokens))
+            large += sum(max(t.size) > config.patch - 2 for t in tokens)
+            things += len(tokens)
+    pixels = torch.cat(changed)
     camera = torch.cat(shifts).mean(0) if _moves_as_one(shifts) else torch.zeros(2)
     typical = float(torch.cat(shifts).norm(dim=-1).mean())
     lines = []
@@ -108,20 +117,45 @@ def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config:
         lines.append(
             f"the background changes with every frame: {share:.0f}% of the pixels; what moves cannot be told from it"
         )
-    if things and small / seen > 0.3:
+    if (share := float(np.mean(small))) > UNFOLLOWED:
         lines.append(
-            f"things are smaller than {config.area} pixels in area: {100 * small / seen:.0f}% of what moves is not followed; "
-            "give larger frames"
+            f"things are smaller than {config.area} pixels in area: {100 * share:.0f}% of frames show some that are too small "
+            "to follow; give larger frames"
         )
-    if things and large / seen > 0.1:
+    if things and large / things > 0.1:
         lines.append(
-            f"things are larger than {config.patch} pixels: {100 * large / seen:.0f}% of what moves is split; give smaller frames"
+            f"things are larger than {config.patch} pixels: {100 * large / things:.0f}% of what moves is split; give smaller frames"
+        )
+    if 0 < (length := mean_length(tracks)) < min(BRIEF, max(len(clip) for clip in clips) / 2):
+        lines.append(
+            f"tracks break: mean length {length:.0f} frames; things jump from frame to frame (tiles?): tracking is no use here, "
+            "train a world without it"
         )
     if (share := float(torch.cat(full).float().mean())) > OFTEN:
         lines.append(
             f"{config.factors} or more at once in {100 * share:.0f}% of frames: try --factors {2 * config.factors}"
         )
     return lines
+
+
+def _spans(found: Tracks) -> list[tuple[int, int]]:
+    """The first and the last frame of each track."""
+    spans = []
+    for number in found.identity[found.presence].unique():
+        seen = (found.presence & (found.identity == number)).any(1).nonzero()[:, 0]
+        spans.append((int(seen[0]), int(seen[-1])))
+    return spans
+
+
+def _boxes(found: Tracks) -> list[np.ndarray]:
+    """Of each frame the boxes of the factors that are there, `(n, 4)`."""
+    boxes, presence = found.box.cpu().numpy(), found.presence.cpu().numpy()
+    return [box[there] for box, there in zip(boxes, presence, strict=True)]
+
+
+def _is_near(place: tuple[float, float], boxes: np.ndarray) -> bool:
+    inside = (boxes[:, :2] - NEAR < place) & (place < boxes[:, 2:] + NEAR)
+    return bool(inside.all(1).any())
 
 
 def _camera(before: Tensor, after: Tensor, inner: int = 8) -> Tensor:
