@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import films
 import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
@@ -23,7 +24,6 @@ from flam_rl.models.tracked.sprites import blend, draw, extent
 from flam_rl.types import Entities
 
 Record = Callable[..., tuple[np.ndarray, Entities]]
-SEEDS = range(4)
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +98,13 @@ def test_layers_are_blended_by_depth_as_one_after_the_other() -> None:
         torch.testing.assert_close(scene.frame_B3HW[b], canvas)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(2))
 def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=4)
     tracks = track(film)
     entities = tracks.entities(64, 64)
     figures = evaluate_tracking([truth], [entities])
-    assert figures["recall"] > 0.98  # the worst of the seeds is 0.988
+    assert figures["recall"] > 0.98  # of seeds 0 to 3 the worst is 0.988
     assert figures["precision"] > 0.99  # 0.996
     assert figures["switches"] == 0
     matched = match_frames(truth, entities)
@@ -114,26 +114,26 @@ def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int)
     assert psnr(tracks.draw()[0], colors_of(film)) > 38  # 39.2 dB
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(2))
 def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, looks=1, background="new_texture")
     tracks = track(film)
     figures = evaluate_tracking([truth], [tracks.entities(64, 64)])
     assert figures["switches"] == 0
-    assert figures["f1"] > 0.95  # the worst of the seeds is 0.959: three ghosts in the context; 1 elsewhere
+    assert figures["f1"] > 0.95  # of seeds 0 to 3 the worst is 0.959, the others 1
     assert psnr(tracks.draw()[0], colors_of(film)) > 35  # 35.9 dB
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(4))
 def test_pucks_come_and_go(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, background="new_texture", visits=True)
     tracks = track(film)
     entities = tracks.entities(64, 64)
     figures = evaluate_tracking([truth], [entities])
-    assert figures["f1"] > 0.93  # the worst of the seeds is 0.941, 0.998 elsewhere
+    assert figures["f1"] > 0.93  # the worst is 0.941, the others 0.998 or more
     assert figures["switches"] <= 1  # 1 in the worst, 0 elsewhere
     comes, born = (int((each.presence.argmax(0) > 3).sum()) for each in (truth, entities))
-    assert 0 < comes <= born <= comes + 2  # 2 ghosts in the worst, 0 elsewhere
+    assert 0 < comes <= born <= comes + 2  # 2 in the worst that nobody is, else none
 
 
 def test_a_moving_camera_is_followed() -> None:
@@ -150,10 +150,11 @@ def test_a_moving_camera_is_followed() -> None:
     apart = np.linalg.norm(path - (corner[0] - corner), axis=1)
     assert np.abs(corner - corner[0]).max() > 5
     assert apart.mean() < 0.2  # of seeds 0 to 3 the worst is 0.176 pixels
-    tracks, still = track(film), track(film, ground=clip_context(film, TrackerConfig()))
+    still = clip_context(film, TrackerConfig())[None]
     ground = colors_of(film).movedim(1, -1)[empty]
     moving, fixed = (
-        psnr(t.context.expand(48, -1, -1, -1).movedim(1, -1)[empty], ground) for t in (tracks, still)
+        psnr(context.expand(48, -1, -1, -1).movedim(1, -1)[empty], ground)
+        for context in (track(film).context, still)
     )
     assert moving > fixed + 10  # of seeds 0 to 3 the worst is 38.2 dB, and 12.6 above one still background
 
@@ -216,6 +217,7 @@ def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> No
     assert found["psnr"]["reconstruction"]["mean_db"] > found["psnr"]["last_frame"]["mean_db"] + 5
     assert found["psnr"]["last_frame"]["mean_db"] > found["psnr"]["context"]["mean_db"]
     assert found["failures"] == []
+    assert found["frames_per_second"] == 15  # pictures do not say
     film = imageio.imread(tmp_path / "out" / "film.gif")
     assert film.shape == (64, 256, 768, 3)
     few = preview(tmp_path / "data", tmp_path / "few", "--factors", "2")
@@ -255,3 +257,9 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main(["train", "--data", str(tmp_path / "dots"), "--out", str(tmp_path / "6"), "--factors", "4"])
     assert "--factors goes with --preview" in capsys.readouterr().err
+
+
+def test_preview_takes_its_rate_from_films(tmp_path: Path) -> None:
+    films.write_film(tmp_path / "film.mp4", films.scene(24), rate=25)
+    found = preview(tmp_path / "film.mp4", tmp_path / "out", "--files.stride", "2")
+    assert found["frames_per_second"] == 12.5
