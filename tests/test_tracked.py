@@ -220,7 +220,7 @@ def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> No
     assert found["frames_per_second"] == 15  # pictures do not say
     film = imageio.imread(tmp_path / "out" / "film.gif")
     assert film.shape == (64, 256, 768, 3)
-    few = preview(tmp_path / "data", tmp_path / "few", "--factors", "2", "--files.max-frames", "24")
+    few = preview(tmp_path / "data", tmp_path / "few", "--factors", "2")
     assert few["failures"] == ["2 or more at once in 100% of frames: try --factors 4"]
 
 
