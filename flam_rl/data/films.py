@@ -186,10 +186,11 @@ def _decode(film: Film, path: Path, packets: _Packets, fitting: Fitting) -> Iter
         damage.report()
         period = film.period or 0.0
         missing = packets.begin + packets.length - (last + period)
-        if missing > max(1.5 * period, _TOLERANCE_S):
-            whole = packets.frames or (count + round(missing / period) if period else 0)
+        whole = 0 < packets.frames <= count  # then the last frame is only shown for longer
+        if missing > max(1.5 * period, _TOLERANCE_S) and not whole:
+            of = packets.frames or (count + round(missing / period) if period else 0)
             film.warnings.append(
-                f"cut short: {count}{f' of {whole}' if whole else ''} frames decode; "
+                f"cut short: {count}{f' of {of}' if of else ''} frames decode; "
                 f"the end is missing after {last + period:.2f} s"
             )
 
