@@ -199,8 +199,8 @@ def test_starts_that_cannot_be_played_are_refused(folder: Path, starts: torch.Te
 
 
 def test_a_size_that_the_files_do_not_hold_takes_no_memory(folder: Path) -> None:
-    """5 GB asked for by a config whose files hold 4 MB."""
-    change_config(folder, lambda config: config["tokenizer"].update(hidden=2**16, code_dim=4096))
+    """Half a gigabyte asked for by a config whose files hold 4 MB."""
+    change_config(folder, lambda config: config["tokenizer"].update(hidden=2**14, code_dim=4096))
     code = f"""
 import resource, torch, flam_rl
 flam_rl.load_world("multigrid")
