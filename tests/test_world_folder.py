@@ -320,6 +320,7 @@ def test_nothing_in_a_world_folder_is_run(
 ) -> None:
     (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('sprung').write_text('')\n")
     (folder / "trap.py").write_text((tmp_path / "trap.py").read_text())
+    monkeypatch.delitem(sys.modules, "trap", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     change_config(folder, lambda config: config["info"].update(task="trap:Trap-v0"))
