@@ -6,10 +6,9 @@ import importlib
 from typing import Any
 
 _NAMES = {
-    "ActionAdapter": ".adapter",
     "BehaviorCloning": ".behavior_cloning",
-    "ImaginationConfig": ".imagination",
-    "train_in_imagination": ".imagination",
+    "ImaginationConfig": ".ppo",
+    "train_in_imagination": ".ppo",
 }
 __all__ = sorted(_NAMES)
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..models.flam import FLAM
-from ..models.layers import mlp, nearest_code
-from ..models.threads import one_core
-from ..models.tokenizer import scale
-from ..models.world import World
+from ..core.layers import mlp, nearest_code
+from ..core.threads import one_core
+from ..core.world import World
+from ..models.tiles.flam import FLAM
+from ..models.tiles.tokenizer import scale
 from ..progress import progress
 from ..types import LabelledTransitions, Video
 

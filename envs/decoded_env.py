@@ -10,9 +10,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from ..models.heads import Adapter
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.heads import Adapter
+from ..core.threads import lone_threads
+from ..core.world import World
 from .flam_vector_env import Observation, check_actions, make_spaces, observe
 
 

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ..models.world import World
+from ..core.world import World
 from .flam_vector_env import FLAMVectorEnv
 from .seeds import first_seed
 from .spaces import Control, Observation, check_actions

@@ -13,11 +13,11 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ..checkpoint import load_world
-from ..models.flam import FLAM
-from ..models.imagination import Imagination, Imagined, SceneImagination
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.checkpoint import load_world
+from ..core.threads import lone_threads
+from ..core.world import World
+from ..models.tiles.flam import FLAM
+from ..models.tiles.stepper import Imagination, Imagined, SceneImagination
 from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
 from .spaces import (
     Control,

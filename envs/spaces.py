@@ -11,8 +11,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.threads import lone_threads
+from ..core.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from ..checkpoint import load_world
-from ..models.world import World
+from ..core.checkpoint import load_world
+from ..core.world import World
 
 
 class Specified:

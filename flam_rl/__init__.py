@@ -11,8 +11,12 @@ from .forking import use_one_thread_in_forked_children
 
 __version__ = "0.1.0"
 
-_NAMES = {"load_world": ".checkpoint", "save_world": ".checkpoint", "shipped_worlds": ".checkpoint"}
-_ROOMS = ("agents", "data", "envs", "evaluation", "models", "training")
+_NAMES = {
+    "load_world": ".core.checkpoint",
+    "save_world": ".core.checkpoint",
+    "shipped_worlds": ".core.checkpoint",
+}
+_ROOMS = ("agents", "core", "data", "envs", "evaluation", "grounding", "models", "training")
 __all__ = ["__version__", *sorted(_NAMES), *_ROOMS]
 
 gym.register(

@@ -21,15 +21,14 @@ import psutil
 import torch
 import tyro
 
-from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
-from flam_rl.checkpoint import load_world
+from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
 from flam_rl.commands.tasks import find_task
-from flam_rl.data.clips import Clips, tokenize
+from flam_rl.core.checkpoint import load_world
+from flam_rl.core.world import World
 from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
-from flam_rl.evaluation.imagination import random_reward_rate
 from flam_rl.evaluation.measure import measure_world
 from flam_rl.evaluation.policies import several
 from flam_rl.evaluation.speed import (
@@ -40,13 +39,14 @@ from flam_rl.evaluation.speed import (
     roofline,
     scaling,
 )
-from flam_rl.models.tokenizer import TokenizerConfig
-from flam_rl.models.world import World
-from flam_rl.models.world_model import FLAMConfig
+from flam_rl.evaluation.validity import random_reward_rate
+from flam_rl.models.tiles.clips import Clips, tokenize
+from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.tokenizer import TokenizerConfig
+from flam_rl.models.tiles.tokenizer_training import TokenizerTrainingConfig, train_tokenizer
+from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_prior, train_world
 from flam_rl.results import made_by, write_results
 from flam_rl.training.run import DeviceName, Log, pick_device
-from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, make_model, train_prior, train_world
 from flam_rl.types import Json, Video
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.agents import ActionAdapter, BehaviorCloning, ImaginationConfig, train_in_imagination
-from flam_rl.agents.adapter import fit_labels, told
+from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
-from flam_rl.training.heads import fit_event_head, labelled_factors
+from flam_rl.grounding import ActionAdapter
+from flam_rl.grounding.adapter import fit_labels, told
+from flam_rl.grounding.fitting import fit_event_head, labelled_factors
 from flam_rl.types import LabelledTransitions, Video
 
 

@@ -10,33 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+BASE = {"types", "files", "progress", "results"}
 ROOMS = {
     "types": set(),
     "files": set(),
     "progress": set(),
     "results": {"types", "files", "__version__"},
-    "models": {"types"},
-    "data": {"types", "files", "progress", "models"},
-    "training": {"types", "files", "progress", "models", "data"},
-    "evaluation": {"types", "progress", "models", "data"},
-    "world_config": {"types", "models"},
-    "checkpoint": {"world_config", "models"},
-    "envs": {"types", "models", "checkpoint"},
-    "agents": {"types", "files", "progress", "models", "data", "training", "envs"},
-    "benchmark": {
-        "types",
-        "files",
-        "progress",
-        "results",
-        "models",
-        "data",
-        "training",
-        "evaluation",
-        "world_config",
-        "checkpoint",
-        "envs",
-        "agents",
-    },
+    "core": BASE | {"models"},
+    "data": BASE | {"core"},
+    "training": BASE | {"core"},
+    "models": BASE | {"core", "data", "training"},
+    "grounding": BASE | {"core", "models", "training"},
+    "evaluation": BASE | {"core", "models", "data"},
+    "envs": {"types", "core", "models"},
+    "agents": BASE | {"core", "models", "training", "grounding", "envs"},
+    "benchmark": BASE | {"core", "models", "data", "training", "grounding", "evaluation", "envs", "agents"},
 }
 
 

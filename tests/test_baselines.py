@@ -12,27 +12,27 @@ from gymnasium.utils.env_checker import check_env
 from vector_quantize_pytorch import VectorQuantize
 
 import flam_rl
-from flam_rl.agents import ActionAdapter
-from flam_rl.agents.imagination import ImaginationConfig, train_in_imagination
-from flam_rl.data.clips import Codes
+from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
+from flam_rl.core.heads import Adapter, EventHead, Labels
+from flam_rl.core.layers import linears
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.evaluation.measure import measure_world
-from flam_rl.models.aggregator import AggregatorConfig
-from flam_rl.models.baselines import MODELS, ModelName, name_of
-from flam_rl.models.baselines.oracle import with_actions
-from flam_rl.models.baselines.playslot import PlaySlot
-from flam_rl.models.baselines.rival import Coded, Continuous, parameters
-from flam_rl.models.baselines.scene import DIM, SceneModel
-from flam_rl.models.dynamics import DynamicsConfig
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM
-from flam_rl.models.heads import Adapter, EventHead, Labels
-from flam_rl.models.layers import linears
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig, WorldModel
-from flam_rl.training.build import BuildConfig, build_world
+from flam_rl.grounding import ActionAdapter
+from flam_rl.models.rivals import MODELS, ModelName, name_of
+from flam_rl.models.rivals.oracle import with_actions
+from flam_rl.models.rivals.playslot import PlaySlot
+from flam_rl.models.rivals.rival import Coded, Continuous, parameters
+from flam_rl.models.rivals.scene import DIM, SceneModel
+from flam_rl.models.tiles.aggregator import AggregatorConfig
+from flam_rl.models.tiles.build import BuildConfig, build_world
+from flam_rl.models.tiles.clips import Codes
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig, WorldModel
+from flam_rl.models.tiles.dynamics import DynamicsConfig
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.training.run import Log
 from flam_rl.types import LabelledTransitions, Video
 

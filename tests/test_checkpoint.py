@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.checkpoint import SHIPPED
+from flam_rl.core.checkpoint import SHIPPED
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import torch
 from films import scene, write_film
 
-from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
-from flam_rl.models.world import World
-from flam_rl.training.build import build_world
+from flam_rl.core.checkpoint import load_world
+from flam_rl.core.world import World
+from flam_rl.models.tiles.build import build_world
 
 TINY_TRAINING = [
     "--tokenizer-training.steps",

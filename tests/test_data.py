@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.checkpoint import load_world
-from flam_rl.data.clips import Clips, Codes, tokenize
+from flam_rl.core.checkpoint import load_world
 from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
 from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.models.tiles.clips import Clips, Codes, tokenize
 from flam_rl.types import LabelledTransitions, Video
 
 

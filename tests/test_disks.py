@@ -13,11 +13,11 @@ import pytest
 from failing import COMMANDS, arguments, fails, names
 
 import flam_rl
-from flam_rl.agents.adapter import ActionAdapter
-from flam_rl.data.clips import tokenize
+from flam_rl.core.world import World
 from flam_rl.data.minari import write_dataset
 from flam_rl.files import written_whole
-from flam_rl.models.world import World
+from flam_rl.grounding.adapter import ActionAdapter
+from flam_rl.models.tiles.clips import tokenize
 from flam_rl.results import write_results
 from flam_rl.types import Episode, Video
 

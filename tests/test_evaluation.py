@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import flam_rl
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.card import TOLERANCES
 from flam_rl.evaluation.correspondence import dci, evaluate_correspondence
-from flam_rl.evaluation.imagination import imagination_validity
 from flam_rl.evaluation.masks import evaluate_masks
 from flam_rl.evaluation.measure import measure_world
 from flam_rl.evaluation.perceptual import FVD, LPIPS
@@ -26,9 +26,9 @@ from flam_rl.evaluation.pictures import (
 )
 from flam_rl.evaluation.prediction import evaluate_prediction
 from flam_rl.evaluation.transfer import evaluate_transfer
-from flam_rl.models.baselines import CopyLastFrame
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts
+from flam_rl.evaluation.validity import imagination_validity
+from flam_rl.models.rivals import CopyLastFrame
+from flam_rl.models.tiles.code_model import CodeFacts
 from flam_rl.types import Video
 
 

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as vector_wrappers
 
 import flam_rl
-from flam_rl.checkpoint import SHIPPED
+from flam_rl.core.checkpoint import SHIPPED
 from flam_rl.envs import DecodedEnv
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.models.aggregator import AggregatorConfig
-from flam_rl.models.dynamics import PLAUSIBLE, plausible
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM
-from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import Imagination, Imagined
-from flam_rl.models.layers import FrozenLinear
-from flam_rl.models.threads import LoneThreads, lone_threads, one_core
-from flam_rl.models.world import World
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.core.heads import Adapter, EventHead, FrozenEvents, Labels
+from flam_rl.core.layers import FrozenLinear
+from flam_rl.core.threads import LoneThreads, lone_threads, one_core
+from flam_rl.core.world import World
+from flam_rl.models.tiles.aggregator import AggregatorConfig
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.dynamics import PLAUSIBLE, plausible
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.stepper import Imagination, Imagined
 
 
 def plain_step(

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.models.aggregator import AggregatorConfig
-from flam_rl.models.binding import code_statistics, coherent_keys
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM
-from flam_rl.models.heads import Adapter, EventHead, Labels
-from flam_rl.models.layers import sincos_positions, unit_rms
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.core.heads import Adapter, EventHead, Labels
+from flam_rl.core.layers import sincos_positions, unit_rms
+from flam_rl.core.world import World, WorldInfo
+from flam_rl.models.tiles.aggregator import AggregatorConfig
+from flam_rl.models.tiles.binding import code_statistics, coherent_keys
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 
 SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
 GRID = (4, 4)

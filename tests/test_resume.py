@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.data.clips import Clips, Codes, tokenize
-from flam_rl.models.world import World
-from flam_rl.models.world_model import FLAMConfig
+from flam_rl.core.world import World
+from flam_rl.models.tiles.clips import Clips, Codes, tokenize
+from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_world
 from flam_rl.training.run import Log
-from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
 from flam_rl.types import Video
 
 BRIEF = WorldTrainingConfig(steps=4, frames=32, checkpoint_every=2)

@@ -12,7 +12,7 @@ from flam_rl.envs.tasks.multigrid import MultiGridTask
 from flam_rl.envs.tasks.record import record_episode, record_episodes
 from flam_rl.evaluation.correspondence import LEFT as TURNED_LEFT
 from flam_rl.evaluation.correspondence import effective_actions
-from flam_rl.evaluation.imagination import valid_frames
+from flam_rl.evaluation.validity import valid_frames
 
 
 def test_passes_the_env_checker(task: gym.Env) -> None:

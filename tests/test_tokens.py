@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.models.layers import first_least, nearest_code
-from flam_rl.models.tokenizer import MARGIN, Tokenizer, TokenizerConfig, scale
-from flam_rl.models.world import World
+from flam_rl.core.layers import first_least, nearest_code
+from flam_rl.core.world import World
+from flam_rl.models.tiles.tokenizer import MARGIN, Tokenizer, TokenizerConfig, scale
 
 HELD_OUT = 10_000
 

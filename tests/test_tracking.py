@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.evaluation.foreground import entity_masks
 from flam_rl.evaluation.matching import (
     box_iou,
@@ -22,12 +23,11 @@ from flam_rl.evaluation.matching import (
 )
 from flam_rl.evaluation.segmentation import evaluate_segmentation
 from flam_rl.evaluation.tracking import evaluate_tracking
-from flam_rl.models.baselines import MODELS, ModelName
-from flam_rl.models.entities import entities_of_tokens
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.models.rivals import MODELS, ModelName
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.entities import entities_of_tokens
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.types import Entities, Episode
 
 SIZE = 8

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.data.clips import Clips, tokenize
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.data.minari import read_video, write_dataset
 from flam_rl.evaluation.correspondence import evaluate_correspondence
 from flam_rl.evaluation.prediction import evaluate_prediction
-from flam_rl.models.flam import FLAM
-from flam_rl.models.tokenizer import TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import FLAMConfig
+from flam_rl.models.tiles.clips import Clips, tokenize
+from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.tokenizer import TokenizerConfig
+from flam_rl.models.tiles.tokenizer_training import TokenizerTrainingConfig, train_tokenizer
+from flam_rl.models.tiles.training import WorldTrainingConfig, beta_at, make_model, train_prior, train_world
 from flam_rl.training.run import Log, pick_device, seed_everything
-from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, beta_at, make_model, train_prior, train_world
 from flam_rl.types import Episode, Video
 
 CPU = torch.device("cpu")

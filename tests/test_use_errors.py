@@ -15,10 +15,10 @@ from failing import COMMANDS, arguments, fails, names
 
 import flam_rl
 from flam_rl.cli import main
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.data.minari import write_dataset
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.results import read_json
 from flam_rl.types import Episode, Video
 
@@ -181,7 +181,7 @@ def test_the_oracle_is_refused_films_before_training(tmp_path: Path, video: Vide
 
 def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys) -> None:
     config, tokenizer = FLAMConfig(), Tokenizer(TokenizerConfig(), (64, 96))
-    model = flam_rl.models.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
+    model = flam_rl.models.tiles.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
     tokenizer.quantizer._codebook.embed.normal_()
     info = WorldInfo("flam_rl/MultiGrid-v0", {"agents": 4})
     wide = World(tokenizer, model, torch.zeros((2, 4, 96), dtype=torch.uint8), info)

@@ -10,22 +10,22 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3 import PPO
 
-from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
-from ..agents.imagination import train_in_imagination
-from ..checkpoint import load_world, save_world
-from ..data.clips import tokenize
+from ..agents.ppo import train_in_imagination
+from ..core.checkpoint import load_world, save_world
+from ..core.world import WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
-from ..models.baselines.rival import parameters
-from ..models.world import WorldInfo
+from ..grounding.adapter import fit_labels
+from ..models.rivals.rival import parameters
+from ..models.tiles.build import build_world
+from ..models.tiles.clips import tokenize
+from ..models.tiles.tokenizer_training import train_tokenizer
 from ..results import read_json, write_json
-from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
-from ..training.tokenizer import train_tokenizer
 from ..types import Episode, Json, Video
 from .suites import ABLATED, Budget, Cell, cell_config
 

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..evaluation.perceptual import left_out
 from ..files import written_whole
-from ..models.baselines import MODELS
+from ..models.rivals import MODELS
 from ..results import source_text
 from ..types import Json
 from .estimates import Estimate, estimate_text, interquartile_mean, over_seeds

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..agents.imagination import ImaginationConfig
-from ..models.baselines import MODELS, ModelName
-from ..models.tokenizer import TokenizerConfig
-from ..training.build import BuildConfig
-from ..training.tokenizer import TokenizerTrainingConfig
-from ..training.world import WorldTrainingConfig
+from ..agents.ppo import ImaginationConfig
+from ..models.rivals import MODELS, ModelName
+from ..models.tiles.build import BuildConfig
+from ..models.tiles.tokenizer import TokenizerConfig
+from ..models.tiles.tokenizer_training import TokenizerTrainingConfig
+from ..models.tiles.training import WorldTrainingConfig
 from ..types import Json
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..agents.imagination import ImaginationConfig, save_policy, train_in_imagination
-from ..checkpoint import load_world
+from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
+from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedVectorEnv
 from ..evaluation.policies import score_policy, several
 from ..results import write_results

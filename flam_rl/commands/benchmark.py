@@ -12,7 +12,7 @@ from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from ..evaluation.perceptual import FVD, LPIPS
-from ..models.baselines import MODELS
+from ..models.rivals import MODELS
 from ..results import read_json, write_results
 from ..types import Json
 from .checks import check_out

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ..models.world import WorldInfo
-from ..training.build import BuildConfig
-from ..world_config import VERSION, TokenizerSettings, WorldConfig
+from ..core.config import VERSION, TokenizerSettings, WorldConfig
+from ..core.world import WorldInfo
+from ..models.tiles.build import BuildConfig
 
 
 def check_out(out: Path) -> None:

@@ -15,15 +15,15 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3 import PPO
 
-from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
-from ..agents.imagination import ImaginationConfig, Judgement, save_policy, train_in_imagination
-from ..checkpoint import load_world
+from ..agents.ppo import ImaginationConfig, Judgement, save_policy, train_in_imagination
+from ..core.checkpoint import load_world
+from ..core.world import World
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.tasks.record import check_policy, record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy, several
-from ..models.world import World
+from ..grounding.adapter import fit_labels
 from ..results import write_results
 from ..types import Video, check_ranges
 from .checks import check_out

@@ -11,19 +11,19 @@ import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 
-from ..checkpoint import load_world
+from ..core.checkpoint import load_world
+from ..core.world import World
 from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation.card import compare, comparison_text
 from ..evaluation.correspondence import evaluate_correspondence
-from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS, left_out
 from ..evaluation.pictures import matrix_picture, prediction_picture
 from ..evaluation.policies import several
-from ..models.world import World
+from ..evaluation.validity import random_reward_rate, random_reward_rate_batched
 from ..results import write_results
 from ..training.run import DeviceName, pick_device
 from ..types import Json, Video, check_ranges

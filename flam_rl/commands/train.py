@@ -14,10 +14,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ..agents.adapter import fit_labels
-from ..checkpoint import check_replaceable, save_world
+from ..core.checkpoint import check_replaceable, save_world
+from ..core.world import World, WorldInfo
 from ..data import cache
-from ..data.clips import tokenize
 from ..data.hold_out import Split, hold_out
 from ..data.minari import action_count, find_dataset, read_labels, recorded_task
 from ..data.reading import Reading, ReadingConfig, frame_size, read
@@ -29,12 +28,13 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
-from ..models.baselines import MODELS
-from ..models.world import World, WorldInfo
+from ..grounding.adapter import fit_labels
+from ..models.rivals import MODELS
+from ..models.tiles.build import BuildConfig, build_world, check_told
+from ..models.tiles.clips import tokenize
+from ..models.tiles.tokenizer_training import train_tokenizer
 from ..results import made_by, read_json, source_text, write_json, write_results
-from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
-from ..training.tokenizer import train_tokenizer
 from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
 from .checks import check_out, check_settings
 from .evaluate import evaluate_world, summary, write_pictures

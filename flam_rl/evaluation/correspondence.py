@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from ..models.threads import lone_threads, one_core
-from ..models.world import World
+from ..core.threads import lone_threads, one_core
+from ..core.world import World
 from ..progress import progress
 from ..types import Video
 

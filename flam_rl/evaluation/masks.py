@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..models.threads import one_core
-from ..models.world import World
+from ..core.threads import one_core
+from ..core.world import World
 from ..types import Video
 from .segmentation import foreground_ari, mask_iou
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..models.world import World
+from ..core.world import World
 from ..types import Json, Video
 from .correspondence import evaluate_correspondence
-from .imagination import imagination_validity
 from .masks import evaluate_masks
 from .perceptual import FVD, LPIPS
 from .prediction import evaluate_prediction
 from .transfer import evaluate_transfer
+from .validity import imagination_validity
 
 
 def measure_world(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..models.world import World
+from ..core.world import World
 
 
 def figure_to_image(figure: Figure) -> np.ndarray:

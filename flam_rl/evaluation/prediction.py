@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from ..models.threads import one_core
-from ..models.world import World
+from ..core.threads import one_core
+from ..core.world import World
 from ..progress import progress
 from ..types import Video
 from .perceptual import FVD, LPIPS

@@ -18,14 +18,14 @@ from torch._inductor.utils import fresh_cache
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.dynamics import DynamicsConfig
-from ..models.factorizer import FactorizerConfig
-from ..models.flam import FLAM
-from ..models.imagination import Imagination, Imagined, SceneImagination
-from ..models.threads import one_core
-from ..models.tokenizer import TokenizerConfig
-from ..models.world import World
-from ..models.world_model import CodeFacts, FLAMConfig
+from ..core.threads import one_core
+from ..core.world import World
+from ..models.tiles.code_model import CodeFacts, FLAMConfig
+from ..models.tiles.dynamics import DynamicsConfig
+from ..models.tiles.factorizer import FactorizerConfig
+from ..models.tiles.flam import FLAM
+from ..models.tiles.stepper import Imagination, Imagined, SceneImagination
+from ..models.tiles.tokenizer import TokenizerConfig
 from ..types import Json
 
 BATCH = 256

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..models.threads import one_core
-from ..models.world import World
+from ..core.threads import one_core
+from ..core.world import World
 from ..progress import progress
 from ..types import Tiles, Video
 from .correspondence import LEFT, NOTHING, RIGHT, WALKED, effective_actions
-from .imagination import TOLERANCE, read_frames
+from .validity import TOLERANCE, read_frames
 
 AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 """The cell in front of each heading."""

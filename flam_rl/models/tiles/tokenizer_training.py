@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.threads import one_core
-from ..models.tokenizer import Tokenizer, TokenizerConfig
-from ..types import Video, check_ranges
-from .run import Log
+from ...core.threads import one_core
+from ...training.run import Log
+from ...types import Video, check_ranges
+from .tokenizer import Tokenizer, TokenizerConfig
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from ..types import check_ranges
-from .layers import mlp, sincos_positions, unit_rms
+from ...core.layers import mlp, sincos_positions, unit_rms
+from ...types import check_ranges
 
 
 @dataclass(frozen=True)

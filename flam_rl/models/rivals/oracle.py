@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Normal
 
-from ..aggregator import Aggregated
-from ..world_model import Acted
+from ..tiles.aggregator import Aggregated
+from ..tiles.code_model import Acted
 from .rival import CODE_SPREAD, Coded
 from .scene import SceneModel
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import new_array, written_whole
-from ..models.baselines.oracle import with_actions
-from ..models.threads import one_core
-from ..models.tokenizer import Tokenizer
-from ..types import Video
+from ...core.threads import one_core
+from ...files import new_array, written_whole
+from ...types import Video
+from ..rivals.oracle import with_actions
+from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

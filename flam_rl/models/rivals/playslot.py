@@ -14,8 +14,8 @@ from torch.distributions import (
 )
 from vector_quantize_pytorch import VectorQuantize
 
-from ..layers import TransformerBlock, nearest_code
-from ..world_model import Acted
+from ...core.layers import TransformerBlock, nearest_code
+from ..tiles.code_model import Acted
 from .joint import Joint
 from .rival import CODE_SPREAD
 

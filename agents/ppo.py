@@ -20,12 +20,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ..core.threads import one_core
+from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import make_sb3_vec_env
 from ..files import written_whole
-from ..models.dynamics import PLAUSIBLE
-from ..models.threads import one_core
-from ..models.world import World
+from ..models.tiles.dynamics import PLAUSIBLE
 from ..progress import progress
 from ..types import check_ranges
 

@@ -13,20 +13,20 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..data.clips import Clips
-from ..files import new_array, written_whole
-from ..models.baselines import MODELS, ModelName
-from ..models.baselines.playslot import PlaySlot
-from ..models.baselines.rival import Coded
-from ..models.binding import code_statistics, coherent_keys
-from ..models.flam import FLAM
-from ..models.layers import linears, nearest_code
-from ..models.threads import one_core
-from ..models.tokenizer import Tokenizer
-from ..models.weights import check_finite, fill
-from ..models.world_model import CodeFacts, FLAMConfig, WorldModel
-from ..types import check_ranges
-from .run import Log
+from ...core.layers import linears, nearest_code
+from ...core.threads import one_core
+from ...core.weights import check_finite, fill
+from ...files import new_array, written_whole
+from ...training.run import Log
+from ...types import check_ranges
+from ..rivals import MODELS, ModelName
+from ..rivals.playslot import PlaySlot
+from ..rivals.rival import Coded
+from .binding import code_statistics, coherent_keys
+from .clips import Clips
+from .code_model import CodeFacts, FLAMConfig, WorldModel
+from .flam import FLAM
+from .tokenizer import Tokenizer
 
 PRIOR_BYTES = 2**29
 """What the transitions that the prior learns from may take on disk."""

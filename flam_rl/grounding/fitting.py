@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..models.heads import MEMBERS, EventHead
-from ..models.threads import one_core
-from ..models.world import World
+from ..core.heads import MEMBERS, EventHead
+from ..core.threads import one_core
+from ..core.world import World
 from ..types import LabelledTransitions
 
 STEPS = 400

@@ -18,10 +18,10 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ReshapeTransform
 
-from ..dynamics import plausible, snap
-from ..flam import FLAM
-from ..layers import nearest_code
-from ..world_model import Acted, CodeFacts, FLAMConfig, WorldModel
+from ...core.layers import nearest_code
+from ..tiles.code_model import Acted, CodeFacts, FLAMConfig, WorldModel
+from ..tiles.dynamics import plausible, snap
+from ..tiles.flam import FLAM
 
 SMALLEST, LARGEST = 32, 1024
 """Widths that are tried to match FLAM's parameters."""

@@ -8,10 +8,10 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from ..aggregator import Aggregated
-from ..factorizer import TemporalAttention
-from ..layers import TransformerBlock, mlp, sincos_positions, unit_rms
-from ..world_model import Acted, CodeFacts
+from ...core.layers import TransformerBlock, mlp, sincos_positions, unit_rms
+from ..tiles.aggregator import Aggregated
+from ..tiles.code_model import Acted, CodeFacts
+from ..tiles.factorizer import TemporalAttention
 from .rival import CODE_SPREAD, Coded, Continuous, Rival
 
 PATCH = 2

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ..types import LossAndMetrics, check_ranges
+from ...types import LossAndMetrics, check_ranges
 from .aggregator import Aggregated, AggregatorConfig
 from .dynamics import DynamicsConfig
 from .factorizer import Factorizer, FactorizerConfig

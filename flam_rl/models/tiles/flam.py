@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
+from ...core.layers import nearest_code
 from .aggregator import Aggregated, make_aggregator
+from .code_model import Acted, CodeFacts, WorldModel, make_factorizer
 from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior, snap
-from .layers import nearest_code
-from .world_model import Acted, CodeFacts, WorldModel, make_factorizer
 
 
 class FLAM(WorldModel):

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import nn
 
-from .baselines.rival import Rival
-from .compiling import COMPILING, check_compiler, compile_for_one_core
+from ...core.compiling import COMPILING, check_compiler, compile_for_one_core
+from ...core.heads import FrozenEvents
+from ...core.layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
+from ...core.threads import FEWEST, LoneThreads, lone_threads
+from ..rivals.rival import Rival
 from .dynamics import feel, plausible, snap
 from .flam import FLAM
-from .heads import FrozenEvents
-from .layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
-from .threads import FEWEST, LoneThreads, lone_threads
 
 
 class Imagined(NamedTuple):

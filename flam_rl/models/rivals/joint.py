@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Normal
 
-from ..aggregator import Aggregated, make_aggregator
-from ..dynamics import ForwardDynamics
-from ..layers import AttentionOverFactors, mlp
-from ..world_model import CodeFacts, make_factorizer
+from ...core.layers import AttentionOverFactors, mlp
+from ..tiles.aggregator import Aggregated, make_aggregator
+from ..tiles.code_model import CodeFacts, make_factorizer
+from ..tiles.dynamics import ForwardDynamics
 from .rival import Continuous
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..flam import FLAM
-from ..world_model import WorldModel
+from ..tiles.code_model import WorldModel
+from ..tiles.flam import FLAM
 from .floor import CopyLastFrame
 from .joint import Joint
 from .oracle import Oracle

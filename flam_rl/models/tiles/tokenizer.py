@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
-from ..types import LossAndMetrics, check_ranges
+from ...types import LossAndMetrics, check_ranges
 
 MARGIN = 0.02
 """Codes nearer to each other than this share of the codebook's spread are one code, and a patch is ambiguous if moving its

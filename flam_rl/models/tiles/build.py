@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.clips import Clips, Codes
-from ..models.baselines import MODELS, ModelName, Oracle
-from ..models.tokenizer import Tokenizer, TokenizerConfig
-from ..models.world import World, WorldInfo
-from ..models.world_model import FLAMConfig
-from .run import Log
-from .tokenizer import TokenizerTrainingConfig
-from .world import WorldTrainingConfig, make_model, train_prior, train_world
+from ...core.world import World, WorldInfo
+from ...training.run import Log
+from ..rivals import MODELS, ModelName, Oracle
+from .clips import Clips, Codes
+from .code_model import FLAMConfig
+from .tokenizer import Tokenizer, TokenizerConfig
+from .tokenizer_training import TokenizerTrainingConfig
+from .training import WorldTrainingConfig, make_model, train_prior, train_world
 
 
 @dataclass(frozen=True)

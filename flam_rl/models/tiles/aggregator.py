@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from ..types import check_ranges
-from .layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
+from ...core.layers import MOST_LOGIT, FrozenLinear, linears, mlp, sincos_axis, sincos_positions
+from ...types import check_ranges
 
 UNLIKELY = 1e-4
 """Weight, at the start, of looks that move in the background and of those that do not in a part."""

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Normal
 
-from ..aggregator import Aggregated
-from ..layers import unit_rms
-from ..world_model import CodeFacts
+from ...core.layers import unit_rms
+from ..tiles.aggregator import Aggregated
+from ..tiles.code_model import CodeFacts
 from .rival import Continuous
 
 

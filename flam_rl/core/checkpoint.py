@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .models.heads import Labels
-from .models.weights import Shapes, check_shapes, fill, shapes_of
-from .models.world import World
-from .world_config import WorldConfig, networks, read_config
+from .config import WorldConfig, networks, read_config
+from .heads import Labels
+from .weights import Shapes, check_shapes, fill, shapes_of
+from .world import World
 
-SHIPPED = Path(__file__).parent / "worlds"
+SHIPPED = Path(__file__).parent.parent / "worlds"
 START_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 TYPES = {
     "F64": torch.float64,

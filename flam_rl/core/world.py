@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal
 
+from ..models.rivals.oracle import with_actions
+from ..models.rivals.rival import Rival
+from ..models.tiles.aggregator import Aggregated
+from ..models.tiles.code_model import WorldModel
+from ..models.tiles.entities import entities_of_tokens
+from ..models.tiles.flam import FLAM
+from ..models.tiles.stepper import Imagination, SceneImagination
+from ..models.tiles.tokenizer import Tokenizer
 from ..types import Entities, Rollout, check_ranges
-from .aggregator import Aggregated
-from .baselines.oracle import with_actions
-from .baselines.rival import Rival
-from .entities import entities_of_tokens
-from .flam import FLAM
 from .heads import FrozenEvents, Labels
-from .imagination import Imagination, SceneImagination
 from .threads import lone_threads
-from .tokenizer import Tokenizer
-from .world_model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..types import Entities
+from ...types import Entities
 
 MOST = 0.5
 """Share of a token above which it is a factor's: no two can have that."""

@@ -10,16 +10,8 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from ..types import check_ranges
-from .layers import (
-    MOST_LOGIT,
-    AttentionOverFactors,
-    linears,
-    mlp,
-    nearest_code,
-    sincos_axis,
-    unit_rms,
-)
+from ...core.layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, nearest_code, sincos_axis, unit_rms
+from ...types import check_ranges
 
 PLAUSIBLE = 0.02
 """Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""

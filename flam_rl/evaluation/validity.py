@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from ..models.layers import first_least
-from ..models.threads import one_core
-from ..models.world import World
+from ..core.layers import first_least
+from ..core.threads import one_core
+from ..core.world import World
 from ..types import Tiles
 from .policies import play
 

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from .models.baselines import MODELS, ModelName, name_of
-from .models.heads import Adapter, EventHead, Labels
-from .models.tokenizer import Tokenizer, TokenizerConfig
-from .models.world import World, WorldInfo
-from .models.world_model import CodeFacts, FLAMConfig, WorldModel
-from .types import check_ranges
+from ..models.rivals import MODELS, ModelName, name_of
+from ..models.tiles.code_model import CodeFacts, FLAMConfig, WorldModel
+from ..models.tiles.tokenizer import Tokenizer, TokenizerConfig
+from ..types import check_ranges
+from .heads import Adapter, EventHead, Labels
+from .world import World, WorldInfo
 
 VERSION = 2
 MOST_BYTES = 2**20

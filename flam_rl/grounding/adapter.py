@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ..core.heads import Adapter, Labels
+from ..core.world import World
 from ..files import written_whole
-from ..models.heads import Adapter, Labels
-from ..models.world import World
-from ..training.heads import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
 from ..types import LabelledTransitions
+from .fitting import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
 
 STILL = 0.01
 """Mean square change of a factor, of unit RMS, below which nothing happened to it."""
