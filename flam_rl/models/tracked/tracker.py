@@ -17,7 +17,7 @@ from .fitting import FitConfig, evidence, fit, gains, look_around, try_orders
 from .looks import STATISTICS, LookConfig, first, learn, look_of, reach, smaller_pieces
 from .sprites import Extent, Layers, Scene, blend, cut, draw, extent
 from .tokens import differs, filled, find_tokens
-from .windows import Ground, Sprites, Windows, lift, look_at, paste, room_around
+from .windows import Ground, Sprites, Windows, lift, look_at, paste, trimmed
 
 GROWTH = 2
 """Entries by which a look may grow a frame, to each side."""
@@ -75,6 +75,10 @@ class TrackerState:
         """Where looks lie in their patches, and how large they are."""
         return extent(self.look[:, :, 3])
 
+    def first(self, count: int) -> TrackerState:
+        """The states of the first so many episodes, which share memory with this."""
+        return TrackerState(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+
     def clone(self) -> TrackerState:
         """A state that shares no memory with this one."""
         return TrackerState(**{f.name: getattr(self, f.name).clone() for f in fields(self)})
@@ -119,6 +123,18 @@ class Tracker:
             moved_B2: by how many pixels (x, y) the context moved since the last frame; not at all by default.
         """
         state = state.clone()
+        self.advance(state, frame_B3HW, context_B3HW, moved_B2)
+        return state
+
+    @torch.no_grad()
+    def advance(
+        self,
+        state: TrackerState,
+        frame_B3HW: Float[Tensor, "B 3 H W"],
+        context_B3HW: Float[Tensor, "B 3 H W"],
+        moved_B2: Float[Tensor, "B 2"] | None = None,
+    ) -> None:
+        """`step` that writes into `state`."""
         ground = Ground(frame_B3HW, context_B3HW)
         if bool(state.alive.any()):
             self._follow(state, ground, moved_B2)
@@ -130,7 +146,6 @@ class Tracker:
         if windows is not None:
             self._learn(state, present, sprites, windows)
         self._bury(state, ground.size)
-        return state
 
     def _follow(self, state: TrackerState, ground: Ground, moved: Tensor | None) -> None:
         """Propagate, correct, look around; writes into `state`."""
@@ -138,7 +153,7 @@ class Tracker:
         before, last, velocity = state.presence[rows], state.place[rows], state.velocity[rows]
         drift = torch.zeros_like(last) if moved is None else moved[rows[0]]
         predicted = last + velocity + drift
-        look, _ = _trimmed(state.look[rows], 0)
+        look = trimmed(state.look[rows])
         sprites = Sprites(rows[0], look, predicted, state.depth[rows])
         found = before
         if bool(before.any()):
@@ -181,17 +196,19 @@ class Tracker:
         """Rows of the factors that are in the frames, `(N, 2)`, and these, with room for what they may grow to."""
         present = state.presence.nonzero()
         rows = present.unbind(1)
-        look, _ = _trimmed(state.look[rows], GROWTH)
+        look = trimmed(state.look[rows], GROWTH)
         return present, Sprites(rows[0], look, state.place[rows], state.depth[rows])
 
     def _bury(self, state: TrackerState, size: tuple[int, int]) -> None:
         """Empties the rows of factors that were not seen for too long, or left the frame; writes into `state`."""
-        where, span = state.extent
-        centre = state.place + where
+        rows = (state.alive & (state.unseen > 0)).nonzero().unbind(1)
+        if not len(rows[0]):
+            return
+        where, span = (each[0] for each in extent(state.look[rows][None, :, 3]))
+        centre = state.place[rows] + where
         limits = torch.tensor([size[1], size[0]], device=centre.device)
         gone = ((centre < -span / 2) | (centre > limits + span / 2)).any(-1)
-        lost = state.unseen > 0
-        state.alive.logical_and_((state.unseen <= self.config.patience) & ~(gone & lost))
+        state.alive[rows] = (state.unseen[rows] <= self.config.patience) & ~gone
 
     def _learn(self, state: TrackerState, present: Tensor, sprites: Sprites, windows: Windows) -> None:
         """Looks of what is seen, after all that is new has a factor of its own; writes into `state`."""
@@ -267,13 +284,6 @@ def scene_of(
     """The layers of those present, and the scene that they make over the context."""
     layers = draw(look * present[..., None, None, None], place, (context.shape[-2], context.shape[-1]))
     return layers, blend(layers.drawn_BK4HW, depth, context)
-
-
-def _trimmed(look_N4PP: Float[Tensor, "N 4 P P"], room: int) -> tuple[Float[Tensor, "N 4 S S"], int]:
-    """Looks without what is empty around all of them but for `room` entries, and how many were cut from each side."""
-    cut = max(0, room_around(look_N4PP[:, 3]) - room)
-    patch = look_N4PP.shape[-1]
-    return look_N4PP[..., cut : patch - cut, cut : patch - cut], cut
 
 
 def _free_row(state: TrackerState, b: int) -> int | None:

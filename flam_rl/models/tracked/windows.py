@@ -1,7 +1,7 @@
 """Sprites drawn, blended and lifted in a window around each: what whole frames would give, for the cost of what is drawn.
 
 Rows are the sprites of any number of episodes, one after the other. All windows of a call have one size, that of the
-largest look in it; looks are cut to it (`room_around`), which changes no value, for what is cut is empty.
+largest look in it; looks are cut to it (`trimmed`), which changes no value, for what is cut is empty.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Sprites:
     depth: Float[Tensor, N]
 
 
-def room_around(alpha_NPP: Float[Tensor, "N P P"]) -> int:
-    """Entries that can be cut from each side of all these looks, as they are empty there; some entries are always left."""
-    patch = alpha_NPP.shape[-1]
-    used = (alpha_NPP > 0).any(0)
-    used = used.any(0) | used.any(1)
-    at = used.nonzero()[:, 0]
+def trimmed(look_N4PP: Float[Tensor, "N 4 P P"], room: int = 0) -> Float[Tensor, "N 4 S S"]:
+    """Looks without what is empty at the sides of all of them but for `room` entries; the centre stays the centre."""
+    patch = look_N4PP.shape[-1]
+    used = (look_N4PP[:, 3] > 0).any(0)
+    at = (used.any(0) | used.any(1)).nonzero()[:, 0]
     most = (patch - 2) // 2
-    return min(most, int(at[0]), patch - 1 - int(at[-1])) if len(at) else most
+    cut = max(0, min(most, int(at[0]), patch - 1 - int(at[-1])) - room) if len(at) else most
+    return look_N4PP[..., cut : patch - cut, cut : patch - cut]
 
 
 class Ground:
