@@ -139,10 +139,10 @@ class Tracker:
         if bool(state.alive.any()):
             self._follow(state, ground, moved_B2)
         present, sprites = self._present(state)
-        windows = look_at(sprites, ground) if len(present) else None
+        windows = look_at(sprites, ground, room=GROWTH + 1) if len(present) else None
         if self._discover(state, ground, windows, sprites):
             present, sprites = self._present(state)
-            windows = look_at(sprites, ground)
+            windows = look_at(sprites, ground, room=GROWTH + 1)
         if windows is not None:
             self._learn(state, present, sprites, windows)
         self._bury(state, ground.size)

@@ -80,7 +80,7 @@ class Windows:
         corner: upper left pixel (x, y). frame: of the film. inside: 1 where a pixel is in the frame, else 0.
         drawn: the sprite alone. behind: what is behind it. seen: share of it that nothing before it hides. scene: all together.
         others: alphas of all others, added up. cover: share of a pixel that is not the context.
-        beside: whether a sprite reaches into the window of another.
+        beside: whether a sprite reaches to another, or into the room around that.
         slope_x, slope_y: change of `drawn` for a pixel's move; None if not asked for.
     """
 
@@ -109,8 +109,12 @@ class Windows:
         return own * (self.seen * self.inside)[:, None]
 
 
-def look_at(sprites: Sprites, ground: Ground, slopes: bool = False) -> Windows:
-    """Each sprite in its window, over the context and all others of its episode."""
+def look_at(sprites: Sprites, ground: Ground, slopes: bool = False, room: int = 0) -> Windows:
+    """Each sprite in its window, over the context and all others of its episode.
+
+    Args:
+        room: how many pixels around a sprite others are looked for; further away a window may lack them.
+    """
     patch = sprites.look.shape[-1]
     window = patch + 3
     whole = sprites.place - patch / 2
@@ -126,7 +130,7 @@ def look_at(sprites: Sprites, ground: Ground, slopes: bool = False) -> Windows:
         slope_x = down[:, None] @ (sprites.look.flatten(1, 2) @ tilt_x.mT).view_as(rows)
         slope_y = tilt_y[:, None] @ rows
     frame, context, inside = ground.cut(sprites.episode, corner, window)
-    beside = _beside(sprites, whole, corner, window)
+    beside = _beside(sprites, room)
     behind, seen, alpha = context, torch.ones_like(inside), drawn[:, 3:]
     scene = torch.addcmul(context, alpha, context, value=-1) + drawn[:, :3]
     others, cover = torch.zeros_like(inside), alpha[:, 0]
@@ -142,19 +146,17 @@ def look_at(sprites: Sprites, ground: Ground, slopes: bool = False) -> Windows:
     )
 
 
-def _beside(sprites: Sprites, whole: Tensor, corner: Tensor, window: int) -> Bool[Tensor, "N N"]:
-    """Whether a sprite (column), moved by a slope's step or not, reaches into the window of another (row)."""
+def _beside(sprites: Sprites, room: int) -> Bool[Tensor, "N N"]:
+    """Whether a sprite (column), moved by a slope's step or not, reaches to another (row) or into the room around that."""
     solid = sprites.look[:, 3] > 0
-    ends = []
+    patch = solid.shape[-1]
+    entry = torch.arange(patch, device=solid.device)
+    reaches = sprites.episode[:, None] == sprites.episode
     for axis, used in ((0, solid.any(1)), (1, solid.any(2))):
-        entry = torch.arange(used.shape[-1], device=used.device)
-        first = torch.where(used, entry, used.shape[-1]).amin(-1)
-        last = torch.where(used, entry, -1).amax(-1)
-        low = whole[:, axis] + first - 1 - STEP
-        high = whole[:, axis] + last + 1 + STEP
-        start = corner[:, axis, None]
-        ends.append((high > start) & (low < start + window - 1) & (last >= 0))
-    reaches = ends[0] & ends[1] & (sprites.episode[:, None] == sprites.episode)
+        start = sprites.place[:, axis] - patch / 2
+        low = start + torch.where(used, entry, patch).amin(-1) - 1 - STEP
+        high = start + torch.where(used, entry, -patch).amax(-1) + 2 + STEP
+        reaches = reaches & (high > (low - room)[:, None]) & (low < (high + room)[:, None])
     return reaches.fill_diagonal_(False)
 
 
@@ -182,22 +184,23 @@ def _blend(
     most = int(there.sum(1).max())
     layers = torch.where(there, torch.arange(len(order), device=order.device), len(order))
     layers = layers.sort(1).values[:, :most]
-    canvas = behind = context[crowded]
-    left = torch.ones_like(canvas[:, :1])
+    canvas = context[crowded]
+    behind, left = canvas, torch.ones_like(canvas[:, :1])
     seen, others = left.clone(), torch.zeros_like(left)
     for layer in layers.unbind(1):
-        rows = (layer < len(order)).nonzero()[:, 0]
-        of = order[layer[rows]]
-        mine = of == crowded[rows]
-        picture = shifted_to(drawn, of, crowded[rows], corner)
+        of = order[layer.clamp(max=len(order) - 1)]
+        there = (layer < len(order))[:, None, None, None]
+        picture = shifted_to(drawn, of, crowded, corner) * there
         color, alpha = picture.split((3, 1), 1)
-        before = canvas[rows]
-        behind = behind.index_copy(0, rows, torch.where(mine[:, None, None, None], before, behind[rows]))
-        canvas = canvas.index_copy(0, rows, torch.addcmul(before, alpha, before, value=-1) + color)
-        left = left.index_copy(0, rows, left[rows] * (1 - alpha))
-        keep = mine[:, None, None, None]
-        seen = seen.index_copy(0, rows, torch.where(keep, 1, seen[rows] * (1 - alpha)))
-        others = others.index_copy(0, rows, others[rows] + torch.where(keep, 0, alpha))
+        mine = there & (of == crowded)[:, None, None, None]
+        behind = torch.where(mine, canvas, behind)
+        canvas = torch.addcmul(canvas, alpha, canvas, value=-1) + color
+        left = torch.addcmul(left, alpha, left, value=-1)
+        other = torch.where(mine, 0, alpha)
+        seen = torch.addcmul(seen, other, seen, value=-1)
+        others += other
+        # What lies behind a sprite hides nothing of it.
+        seen = torch.where(mine, 1, seen)
     return behind, seen[:, 0], canvas, others[:, 0], 1 - left[:, 0]
 
 
