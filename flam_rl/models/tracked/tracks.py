@@ -15,7 +15,7 @@ from ...core.threads import lone_threads
 from ...progress import progress
 from ...types import Entities
 from .camera import Mosaic, camera_path
-from .context import ContextConfig, find_context, without_ghosts
+from .context import ContextConfig, find_context, grown, without_ghosts
 from .sprites import extent, masks
 from .tokens import differs, sizes_of_movers
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
@@ -185,8 +185,8 @@ def _track_together(
             break
         changed = []
         for i in left:
-            masks = ~moving_masks(found[i], context.moved)
-            clearer = find_view(colors[i], paths[i], masks, config, context, past)
+            moving = grown(moving_masks(found[i], context.moved), colors[i][known], context)
+            clearer = find_view(colors[i], paths[i], ~moving, config, context, past)
             better = differs(clearer - views[i], config.threshold)
             if better.sum() >= config.area * len(views[i]):
                 views[i] = torch.where(better[:, None], clearer, views[i])
@@ -215,6 +215,24 @@ def find_view(
         path: of `camera_path`. valid: where no entity is, of the frames that are known.
         past: only the first so many frames are known. Ground that none of them shows has their mean colour.
     """
+    known = colors[:past]
+    view = _view(colors, path, valid, config, context, past)
+    if valid is None:
+        for _ in range(context.votes):
+            masks = grown(differs(known - view[: len(known)], config.threshold), known, context)
+            view = _view(colors, path, ~masks, config, context, past)
+    return view
+
+
+def _view(
+    colors: Float[Tensor, "T 3 H W"],
+    path: Float[Tensor, "T 2"],
+    valid: Bool[Tensor, "N H W"] | None,
+    config: TrackerConfig,
+    context: ContextConfig,
+    past: int | None,
+) -> Float[Tensor, "C 3 H W"]:
+    """See `find_view`; from one look at the frames."""
     known = colors[:past]
     if not bool(path.any()):
         ground = find_context(known, valid, context)
