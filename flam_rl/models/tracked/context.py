@@ -61,13 +61,12 @@ def find_context(
     frames = frames_T3HW[::every]
     seen = torch.ones_like(frames[:, 0], dtype=torch.bool) if seen_THW is None else seen_THW[::every]
     valid = seen if valid_THW is None else seen & valid_THW[::every]
+    hidden = ~valid.any(0) & seen.any(0)
     context = frames[len(frames) // 2].clone()
     changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
     context[:, ~changes] = frames[..., ~changes].mean(0)
     weight = torch.where(_still(frames_T3HW, config)[::every], 1.0, config.restless)[:, changes]
     colors, valid = frames[..., changes], valid[:, changes]
-    hidden = torch.zeros_like(changes)
-    hidden[changes] = ~valid.any(0) & seen[:, changes].any(0)
     weight = weight * (valid | (seen[:, changes] & ~valid.any(0)))
     best, score = colors[0], torch.zeros_like(colors[0, 0])
     for candidate in colors:
