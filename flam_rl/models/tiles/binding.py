@@ -119,7 +119,8 @@ def coherent_keys(
     vectors = np.where(vectors.sum(0) < 0, -vectors, vectors)  # either sign is an eigenvector
     embedding = _unit(vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0)))
     found = KMeans(factors, n_init=20, random_state=seed).fit(embedding, sample_weight=margin)
-    # Clusters come in the order of the draw that rounding found best; factors in that of their first codes.
+    # KMeans numbers clusters by the initialisation that came out best, which rounding may decide; factors are in the order of
+    # their first codes.
     order = np.argsort([np.flatnonzero(found.labels_ == cluster)[0] for cluster in range(factors)])
     keys = np.zeros((len(statistics.activity), factors + 1), np.float32)
     keys[:, -1] = 1
