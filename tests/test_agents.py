@@ -37,6 +37,7 @@ def test_adapter_finds_the_agents_factor(fitted) -> None:
     assert adapter.agent_factor == world.labels.agent_factor == labels.agent_factor
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("causes", "count", "sees"), [(2, 100, [2]), (2, 1000, [2]), (0, 1000, [0, 1, 2, 3])]
 )
