@@ -40,7 +40,7 @@ PROGRAMS = {
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("address", [None, "local"])
+@pytest.mark.parametrize("address", [None, pytest.param("local", marks=pytest.mark.learning)])
 def test_a_failed_cell_loses_no_other(tmp_path: Path, address: str | None) -> None:
     def run(programs: dict[str, str], said: str, steps: int = 1) -> tuple[dict[str, str], int]:
         calls: list[int] = []

@@ -60,6 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.learning
 def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     results = json.loads((run / "run" / "results.json").read_text())
     for key in (
