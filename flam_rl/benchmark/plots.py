@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
+from ..core.registry import MODELS
 from ..files import written_whole
-from ..models.rivals import MODELS
 from ..types import Json
 from .estimates import Estimate, over_seeds
 from .figures import Measure

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ..core.registry import MODELS, kind_of
 from ..evaluation.perceptual import left_out
 from ..files import written_whole
-from ..models.rivals import MODELS
 from ..results import source_text
 from ..types import Json
 from .estimates import estimate_text, interquartile_mean, interquartile_means, over_seeds
@@ -56,9 +56,8 @@ def _machines(cells: list[Json]) -> str:
 def _entities(out: Path, cells: list[Json]) -> list[str]:
     models = _in_order(cells)
     counts = sorted({cell["entities"] for cell in cells})
-    about: dict[str, str] = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in MODELS.items()}
     lines = plot_by_entities(out, cells, [PSNR["1"], PSNR["15"], TRANSFER], models, counts)
-    lines += [*(f"- **{model}**: {about[model]}" for model in models), ""]
+    lines += [*(f"- **{model}**: {kind_of(model).about}" for model in models), ""]
     lines += _differences(cells, counts)
     for measure, table in zip(ENTITIES, by_model(cells, ENTITIES, models, counts), strict=True):
         lines += table
