@@ -131,7 +131,7 @@ def test_gymnasiums_vector_wrappers(mode: str) -> None:
         )
     )
     infos = episode(listed)
-    assert [info["masks"].shape for info in infos] == [(4, 8, 8)] * 3
+    assert [info["masks"].shape for info in infos] == [(4, 64, 64)] * 3
     if mode == "SameStep":
         ended = [info for info in infos if "final_obs" in info]
         assert all(info["final_obs"] in listed.single_observation_space for info in ended)
