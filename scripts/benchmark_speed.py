@@ -29,6 +29,7 @@ from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.measure import measure_world
 from flam_rl.evaluation.policies import several
 from flam_rl.evaluation.speed import (
@@ -39,6 +40,7 @@ from flam_rl.evaluation.speed import (
     roofline,
     scaling,
 )
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.evaluation.validity import random_reward_rate
 from flam_rl.models.tiles.clips import Clips, tokenize
 from flam_rl.models.tiles.code_model import FLAMConfig
@@ -175,7 +177,8 @@ def busy(world: World, device: torch.device, quick: bool) -> Json:
         return some * recipe.prior_batch
 
     def measures() -> int:
-        measure_world(world, video, entities, task.unwrapped, 0, probe_iterations=2 if quick else 40)
+        encoded = encode(world, video, truths_of(entities))
+        measure_world(encoded, task.unwrapped, 0, probe_iterations=2 if quick else 40)
         return video.frames
 
     def policies() -> int:

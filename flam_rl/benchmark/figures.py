@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..evaluation.summary import FLOORS
 from ..types import Json
 from .estimates import Of
-
-FLOORS = {
-    "last_frame": "last frame copied",
-    "background": "background alone",
-    "random_identities": "random identities",
-    "nothing": "nothing found",
-    "one_factor": "one factor draws all",
-    "factors_alone": "factors without latent actions",
-    "random_matching": "factors matched at random",
-    "random_actions": "random latent actions",
-    "chance": "chance",
-}
-"""What the floors of results are, by their names there."""
 
 
 @dataclass(frozen=True)

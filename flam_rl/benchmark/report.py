@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core.registry import MODELS, kind_of
-from ..evaluation.perceptual import left_out
+from ..evaluation.perceptual import lacking
 from ..files import written_whole
 from ..results import source_text
 from ..types import Json
@@ -189,4 +189,4 @@ def _in_order(cells: list[Json]) -> list[str]:
 
 def _left_out(cells: list[Json]) -> list[str]:
     """The line that says whether LPIPS and FVD were measured."""
-    return [left_out(*(any(cell[name] is not None for cell in cells) for name in ("lpips", "fvd"))), ""]
+    return [lacking(*(any(cell[name] is not None for cell in cells) for name in ("lpips", "fvd"))), ""]
