@@ -125,7 +125,9 @@ def still(world) -> World:
     """The shipped world's tokenizer, and nothing moves."""
     config = world.model.code_model.config
     facts = CodeFacts.blank(config, world.tokenizer.grid, *world.tokenizer.looks().shape, 32)
-    return tile_world(world.model.tokenizer, CopyLastFrame(config, facts), world.stored_starts["starts"])
+    return tile_world(
+        world.model.tokenizer, CopyLastFrame(config, facts), world.stored_starts["starts"][:, -1:]
+    )
 
 
 def test_masks_of_the_shipped_world_are_its_entities(world, still: World, video: Video, episodes) -> None:
