@@ -289,9 +289,7 @@ def test_playslots_prior_is_what_was_taken() -> None:
 
 
 def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:
-    rollout = rival.imagine(
-        lambda seen: seen, rival.start(4).factors, 3, generator=torch.Generator().manual_seed(0)
-    )
+    rollout = rival.imagine(lambda seen: seen, rival.start(4), 3, generator=torch.Generator().manual_seed(0))
     assert rollout.latent_actions_BTLA.shape == (4, 3, rival.latent_actions, rival.latent_action_dim)
     if rival.model.kind != "copy":
         assert rollout.latent_actions_BTLA.std(0).max() > 0
@@ -299,7 +297,7 @@ def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:
 
 def test_gradients_reach_a_policy_through_a_rival(rival: World) -> None:
     policy = torch.nn.Linear(rival.factors * rival.factor_dim, rival.latent_action_dim)
-    rollout = rival.imagine(policy, rival.start(3).factors, 2, controlled=[0])
+    rollout = rival.imagine(policy, rival.start(3), 2, controlled=[0])
     if rival.model.kind == "copy":  # nothing ever moves
         assert not rollout.factors_BTKS.requires_grad
         return

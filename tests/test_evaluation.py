@@ -204,9 +204,9 @@ def test_factors_keep_their_norm_for_100_imagined_steps(world) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    factors = world.imagine(
-        lambda factors: factors, world.start(32).factors, 100, generator=generator
-    ).factors_BTKS[:, -1]
+    factors = world.imagine(lambda factors: factors, world.start(32), 100, generator=generator).factors_BTKS[
+        :, -1
+    ]
     assert torch.allclose(factors.square().mean(-1), torch.ones(32, world.factors), atol=1e-3)
 
 

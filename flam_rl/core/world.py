@@ -221,7 +221,7 @@ class World(nn.Module):
     def imagine(
         self,
         policy: Callable[[torch.Tensor], torch.Tensor],
-        factors_BKS: Float[torch.Tensor, "B K S"],
+        start: Scene,
         horizon: int,
         controlled: Sequence[int] = (),
         generator: torch.Generator | None = None,
@@ -236,14 +236,14 @@ class World(nn.Module):
 
         Args:
             policy: factors `(B, K * S)`, FLAM-v0's observation, to the controlled latent actions `(B, C * A)`.
-            factors_BKS: where to begin, of `start().factors` for instance.
+            start: where to begin, of `World.start` for instance.
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
         """
         imagination, threads = self.imagination(controlled, dtype), lone_threads()
-        state = threads.run(lambda: imagination.begin(factors_BKS))
-        factors, latent_actions, log_prior = [factors_BKS], [], []
+        state = threads.run(lambda: imagination.begin(start.factors))
+        factors, latent_actions, log_prior = [start.factors], [], []
         for _ in range(horizon):
             wanted = None
             if controlled:
@@ -258,6 +258,7 @@ class World(nn.Module):
             entered = torch.stack(factors[1:], 1)
             return Rollout(
                 torch.stack(factors, 1),
+                start.context,
                 torch.stack(latent_actions, 1),
                 torch.stack(log_prior, 1),
                 *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
