@@ -66,7 +66,7 @@ def test_dci_of_a_hand_computed_matrix() -> None:
     assert found.informativeness == pytest.approx((0.9 + 0.5) / 2)
 
 
-FIGURES = {}
+FIGURES: dict[str, dict[str, float]] = {}
 """Of the shipped world on the first 1,500 recorded transitions; they are to be the same on any machine."""
 
 
@@ -82,7 +82,7 @@ def test_figures_of_the_shipped_world_are_what_they_were(encoded: Encoded, task:
     found = measure_world(encoded, task.unwrapped, seed=1, probe_iterations=10)
     for name, stored in FIGURES.items():
         for key, value in stored.items():
-            tolerance = 0.02 if name in ("psnr", "psnr_by_code") else 0.01
+            tolerance = 0.05 if name in ("psnr", "psnr_by_code") else 0.005
             assert found[name][key] == pytest.approx(value, abs=tolerance), (name, key)
     assert found["frames"] == sum(map(len, encoded.frames))
     assert min(found["kl_per_factor"]) > 0.5  # no dead factor
@@ -232,7 +232,7 @@ def test_shipped_worlds_are_listed() -> None:
 def still(world) -> World:
     """The shipped world's tokenizer, and nothing moves."""
     config = world.model.code_model.config
-    facts = CodeFacts.blank(config, world.tokenizer.grid, *world.tokenizer.looks().shape, 32)
+    facts = CodeFacts.blank(config, world.model.tokenizer.grid, *world.model.tokenizer.looks().shape, 32)
     return tile_world(
         world.model.tokenizer, CopyLastFrame(config, facts), world.stored_starts["starts"][:, -1:]
     )
@@ -285,7 +285,8 @@ def test_truth_of_a_task_of_continuous_motion() -> None:
     assert truths_of([{}, {}]) is None
 
 
-def test_lpips_with_weights_of_the_right_shapes(tmp_path: Path) -> None:
+def random_lpips(tmp_path: Path) -> LPIPS:
+    """With a network of random weights."""
     shapes = {
         0: (64, 3, 11, 11),
         3: (192, 64, 5, 5),
@@ -297,7 +298,11 @@ def test_lpips_with_weights_of_the_right_shapes(tmp_path: Path) -> None:
     state |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
     state["classifier.6.bias"] = torch.zeros(1000)  # as in torchvision's file, and not needed
     torch.save(state, tmp_path / "alexnet.pth")
-    lpips = LPIPS(tmp_path / "alexnet.pth")
+    return LPIPS(tmp_path / "alexnet.pth")
+
+
+def test_lpips_with_weights_of_the_right_shapes(tmp_path: Path) -> None:
+    lpips = random_lpips(tmp_path)
     frames = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8)
     same = lpips.distance(frames / 255, frames)
     near = lpips.distance((frames / 255 + 0.02 * torch.randn(frames.shape)).clamp(0, 1), frames)
@@ -331,17 +336,7 @@ def test_fvd_grows_with_the_difference_of_videos(tmp_path: Path) -> None:
 def test_perceptual_measures_are_beside_their_floors(encoded: Encoded, tmp_path: Path) -> None:
     torch.jit.script(TinyI3D()).save(str(tmp_path / "i3d.pt"))
     few = encode(encoded.world, Video(encoded.frames[:8]))
-    found = perceptual.measure(few, lpips=Difference(), fvd=FVD(tmp_path / "i3d.pt"))
+    found = perceptual.measure(few, lpips=random_lpips(tmp_path), fvd=FVD(tmp_path / "i3d.pt"))
     assert found["lpips"]["15"] < found["lpips"]["floors"]["last_frame"]["15"]
     assert found["fvd"] < found["fvd_floors"]["last_frame"]
     assert perceptual.measure(few) == {"lpips": None, "fvd": None, "fvd_floors": None}
-
-
-class Difference(LPIPS):
-    """A perceptual distance whose features are the pixels."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-
-    def distance(self, predicted: torch.Tensor, frames: torch.Tensor) -> float:
-        return float((predicted - frames / 255).square().mean())

@@ -112,8 +112,10 @@ def mask_iou(true: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _clip(true: np.ndarray, mask: np.ndarray) -> tuple[float | None, np.ndarray]:
-    """Foreground ARI, None of fewer than two entities, and each one's IoU."""
+    """Foreground ARI, None of fewer than two entities that are ever there, and the IoU of each of these."""
     ever = true.any((0, 2, 3))
+    if not ever.any():
+        return None, np.zeros(0)
     return foreground_ari(true[:, ever], mask) if ever.sum() > 1 else None, mask_iou(true[:, ever], mask)
 
 
