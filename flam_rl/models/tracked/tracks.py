@@ -213,7 +213,7 @@ def find_view(
 
     Args:
         path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has their mean colour.
+        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
     """
     known = colors[:past]
     view = _view(colors, path, valid, config, context, past)
@@ -247,8 +247,6 @@ def _view(
         empty = mosaic.lay(moving)[:past, 0] < 0.01
     ground = find_context(laid, empty, context, seen)
     ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
-    shown = seen[:: context.every(len(known))].any(0)
-    ground = torch.where(shown, ground, known.mean((0, 2, 3))[:, None, None])
     return mosaic.look(ground)
 
 
