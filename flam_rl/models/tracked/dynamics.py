@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ...types import check_ranges
 from ...core.layers import mlp
+from ...types import check_ranges
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 
 
@@ -43,7 +43,7 @@ class Interaction(nn.Module):
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__()
-        self.neighbors, self.half, self.speed = config.neighbors, state.half, state.speed
+        self.neighbors, self.longest, self.speed = config.neighbors, state.half, state.speed
         self.reach = config.reach
         self.own = nn.Linear(state.look_dim, config.pair_hidden)
         self.other = nn.Linear(state.look_dim, config.pair_hidden)
@@ -56,7 +56,7 @@ class Interaction(nn.Module):
         count = min(self.neighbors, k - 1)
         if count == 0:
             return factors_BKS.new_zeros(*factors_BKS.shape[:-1], self.way.out_features)
-        place, velocity = factors_BKS[..., PLACE] * self.half, factors_BKS[..., VELOCITY] * self.speed
+        place, velocity = factors_BKS[..., PLACE] * self.longest, factors_BKS[..., VELOCITY] * self.speed
         apart = place.unsqueeze(-3) - place.unsqueeze(-2)
         distance = apart.square().sum(-1).clamp_min(1e-6).sqrt()
         absent = (factors_BKS[..., PRESENCE] < 0.5) | (factors_BKS[..., DEPTH] < -0.5)  # or the camera

@@ -98,13 +98,13 @@ class TrackedModel(Model):
         latent_actions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The context is known from frames 0 to `start` only; tracks go on over the true frames for latent actions."""
-        return torch.as_tensor(
-            seeing.predict(self.flam, frames.cpu().numpy(), start, steps, latent_actions)
-        )
+        return torch.as_tensor(seeing.predict(self.flam, frames.cpu().numpy(), start, steps, latent_actions))
+
+    def colors(self, scene: Scene) -> torch.Tensor:
+        return self.flam.draw(scene.factors, self._ground(scene)).movedim(1, -1)
 
     def draw(self, scene: Scene) -> torch.Tensor:
-        colors = self.flam.draw(scene.factors, self._ground(scene))
-        return (colors * 255).round().to(torch.uint8).movedim(1, -1).contiguous()
+        return (self.colors(scene) * 255).round().to(torch.uint8).contiguous()
 
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
         layers, drawn = draw_factors(
@@ -119,11 +119,10 @@ class TrackedModel(Model):
         size = state.height + 2 * state.margin, state.width + 2 * state.margin
         return scene.context.unflatten(-1, (3, *size))
 
-    def entities(
-        self, frames: torch.Tensor, actions: torch.Tensor | None = None, masks: bool = False
-    ) -> Entities:
-        """Whom factors follow: an entity for each track."""
-        return seeing.entities(self.flam, seeing.see(self.flam, frames.cpu().numpy()), masks)
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        """Whom factors follow: entity k is row k."""
+        ground = self._ground(Scene(scene.factors[:1], scene.context[None]))[0]
+        return seeing.entities(self.flam, Scene(scene.factors, ground), masks)
 
     def stepper(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from ...types import Entities
+from ...types import Entities, Scene
 from .camera import shifted
 from .flam import TrackedFLAM
 from .look_codes import draw_factors
@@ -20,22 +19,10 @@ from .states import LOOK, PRESENCE, StateConfig, rows_of
 from .tracks import Tracks, track
 
 
-class Scene(NamedTuple):
-    """What is seen in a film.
-
-    Attributes:
-        factors_TKS: of each frame; from none after it.
-        context_3HW: what no factor moves, colours in 0..1; where the camera moves with `margin` pixels more on every side of the
-            last frame.
-    """
-
-    factors_TKS: Float[Tensor, "T K S"]
-    context_3HW: Float[Tensor, "3 H W"]
-
-
 @torch.no_grad()
 def see(model: TrackedFLAM, frames: np.ndarray) -> Scene:
-    """Factors of uint8 `(T, H, W, 3)` frames, and the context behind the last of them.
+    """Factors `(T, K, S)` of uint8 `(T, H, W, 3)` frames, and the context `(3, H, W)` behind the last of them, where the camera moves
+    with `margin` pixels more on every side.
 
     Raises:
         ValueError: frames of another form or size.
@@ -141,7 +128,7 @@ def as_frames(colors: Float[Tensor, "T 3 H W"]) -> np.ndarray:
 def entities(model: TrackedFLAM, scene: Scene, with_masks: bool = False) -> Entities:
     """Who is where in the frames of a scene: entity k is factor k."""
     config = model.config.state
-    shown = scene.factors_TKS[:, : config.entities]
+    shown = scene.factors[:, : config.entities]
     look = model.codes.decode(shown[..., LOOK])
     where, size = extent(look[:, :, 3])
     place = config.to_pixels(shown[..., :2]) + where
@@ -151,7 +138,7 @@ def entities(model: TrackedFLAM, scene: Scene, with_masks: bool = False) -> Enti
     there = (shown[..., PRESENCE] > 0.5).numpy() & (box[..., 2:] > box[..., :2]).all(-1)
     mask = None
     if with_masks:
-        context = scene.context_3HW.expand(len(shown), -1, -1, -1)
-        layers, drawn = draw_factors(model.codes, config, scene.factors_TKS, context)
+        context = scene.context.expand(len(shown), -1, -1, -1)
+        layers, drawn = draw_factors(model.codes, config, scene.factors, context)
         mask = masks(layers.drawn_BK4HW, drawn.seen_BKHW).numpy()
     return Entities(there, np.where(there[..., None], box, np.nan), mask)

@@ -196,8 +196,8 @@ def _track_together(
             break
     short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
     if short:
-        whole = ([each[i] for i in short] for each in (colors, views, paths))
-        found |= dict(zip(short, follow_all(*whole, config, shortest), strict=True))
+        films, grounds, cameras = ([each[i] for i in short] for each in (colors, views, paths))
+        found |= dict(zip(short, follow_all(films, grounds, cameras, config, shortest), strict=True))
     return [found[i] for i in range(len(colors))]
 
 
@@ -340,9 +340,7 @@ def things_in(
             continue
         ground = Ground(context[frames], context[frames])
         look = trimmed(tracks.look[frames][frame, row])
-        sprites = Sprites(
-            frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row]
-        )
+        sprites = Sprites(frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row])
         windows = look_at(sprites, ground)
         at, inside = ground.pixels(frame, windows.corner, windows.inside.shape[-1])
         mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.2) & inside) & inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...files import written_whole
 from ...core.layers import nearest_code
-from . import Tracks, clip_context, patch_for, shared_context, track
+from ...files import written_whole
+from ...progress import progress
+from ...training.run import Log
+from ...types import Video
+from . import Tracks, clip_context, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
 from .look_codes import LookCodes, draw_factors
 from .states import PRESENCE, Rows, StateConfig
 from .tokens import differs
 from .tracker import TrackerConfig
-from ...progress import progress
-from ...types import Video
-from ...training.run import Log
 
 CLIPS = 12
 """Episodes at most that tell whether the video has one background, and how large things are."""
@@ -52,8 +52,8 @@ def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
     return Ground(replace(config, patch=patch), common)
 
 
-def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
-    """The tracks of each episode, read from `cache` where they are there, else found and written.
+def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) -> Iterator[Tracks]:
+    """The tracks of each episode, read from `cache` where they are there, else found, `at_once` side by side, and written.
 
     Raises:
         OSError: the disk is full.
@@ -61,13 +61,25 @@ def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
     cache.mkdir(parents=True, exist_ok=True)
     shared = b"" if ground.context is None else ground.context.numpy().tobytes()
     common = hashlib.sha256(repr(ground.tracker).encode() + shared)
-    bar = progress(video.episodes, desc="tracking", unit="episode")
-    for frames in bar:
+
+    def path_of(frames: np.ndarray) -> Path:
         key = common.copy()
         key.update(np.ascontiguousarray(frames).tobytes())
-        path = cache / f"{key.hexdigest()[:24]}.npz"
-        if not path.exists():
-            write_tracks(path, track(np.asarray(frames), ground.tracker, ground=ground.context))
+        return cache / f"{key.hexdigest()[:24]}.npz"
+
+    paths = [path_of(frames) for frames in video.episodes]
+    new = [index for index, path in enumerate(paths) if not path.exists()]
+    bar = progress(total=len(new), desc="tracking", unit="episode", disable=not new)
+    with bar:
+        for first in range(0, len(new), at_once):
+            part = new[first : first + at_once]
+            episodes = [np.asarray(video.episodes[index]) for index in part]
+            for index, tracks in zip(
+                part, track_all(episodes, ground.tracker, ground=ground.context), strict=True
+            ):
+                write_tracks(paths[index], tracks)
+            bar.update(len(part))
+    for path in paths:
         yield read_tracks(path)
 
 
@@ -121,10 +133,9 @@ class LookSample:
 
 
 def sample_looks(
-    episodes: list[tuple[np.ndarray, Rows, Tensor]], config: StateConfig, most: int
+    episodes: Iterable[tuple[np.ndarray, Rows, Tensor]], total: int, config: StateConfig, most: int
 ) -> LookSample:
-    """Of episodes (frames, rows, context) as many frames as `most`, evenly spread."""
-    total = sum(len(frames) for frames, _, _ in episodes)
+    """Of episodes (frames, rows, context) of `total` frames as many frames as `most`, evenly spread."""
     every = max(1, -(-total // most))
     parts: list[tuple[Tensor, ...]] = []
     born = 0

@@ -89,7 +89,7 @@ class TrackedWatcher:
             self.flam.codes.encode(look),
         ]
         factors = torch.cat(numbers, -1)
-        assert VELOCITY == slice(2, 4)
+        assert slice(2, 4) == VELOCITY
         return factors * state.presence[..., None]
 
 
