@@ -126,6 +126,7 @@ def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) ->
     assert psnr(tracks.draw()[0], colors_of(film)) > 35  # 35.9 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(4))
 def test_pucks_come_and_go(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, background="new_texture", visits=True)
