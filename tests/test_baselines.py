@@ -20,7 +20,9 @@ from flam_rl.core.registry import MODELS, ModelName
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
+from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.measure import measure_world
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.grounding import ActionAdapter
 from flam_rl.models.build import BuildConfig, check_build
 from flam_rl.models.rivals.playslot import PlaySlot
@@ -120,7 +122,7 @@ def test_every_rival_is_measured(rival: World) -> None:
     video = Video(tuple(rng.integers(0, 256, (17, 32, 32, 3), np.uint8) for _ in range(5)))
     shapes = {"position": (17, 3, 2), "direction": (17, 3), "action": (17, 3)}
     entities = [{key: rng.integers(0, 4, shape) for key, shape in shapes.items()} for _ in range(5)]
-    found = measure_world(rival, video, entities, None, 0, probe_iterations=2)
+    found = measure_world(encode(rival, video, truths_of(entities)), None, 0, probe_iterations=2)
     assert all(0 < found["psnr"][horizon] < 100 for horizon in ("1", "5", "15"))
     assert found["dci"] is not None
     assert len(found["kl_per_factor"]) == rival.model.latent_actions

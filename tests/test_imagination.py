@@ -192,7 +192,7 @@ def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> 
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
         factors.append(again.factors_BTKS[:, -1])
-    exact, rounded = (world.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
+    exact, rounded = (world.model.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
     assert not torch.equal(*factors)
     assert (exact == rounded).float().mean() >= 0.999
 

@@ -17,8 +17,9 @@ from tiles import tile_world
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from flam_rl.data.minari import read_video, write_dataset
-from flam_rl.evaluation.correspondence import evaluate_correspondence
-from flam_rl.evaluation.prediction import evaluate_prediction
+from flam_rl.evaluation import correspondence, tokens
+from flam_rl.evaluation.encoded import encode
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.tiles.clips import Clips, tokenize
 from flam_rl.models.tiles.code_model import FLAMConfig
 from flam_rl.models.tiles.flam import FLAM
@@ -200,7 +201,8 @@ def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> No
         )
     world = tile_world(tokenizer, flam, torch.stack([codes.episodes[0][:4]]))
     held_out = Video(tuple(e.frames for e in test))
-    assert evaluate_prediction(world, held_out)["token_accuracy_changed"]["1"] > 0.7
-    found = evaluate_correspondence(world, held_out, [e.entities for e in test], iterations=10)
+    encoded = encode(world, held_out, truths_of([e.entities for e in test]))
+    assert tokens.measure(encoded)["token_accuracy_changed"]["1"] > 0.7
+    found = correspondence.correspond(encoded, encoded.truth, iterations=10)
     assert found.disentanglement > 0.8
     assert sorted(found.matrix.argmax(0).tolist()) == [0, 1, 2, 3]

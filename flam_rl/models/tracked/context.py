@@ -61,13 +61,12 @@ def find_context(
     frames = frames_T3HW[::every]
     seen = torch.ones_like(frames[:, 0], dtype=torch.bool) if seen_THW is None else seen_THW[::every]
     valid = seen if valid_THW is None else seen & valid_THW[::every]
+    hidden = ~valid.any(0)
     context = frames[len(frames) // 2].clone()
     changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
     context[:, ~changes] = frames[..., ~changes].mean(0)
     weight = torch.where(_still(frames_T3HW, config)[::every], 1.0, config.restless)[:, changes]
     colors, valid = frames[..., changes], valid[:, changes]
-    hidden = torch.zeros_like(changes)
-    hidden[changes] = ~valid.any(0) & seen[:, changes].any(0)
     weight = weight * (valid | (seen[:, changes] & ~valid.any(0)))
     best, score = colors[0], torch.zeros_like(colors[0, 0])
     for candidate in colors:
@@ -76,17 +75,18 @@ def find_context(
         best, score = torch.where(total > score, candidate, best), torch.maximum(total, score)
     same = (weight * ((colors - best).abs().amax(1) <= config.alike))[:, None]
     context[:, changes] = (colors * same).sum(0) / same.sum(0).clamp_min(1e-6)
-    return _continued(context, hidden, frames, config)
+    return _continued(context, hidden, frames, seen, config)
 
 
 def _continued(
     context_3HW: Float[Tensor, "3 H W"],
     hidden_HW: Bool[Tensor, "H W"],
     frames_T3HW: Float[Tensor, "T 3 H W"],
+    seen_THW: Bool[Tensor, "T H W"],
     config: ContextConfig,
 ) -> Float[Tensor, "3 H W"]:
-    """The context with what is hidden in all frames filled in, from its border inwards: with that colour that a frame has
-    there which continues what lies around best, or else with the mean of what lies around."""
+    """The context with what is hidden in all frames, or in none of them, filled in, from its border inwards: with that colour
+    that a frame has there which continues what lies around best, or else with the mean of what lies around."""
     context, known = context_3HW.clone(), ~hidden_HW
     if not bool(known.any()):
         return context
@@ -95,7 +95,8 @@ def _continued(
         ring = (share > 0) & ~known
         around = (avg_pool2d(context * known, 3, 1, 1) / share.clamp_min(1e-6))[:, ring]
         colors = frames_T3HW[..., ring]
-        off, best = (colors - around).abs().amax(1).min(0)
+        off = (colors - around).abs().amax(1).masked_fill(~seen_THW[:, ring], torch.inf)
+        off, best = off.min(0)
         chosen = colors.gather(0, best.expand(1, 3, -1))[0]
         context[:, ring] = torch.where(off <= config.continues, chosen, around)
         known = known | ring

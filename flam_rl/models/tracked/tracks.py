@@ -15,9 +15,9 @@ from ...core.threads import lone_threads
 from ...progress import progress
 from ...types import Entities
 from .camera import Mosaic, camera_path
-from .context import ContextConfig, find_context, grown, without_ghosts
-from .sprites import extent, masks
-from .tokens import differs, sizes_of_movers
+from .context import ContextConfig, find_context, grown, outline, without_ghosts
+from .sprites import draw, extent, masks
+from .tokens import differs, filled, sizes_of_movers
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
 from .windows import Ground, Sprites, look_at, trimmed
 
@@ -185,8 +185,8 @@ def _track_together(
             break
         changed = []
         for i in left:
-            moving = grown(moving_masks(found[i], context.moved), colors[i][known], context)
-            clearer = find_view(colors[i], paths[i], ~moving, config, context, past)
+            things = grown(things_in(found[i], colors[i], context), colors[i][known], context)
+            clearer = find_view(colors[i], paths[i], ~things, config, context, past)
             better = differs(clearer - views[i], config.threshold)
             if better.sum() >= config.area * len(views[i]):
                 views[i] = torch.where(better[:, None], clearer, views[i])
@@ -213,7 +213,7 @@ def find_view(
 
     Args:
         path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has their mean colour.
+        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
     """
     known = colors[:past]
     view = _view(colors, path, valid, config, context, past)
@@ -247,8 +247,6 @@ def _view(
         empty = mosaic.lay(moving)[:past, 0] < 0.01
     ground = find_context(laid, empty, context, seen)
     ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
-    shown = seen[:: context.every(len(known))].any(0)
-    ground = torch.where(shown, ground, known.mean((0, 2, 3))[:, None, None])
     return mosaic.look(ground)
 
 
@@ -324,13 +322,16 @@ def follow_all(
     ]
 
 
-def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
-    """Where a track is, and a pixel around, that has been at places more than `moved` pixels apart."""
+def things_in(
+    tracks: Tracks, colors: Float[Tensor, "T 3 H W"], config: ContextConfig
+) -> Bool[Tensor, "T H W"]:
+    """Where a track is, and a pixel around, that is no ghost of the context: it has moved, or the frame has its outline."""
     far = torch.zeros_like(tracks.presence)
     for number in tracks.identity[tracks.presence].unique():
         where = tracks.presence & (tracks.identity == number)
         places = (tracks.place - tracks.camera[:, None])[where]
-        far |= where & ((places.amax(0) - places.amin(0)).amax() > moved)
+        moved = bool((places.amax(0) - places.amin(0)).amax() > config.moved)
+        far |= where & (moved or _stands_out(tracks, where, colors))
     context = tracks.context.expand(len(far), -1, -1, -1)
     solid = torch.zeros_like(context[:, 0])
     for frames in torch.arange(len(far), device=far.device).split(16):
@@ -347,6 +348,17 @@ def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
         mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.2) & inside) & inside
         solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = 1
     return max_pool2d(solid[:, None], 3, 1, 1)[:, 0] > 0
+
+
+def _stands_out(tracks: Tracks, where: Bool[Tensor, "T K"], colors: Float[Tensor, "T 3 H W"]) -> bool:
+    """Whether a track's outline is stronger in its middle frame than in the context there."""
+    at = where.nonzero()[int(where.sum()) // 2]
+    t, k = at.tolist()
+    size = (colors.shape[-2], colors.shape[-1])
+    drawn = draw(tracks.look[t, k][None, None], tracks.anchor[t, k][None, None], size).drawn_BK4HW
+    mask = filled((drawn[0, 0, 3] > 0.3).cpu().numpy())
+    context = tracks.context[t if len(tracks.context) > 1 else 0]
+    return outline(colors[t].cpu().numpy(), mask) > outline(context.cpu().numpy(), mask)
 
 
 def _without_dents(mask: Bool[Tensor, "N V V"]) -> Bool[Tensor, "N V V"]:
