@@ -47,6 +47,7 @@ def threads() -> Iterator[None]:
 
 
 @torch.inference_mode()
+@pytest.mark.learning
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
     assert torch.equal(shipped.encode(frames), tokens)
     assert torch.equal(torch.stack([shipped.encode(frame) for frame in frames]), tokens)
