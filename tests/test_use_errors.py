@@ -48,7 +48,7 @@ def test_a_task_that_is_not_installed(
         monkeypatch.delitem(sys.modules, name)
     for command in ("collect", "train", "evaluate", "agent", "demo"):
         said = fails(arguments(command, tmp_path / "run", data), capsys)
-        assert "needs the package multigrid: pip install 'flam_rl[tasks]'" in said
+        assert "needs the package multigrid: pip install 'flam_rl[multigrid]'" in said
         assert not (tmp_path / "run").exists()
 
 

@@ -77,10 +77,10 @@ def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], Any]) -
 
 
 def _entities(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """What the task told of its entities, stacked over an episode: its `truth`, else MultiGrid's `entities`."""
-    if "truth" in infos[0]:
-        return Truth.stack([info["truth"] for info in infos]).arrays()
-    return {key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})}
+    """What the task told of its entities, stacked over an episode: its `truth`, and MultiGrid's `entities`."""
+    truth = Truth.stack([info["truth"] for info in infos]).arrays() if "truth" in infos[0] else {}
+    cells = {key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})}
+    return truth | cells
 
 
 class _Behave:

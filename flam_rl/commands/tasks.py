@@ -8,6 +8,7 @@ import shlex
 import gymnasium as gym
 import numpy as np
 
+from ..envs.tasks.registry import is_known
 from ..types import Json
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def find_task(
     """
     if named:
         return make_task(named, kwargs)
-    if found and is_own(found):
+    if found and is_known(found):
         return make_task(found, kwargs)
     reason = f"{whose} names no task"
     if found:
@@ -45,12 +46,6 @@ def find_task(
     if found:
         logger.warning("%s; going on without it", reason)
     return None
-
-
-def is_own(task: str) -> bool:
-    """Whether a gymnasium id is one that flam_rl registers."""
-    spec = gym.registry.get(task)
-    return spec is not None and spec.namespace == "flam_rl"
 
 
 def make_task(task: str, kwargs: Json) -> gym.Env:
