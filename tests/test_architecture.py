@@ -22,7 +22,7 @@ ROOMS = {
     "models": BASE | {"core", "data", "training"},
     "grounding": BASE | {"core", "models", "training"},
     "evaluation": BASE | {"core", "models", "data"},
-    "envs": {"types", "core", "models"},
+    "envs": BASE | {"core", "data", "models"},
     "agents": BASE | {"core", "models", "training", "grounding", "envs"},
     "benchmark": BASE | {"core", "models", "data", "training", "grounding", "evaluation", "envs", "agents"},
 }

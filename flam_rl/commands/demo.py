@@ -20,7 +20,8 @@ from ..agents.ppo import ImaginationConfig, Judgement, save_policy, train_in_ima
 from ..core.checkpoint import load_world
 from ..core.world import World
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
-from ..envs.tasks.record import check_policy, record_episodes, record_labels
+from ..envs.tasks.acting import check_policy
+from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..grounding.adapter import fit_labels
@@ -28,7 +29,7 @@ from ..results import write_results
 from ..types import Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 NAMES = {
     "random": "random",
@@ -75,6 +76,7 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
+    task = fitted(task, (*world.tokenizer.frame_size, 3))
     if reason := misfit(task, (*world.tokenizer.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
