@@ -20,6 +20,7 @@ def shows_frames(task: gym.Env) -> bool:
 class Frames(gym.Wrapper, RecordConstructorArgs):
     """A task whose observations are uint8 frames `(H, W, 3)`: its own if they are, else what it renders.
 
+    Where frames are fitted to another size, `truth` and `entities` leave the info: they are in pixels of the task's own.
     `own_observation` is the task's own last one, which a policy may need; `own_observation_space` its space.
 
     Args:
@@ -55,15 +56,20 @@ class Frames(gym.Wrapper, RecordConstructorArgs):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._frame(observation), info
+        return self._frame(observation), self._info(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._frame(observation), reward, terminated, truncated, info
+        return self._frame(observation), reward, terminated, truncated, self._info(info)
 
     def render(self) -> Any:
         """What the task renders, at its own size."""
         return self.env.render()
+
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
+        if self._fitting is None:
+            return info
+        return {name: value for name, value in info.items() if name not in ("truth", "entities")}
 
     def _frame(self, observation: Any) -> np.ndarray:
         self.own_observation = observation

@@ -233,6 +233,22 @@ class Rollout:
     terminations_BT: torch.Tensor
 
 
+class Scene(NamedTuple):
+    """What a model makes of frames.
+
+    Attributes:
+        factors: float `(..., K, S)`.
+        context: float `(..., X)`, what no factor moves: a background, and what was seen of it. One for a clip, so without T.
+    """
+
+    factors: torch.Tensor
+    context: torch.Tensor
+
+    def of(self, rows: Any) -> Scene:
+        """The scenes of these rows of a batch."""
+        return Scene(self.factors[rows], self.context[rows])
+
+
 @dataclass(frozen=True)
 class Entities:
     """The entities of a clip, as a model finds them or as they truly are; one k is one identity for the whole clip.

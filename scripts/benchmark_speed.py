@@ -201,7 +201,7 @@ def busy(world: World, device: torch.device, quick: bool) -> Json:
 def precision_choice(bench: Bench, world: World) -> Json:
     """bfloat16 over float32: its speed, and the share of tokens drawn alike after 15 steps of the same latent
     actions for all factors."""
-    start = world.start(BATCH, torch.Generator(world.device).manual_seed(0))
+    start = world.start(BATCH, torch.Generator(world.device).manual_seed(0)).factors
     everyone = range(world.factors)
     lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens = []
@@ -262,7 +262,7 @@ def _timed(function: Callable, name: str, spent: dict[str, float]) -> Callable:
 def wrapping(bench: Bench, world: World) -> dict[str, float]:
     """What gymnasium and Stable-Baselines3 cost on top of `world.imagine` with its heads, at 256 worlds."""
     horizon = 32
-    start = world.start(BATCH)
+    start = world.start(BATCH).factors
     controlled = [world.labels.agent_factor] if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
     gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False, compile=False)

@@ -169,11 +169,15 @@ def test_frames_are_rendered_and_fitted() -> None:
 def test_frames_that_a_task_observes_are_kept(task: gym.Env) -> None:
     assert shows_frames(task)
     assert not isinstance(make_task("flam_rl/MultiGrid-v0", {}), Frames)
-    tiny = fitted(task, (32, 48, 3))
+    assert fitted(task, (32, 48, 3)) is task  # tiles would be broken
+    pucks = make_task("flam_rl/Pucks-v0", {})
+    tiny = fitted(pucks, (32, 48, 3))
     frame, info = tiny.reset(seed=1)
-    assert np.array_equal(tiny.own_observation, task.reset(seed=1)[0])
+    own, whole = pucks.reset(seed=1)
+    assert np.array_equal(tiny.own_observation, own)
     assert frame.shape == (32, 48, 3)
-    assert isinstance(info["truth"], Truth)
+    assert isinstance(whole["truth"], Truth)
+    assert set(info) == {"success"}  # boxes are in pixels of the task's own frames
 
 
 def test_a_task_without_frames_is_refused(tmp_path: Path, capsys) -> None:

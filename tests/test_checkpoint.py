@@ -23,11 +23,11 @@ def test_save_and_load_is_the_identity(world, folder: Path) -> None:
     before, after = world.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert torch.equal(world.starts_STN, loaded.starts_STN)
+    assert torch.equal(world.stored_starts["starts"], loaded.stored_starts["starts"])
     assert loaded.info == world.info
-    factors = world.start(4, torch.Generator().manual_seed(0))
-    assert torch.equal(factors, loaded.start(4, torch.Generator().manual_seed(0)))
-    assert torch.equal(world.draw(factors), loaded.draw(factors))
+    scene = world.start(4, torch.Generator().manual_seed(0))
+    assert torch.equal(scene.factors, loaded.start(4, torch.Generator().manual_seed(0)).factors)
+    assert torch.equal(world.draw(scene), loaded.draw(scene))
 
 
 def test_video_and_labels_are_kept_apart(world, folder: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_spec_never_names_a_world_that_is_another(world, tmp_path: Path) -> No
         env.unwrapped.spec.to_json()
     flam_rl.save_world(world, tmp_path / "mine", "A card.")
     assert env.unwrapped.spec.to_json()
-    world.model.forward_dynamics.net[0].weight.add_(1e-3)
+    world.model.code_model.forward_dynamics.net[0].weight.add_(1e-3)
     with pytest.raises(ValueError, match=r"no longer what .*mine holds"):
         env.unwrapped.spec.to_json()
     world.source = ""
@@ -173,7 +173,7 @@ def inferred(task: gym.Env) -> list[np.ndarray]:
         first, infos = env.reset(seed=3)
         seen += [first, infos["masks"], *env.step(np.full((5, 4), 0.5))[:4], *env.render()]
     generator = torch.Generator().manual_seed(0)
-    rollout = world.imagine(lambda seen: seen[:, :4], world.start(3, generator), 4, [0], generator)
+    rollout = world.imagine(lambda seen: seen[:, :4], world.start(3, generator).factors, 4, [0], generator)
     seen += [rollout.factors_BTKS.numpy(), rollout.rewards_BT.numpy(), rollout.log_prior_BTC.numpy()]
     real = DecodedEnv(task, world)
     seen += [real.reset(seed=0)[0], real.step(np.zeros(4))[0]]

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flam_rl
-from flam_rl.models.rivals import MODELS
+from flam_rl.core.registry import MODELS
 
 Edit = Callable[[dict[str, Any]], Any]
 

@@ -42,7 +42,7 @@ def agent(config: AgentConfig) -> None:
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
-    shape = (*world.tokenizer.frame_size, 3)
+    shape = (*world.frame_size, 3)
     tasks = None if task is None else DecodedVectorEnv(several(fitted(task, shape)), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
     save_policy(model, config.out / "policy.zip")

@@ -110,8 +110,11 @@ def _import_suite(task: str) -> None:
 
 
 def fitted(task: gym.Env, frame_shape: tuple[int, ...], fit: FitName = "letterbox") -> gym.Env:
-    """`task` with its frames fitted to `(H, W, 3)`, as those of its video were for training."""
-    if task.observation_space.shape == frame_shape or not shows_frames(task):
+    """`task` with its frames fitted to `(H, W, 3)`, as those of its video were for training.
+
+    One whose frames are made of tiles stays as it is: what reads tiles in imagined frames needs them whole.
+    """
+    if task.observation_space.shape == frame_shape or hasattr(task.unwrapped, "tiles"):
         return task
     return Frames(task, frame_shape[0], frame_shape[1], fit)
 

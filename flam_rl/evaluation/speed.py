@@ -18,13 +18,14 @@ from torch._inductor.utils import fresh_cache
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.stepping import Imagined, Stepper
 from ..core.threads import one_core
 from ..core.world import World
 from ..models.tiles.code_model import CodeFacts, FLAMConfig
 from ..models.tiles.dynamics import DynamicsConfig
 from ..models.tiles.factorizer import FactorizerConfig
 from ..models.tiles.flam import FLAM
-from ..models.tiles.stepper import Imagination, Imagined, SceneImagination
+from ..models.tiles.stepper import Imagination
 from ..models.tiles.tokenizer import TokenizerConfig
 from ..types import Json
 
@@ -132,11 +133,11 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
 
 def ready(
     world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False
-) -> tuple[Imagination | SceneImagination, Imagined, torch.Tensor]:
+) -> tuple[Stepper, Imagined, torch.Tensor]:
     """A stepper of factor 0, B imagined worlds and what is wanted of them: the same for every call."""
     with torch.inference_mode():
         imagination = world.imagination([0], dtype, compile)
-        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)))
+        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)).factors)
         wanted = torch.randn(worlds, 1, world.latent_action_dim, device=world.device)
     return imagination, state, wanted
 
@@ -176,7 +177,7 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
             state = imagination.begin(torch.nn.functional.rms_norm(start, (dim,)))
         return bench(lambda: imagination.step(state))
 
-    start = world.start(BATCH)
+    start = world.start(BATCH).factors
     return {
         "factors": _exponent({k: step_of(k, 8) for k in factors}),
         "tokens": _exponent({side**2: step_of(4, side) for side in grids}),
