@@ -78,15 +78,15 @@ def change(folder: Path, edit) -> None:
 
 def test_another_version_is_named(folder: Path) -> None:
     change(folder, lambda config: config.update(version=99))
-    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 2"):
+    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 3"):
         flam_rl.load_world(folder)
 
 
 def test_a_config_that_does_not_fit_is_named(folder: Path) -> None:
-    change(folder, lambda config: config["flam"]["dynamics"].update(latent_action_dim=5))
+    change(folder, lambda config: config["settings"]["flam"]["dynamics"].update(latent_action_dim=5))
     with pytest.raises(ValueError, match=r"model\.safetensors: does not fit config\.json"):
         flam_rl.load_world(folder)
-    change(folder, lambda config: config["flam"].update(flavour="mint"))
+    change(folder, lambda config: config["settings"]["flam"].update(flavour="mint"))
     with pytest.raises(ValueError, match=r"config\.json: .*flavour"):
         flam_rl.load_world(folder)
     (folder / "config.json").write_text("{")

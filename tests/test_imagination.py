@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,18 +24,18 @@ from flam_rl.models.tiles.stepper import Imagination, Imagined
 
 
 def plain_step(
-    world: World, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
+    flam: FLAM, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One world, one factor after the other, by the public parts alone: what the fused step must equal."""
-    flam, prior = world.model.code_model, world.model.code_model.latent_action_prior
+    prior = flam.latent_action_prior
     factors = factors_KS[None]
     seen = flam.forward_dynamics.look(factors)
     places = flam.aggregator.places(factors)
     following, next_places = torch.zeros_like(factors), torch.zeros_like(places)
-    taken = torch.zeros(world.factors, world.latent_action_dim)
-    moved = torch.zeros(world.factors, dtype=torch.bool)
+    taken = torch.zeros(flam.factors, flam.latent_action_dim)
+    moved = torch.zeros(flam.factors, dtype=torch.bool)
     for turn, factor in enumerate(order):
-        others = torch.arange(world.factors)[None] != factor
+        others = torch.arange(flam.factors)[None] != factor
         logits = prior.logits(factors[:, factor, None], others, places, next_places, moved[None])
         probs = logits[0, 0].softmax(-1)
         allowed = [code for code in range(len(probs)) if probs[code] >= PLAUSIBLE]
@@ -72,7 +71,8 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
         chance = torch.rand(world.factors, worlds, 1, generator=generator)
         state, taken = imagination.step(state, wanted, torch.Generator().manual_seed(step))
         expected = [
-            plain_step(world, plain[b], wanted[b], order, chance[:, b, 0].tolist()) for b in range(worlds)
+            plain_step(world.model.code_model, plain[b], wanted[b], order, chance[:, b, 0].tolist())
+            for b in range(worlds)
         ]
         plain = torch.stack([factors for factors, _ in expected])
         assert torch.equal(taken.latent_actions_BLA, torch.stack([actions for _, actions in expected]))
@@ -102,14 +102,13 @@ def test_the_step_equals_the_reference_whatever_the_sizes(
     )
     flam = FLAM(config, CodeFacts.blank(config, grid, codes=9, pixels=12, code_dim=8)).eval()
     flam.latent_action_prior.codebook.copy_(torch.randn(16, 4))
-    world = SimpleNamespace(model=flam, factors=factors, latent_action_dim=4)
     start = torch.nn.functional.rms_norm(torch.randn(6, factors, 16), (16,))
     wanted, chance = torch.randn(6, len(controlled), 4), torch.rand(factors, 6, 1)
     order = controlled + [factor for factor in reversed(range(factors)) if factor not in controlled]
     imagination = Imagination(flam, controlled)
     state, taken = imagination._step(imagination.begin(start), wanted, torch.tensor(order), chance)
     for b in range(6):
-        expected, actions = plain_step(world, start[b], wanted[b], order, chance[:, b, 0].tolist())
+        expected, actions = plain_step(flam, start[b], wanted[b], order, chance[:, b, 0].tolist())
         assert torch.equal(taken.latent_actions_BLA[b], actions)
         assert torch.allclose(state.factors_BKS[b], expected, atol=1e-5)
 
@@ -124,14 +123,14 @@ def test_the_most_likely_action_code_is_plausible_however_many_there_are() -> No
 
 @torch.inference_mode()
 def test_imagine_is_the_step_repeated(world: World) -> None:
-    start = world.start(5, torch.Generator().manual_seed(0)).factors
+    start = world.start(5, torch.Generator().manual_seed(0))
     rollout = world.imagine(lambda seen: seen[:, :4], start, 6, [1], torch.Generator().manual_seed(1))
     assert rollout.factors_BTKS.shape == (5, 7, world.factors, world.factor_dim)
     assert rollout.latent_actions_BTLA.shape == (5, 6, world.factors, world.latent_action_dim)
     assert rollout.log_prior_BTC.shape == (5, 6, 1)
     assert rollout.rewards_BT.shape == rollout.terminations_BT.shape == (5, 6)
     imagination, generator = world.imagination([1]), torch.Generator().manual_seed(1)
-    state = imagination.begin(start)
+    state = imagination.begin(start.factors)
     for step in range(6):
         state, taken = imagination.step(state, state.factors_BKS.flatten(1)[:, None, :4], generator)
         assert torch.equal(state.factors_BKS, rollout.factors_BTKS[:, step + 1])
@@ -143,7 +142,7 @@ def test_imagine_is_the_step_repeated(world: World) -> None:
 
 def test_gradients_flow_through_imagination_to_the_policy(world: World) -> None:
     policy = torch.nn.Linear(world.factors * world.factor_dim, world.latent_action_dim)
-    start = world.start(32, torch.Generator().manual_seed(0)).factors
+    start = world.start(32, torch.Generator().manual_seed(0))
     rollout = world.imagine(policy, start, 4, [0], torch.Generator().manual_seed(1))
     rollout.rewards_BT.sum().backward()
     assert policy.weight.grad is not None
@@ -183,9 +182,8 @@ def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
 
 @torch.inference_mode()
 def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> None:
-    start = world.start(
-        2048, torch.Generator().manual_seed(0)
-    ).factors  # enough for all but the smallest products
+    # Enough for all but the smallest products.
+    start = world.start(2048, torch.Generator().manual_seed(0))
     lived = world.imagine(lambda seen: seen, start, 15, generator=torch.Generator().manual_seed(1))
     factors = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -194,7 +192,7 @@ def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> 
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
         factors.append(again.factors_BTKS[:, -1])
-    exact, rounded = (world.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
+    exact, rounded = (world.model.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
     assert not torch.equal(*factors)
     assert (exact == rounded).float().mean() >= 0.999
 
@@ -278,6 +276,7 @@ assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then
 """
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("threads", "worlds", "dtype", "compilations", "tolerated"),
     # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.
