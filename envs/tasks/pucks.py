@@ -8,9 +8,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ...types import Truth
 from .behaviors import BEHAVIORS, BehaviorName
-from .drawing import Texture, coverage, disc_boxes, draw_discs
+from .drawing import Texture, coverage, draw_discs
 from .pucks_motions import CHASE_SPEED, PUSHES, Motion, escape, steer
 from .pucks_table import Puck, Table
 from .registry import Task
@@ -174,7 +173,10 @@ class PucksTask(gym.Env):
         while not self._place():
             pass
         self._still = None if self._range.any() else self._ground()
-        return self.render(), {"success": False, "truth": self._truth({})}
+        return self.render(), {
+            "success": False,
+            "truth": self.table.truth(self._camera, self.height, self.width, {}),
+        }
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         force, push = self._read(action)
@@ -193,7 +195,7 @@ class PucksTask(gym.Env):
         else:
             terminated = any((0, chaser) in self.table.met for chaser in range(1, 1 + self.chasers))
             success, reward = truncated and not terminated, -float(terminated)
-        info = {"success": success, "truth": self._truth(pushes)}
+        info = {"success": success, "truth": self.table.truth(self._camera, self.height, self.width, pushes)}
         return self.render(), reward, terminated, truncated, info
 
     def expert_action(self) -> int | np.ndarray:
@@ -233,12 +235,12 @@ class PucksTask(gym.Env):
         """The present frame, uint8 `(H, W, 3)`."""
         picture = self._ground() if self._still is None else self._still.copy()
         look = [puck.identity % self.looks for puck in self.table.present]
-        draw_discs(picture, *self._discs(), LOOKS[look])
+        draw_discs(picture, *self.table.discs(self._camera), LOOKS[look])
         return (picture + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0).copy()
 
     def masks(self) -> np.ndarray:
         """How much of each pixel of the present frame shows each puck: float32 `(pucks, H, W)`, 0 to 1."""
-        centre, radius = self._discs()
+        centre, radius = self.table.discs(self._camera)
         x, y = (np.tile(np.arange(side), (len(radius), 1)) for side in (self.width, self.height))
         free = np.ones((self.height, self.width), np.float32)
         masks = np.zeros((self.rows, self.height, self.width), np.float32)
@@ -312,36 +314,3 @@ class PucksTask(gym.Env):
         if self.goal == "reach":
             draw_discs(picture, (self.ring - self._camera)[None], np.array([RING]), WHITE[None], RING - 1.5)
         return picture
-
-    def _discs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres `(n, 2)` in the frame and radii `(n,)` of the pucks on the table."""
-        discs = np.array([(puck.x, puck.y, puck.radius) for puck in self.table.present])
-        return discs[:, :2] - self._camera, discs[:, 2]
-
-    def _truth(self, pushes: dict[int, int]) -> Truth:
-        """Of the present frame, where `pushes` led."""
-        present = self.table.present
-        rows = [puck.row for puck in present]
-        centre, radius = self._discs()
-        box, seen = disc_boxes(centre, radius, self.height, self.width)
-        velocity = np.array([(puck.vx, puck.vy) for puck in present])
-        numbers = np.full((self.rows, 9), np.nan, np.float32)
-        numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
-        presence = np.zeros(self.rows, bool)
-        presence[rows] = seen
-        numbers[~presence] = np.nan
-        whole = np.full((self.rows, 3), (-1, -1, 0))
-        touched = self.table.touched
-        whole[rows] = [(p.identity, pushes.get(p.row, -1), p.row in touched) for p in present]
-        whole[~presence] = -1, -1, 0
-        return Truth(
-            identity=whole[:, 0].copy(),
-            presence=presence,
-            box=numbers[:, :4].copy(),
-            centre=numbers[:, 4:6].copy(),
-            radius=numbers[:, 8].copy(),
-            velocity=numbers[:, 6:8].copy(),
-            action=whole[:, 1].copy(),
-            contact=whole[:, 2].astype(bool),
-            camera=self._camera.astype(np.float32),
-        )

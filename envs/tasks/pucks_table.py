@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ...types import Truth
+from .drawing import disc_boxes
 from .pucks_motions import DRAG, PUSH, Motion, steer
 
 if TYPE_CHECKING:
@@ -156,6 +158,38 @@ class Table:
             self._space.remove(puck.body, puck.shape)
             puck.stage, self.pucks[row] = "gone", None
             self.away[row] = int(self.rng.integers(10, 40))
+
+    def discs(self, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres `(n, 2)` in a frame whose corner is at `camera`, and radii `(n,)`, of the pucks on the table."""
+        discs = np.array([(puck.x, puck.y, puck.radius) for puck in self.present])
+        return discs[:, :2] - camera, discs[:, 2]
+
+    def truth(self, camera: np.ndarray, height: int, width: int, pushes: dict[int, int]) -> Truth:
+        """Of a frame of this size whose corner is at `camera`, now that `pushes` of the rows led here."""
+        present = self.present
+        rows = [puck.row for puck in present]
+        centre, radius = self.discs(camera)
+        box, seen = disc_boxes(centre, radius, height, width)
+        velocity = np.array([(puck.vx, puck.vy) for puck in present])
+        numbers = np.full((len(self.pucks), 9), np.nan, np.float32)
+        numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
+        presence = np.zeros(len(self.pucks), bool)
+        presence[rows] = seen
+        numbers[~presence] = np.nan
+        whole = np.full((len(self.pucks), 3), (-1, -1, 0))
+        whole[rows] = [(p.identity, pushes.get(p.row, -1), p.row in self.touched) for p in present]
+        whole[~presence] = -1, -1, 0
+        return Truth(
+            identity=whole[:, 0].copy(),
+            presence=presence,
+            box=numbers[:, :4].copy(),
+            centre=numbers[:, 4:6].copy(),
+            radius=numbers[:, 8].copy(),
+            velocity=numbers[:, 6:8].copy(),
+            action=whole[:, 1].copy(),
+            contact=whole[:, 2].astype(bool),
+            camera=camera.astype(np.float32),
+        )
 
     def _enter(self, row: int) -> None:
         """Put a new puck just outside of a random side, if there is room."""
