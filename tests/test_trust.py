@@ -186,5 +186,7 @@ def test_damaged_metadata_is_named(text: str, data: Path, capsys) -> None:
 def test_what_the_user_names_is_made(stranger: Path, sprung: Callable[[], bool], capsys) -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "--world", str(stranger), "--task", NAME, "--out", "out"])
-    assert "its observations are Box(0.0, 1.0, (2,), float32), and it does not render" in capsys.readouterr().err
+    assert (
+        "its observations are Box(0.0, 1.0, (2,), float32), and it does not render" in capsys.readouterr().err
+    )
     assert sprung()
