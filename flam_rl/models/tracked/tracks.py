@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from ...core.threads import lone_threads
 from ...progress import progress
@@ -325,7 +324,7 @@ def follow_all(
 def things_in(
     tracks: Tracks, colors: Float[Tensor, "T 3 H W"], config: ContextConfig
 ) -> Bool[Tensor, "T H W"]:
-    """Where a track is, and a pixel around, that is no ghost of the context: it has moved, or the frame has its outline."""
+    """Where a track is that is no ghost of the context: it has moved, or the frame has its outline."""
     far = torch.zeros_like(tracks.presence)
     for number in tracks.identity[tracks.presence].unique():
         where = tracks.presence & (tracks.identity == number)
@@ -333,7 +332,7 @@ def things_in(
         moved = bool((places.amax(0) - places.amin(0)).amax() > config.moved)
         far |= where & (moved or _stands_out(tracks, where, colors))
     context = tracks.context.expand(len(far), -1, -1, -1)
-    solid = torch.zeros_like(context[:, 0])
+    solid = torch.zeros_like(context[:, 0], dtype=torch.bool)
     for frames in torch.arange(len(far), device=far.device).split(16):
         frame, row = far[frames].nonzero().unbind(1)
         if not len(frame):
@@ -345,9 +344,9 @@ def things_in(
         )
         windows = look_at(sprites, ground)
         at, inside = ground.pixels(frame, windows.corner, windows.inside.shape[-1])
-        mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.2) & inside) & inside
-        solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = 1
-    return max_pool2d(solid[:, None], 3, 1, 1)[:, 0] > 0
+        mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.5) & inside) & inside
+        solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = True
+    return solid
 
 
 def _stands_out(tracks: Tracks, where: Bool[Tensor, "T K"], colors: Float[Tensor, "T 3 H W"]) -> bool:
