@@ -277,15 +277,15 @@ class Tracker:
                 continue
             own = draw(look[None, None], place[None, None], ground.size).drawn_BK4HW[0, 0, 3] > 0.5
             whole = own | inner
-            if (rim & own).any() and any(side.any() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])):
+            if (rim & own).any() and any(
+                side.any() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])
+            ):
                 off = (ground.frame[b][:, own].mean(1) - color).abs().max()
                 if off < 2 * self.config.threshold:
                     return row
         return None
 
-    def _extend(
-        self, state: TrackerState, b: int, row: int, mask, residual: Tensor, behind: Tensor
-    ) -> None:
+    def _extend(self, state: TrackerState, b: int, row: int, mask, residual: Tensor, behind: Tensor) -> None:
         """Gives a factor what a token adds to it, to the nearest whole pixel; writes into `state`."""
         corner = (state.place[b, row] - self.config.patch / 2).round().long()[None]
         new = self._born_from(corner, mask, residual, behind)
