@@ -161,6 +161,7 @@ def test_episodes_side_by_side_have_the_tracks_of_each(record: Record) -> None:
         torch.testing.assert_close(found.context, alone.context, atol=0.02, rtol=0)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=4)
@@ -177,6 +178,7 @@ def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int)
     assert psnr(tracks.draw()[0], colors_of(film)) > 38  # 39.2 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, looks=1, background="new_texture")
