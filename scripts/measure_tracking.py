@@ -64,7 +64,8 @@ def measure(options: dict[str, Any], seeds: range, name: str) -> Json:
     began = time.process_time()
     tracks = track_all(films, described=name)
     seconds = time.process_time() - began
-    found, each, off, touching, drawn, behind, camera = [], [], [], [], [], [], []
+    found, each = [], []
+    off, touching, drawn, behind, camera = (list[np.ndarray]() for _ in range(5))
     for seed, film, truth, ground, of in zip(seeds, films, truths, cameras, tracks, strict=True):
         entities = of.entities(*film.shape[1:3])
         found.append(entities)

@@ -189,8 +189,9 @@ def _track_together(
             break
     short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
     if short:
-        whole = ([each[i] for i in short] for each in (colors, views, paths))
-        found |= dict(zip(short, follow_all(*whole, config, shortest), strict=True))
+        of_short = [[each[i] for i in short] for each in (colors, views, paths)]
+        again = follow_all(of_short[0], of_short[1], of_short[2], config, shortest)
+        found |= dict(zip(short, again, strict=True))
     return [found[i] for i in range(len(colors))]
 
 
