@@ -137,6 +137,7 @@ def test_every_rival_is_measured(rival: World) -> None:
         assert torch.equal(rival.model.nearest_codes(codebook + 1e-4), codebook)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_rival_learns_to_draw_and_predict(name: ModelName) -> None:
     torch.manual_seed(0)
@@ -308,6 +309,7 @@ def test_gradients_reach_a_policy_through_a_rival(rival: World) -> None:
     assert policy.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.learning
 def test_labels_fit_a_rival(rival: World) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 21, 32, 32, 3), dtype=np.uint8)

@@ -43,7 +43,7 @@ PROGRAMS = {
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("address", [None, "local"])
+@pytest.mark.parametrize("address", [None, pytest.param("local", marks=pytest.mark.learning)])
 def test_a_failed_cell_loses_no_other(tmp_path: Path, address: str | None) -> None:
     def run(programs: dict[str, str], said: str, steps: int = 1) -> tuple[dict[str, str], int]:
         calls: list[int] = []
@@ -210,6 +210,7 @@ def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
         assert "floor: last frame copied" in (tmp_path / f"{suite}.svg").read_text()
 
 
+@pytest.mark.learning
 def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     """Real cells: the floor and the ceiling on the tiny budget, interrupted after the first."""
     out, work = tmp_path / "results", tmp_path / "work"
@@ -276,6 +277,7 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert evaluated["dci"] is not None
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("model", ["bc", "latent-bc", "imagination", "real-ppo"])
 def test_cells_of_the_labels_suite_run(model: str, tmp_path: Path) -> None:
     budget = BUDGETS["tiny"]
@@ -287,6 +289,7 @@ def test_cells_of_the_labels_suite_run(model: str, tmp_path: Path) -> None:
     json.dumps(found)
 
 
+@pytest.mark.learning
 def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
     budget = BUDGETS["tiny"]
     cell = next(cell for cell in SUITES["ablations"](budget, (0,), ()) if cell.model == "prior-off")

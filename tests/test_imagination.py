@@ -276,6 +276,7 @@ assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then
 """
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("threads", "worlds", "dtype", "compilations", "tolerated"),
     # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.

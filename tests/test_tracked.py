@@ -98,6 +98,7 @@ def test_layers_are_blended_by_depth_as_one_after_the_other() -> None:
         torch.testing.assert_close(scene.frame_B3HW[b], canvas)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=4)
@@ -114,6 +115,7 @@ def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int)
     assert psnr(tracks.draw()[0], colors_of(film)) > 38  # 39.2 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, looks=1, background="new_texture")
