@@ -61,7 +61,7 @@ def test_tokens_do_not_depend_on_threads(shipped: World, frames, tokens, count: 
 
 @torch.inference_mode()
 def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> None:
-    exact = flam_rl.load_world("multigrid").tokenizer.double()
+    exact = flam_rl.load_world("multigrid").model.tokenizer.double()
     assert torch.equal(torch.cat([exact.encode(part) for part in frames.split(1000)]), tokens)
     torch.set_default_dtype(torch.float64)
     try:
