@@ -36,7 +36,7 @@ def frames(task: gym.Env) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def tokens(shipped: World, frames: torch.Tensor) -> torch.Tensor:
-    return torch.cat([shipped.encode(part) for part in frames.split(512)])
+    return torch.cat([shipped.model.encode(part) for part in frames.split(512)])
 
 
 @pytest.fixture
@@ -48,15 +48,15 @@ def threads() -> Iterator[None]:
 
 @torch.inference_mode()
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
-    assert torch.equal(shipped.encode(frames), tokens)
-    assert torch.equal(torch.stack([shipped.encode(frame) for frame in frames]), tokens)
+    assert torch.equal(shipped.model.encode(frames), tokens)
+    assert torch.equal(torch.stack([shipped.model.encode(frame) for frame in frames]), tokens)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("count", [1, 2])
 def test_tokens_do_not_depend_on_threads(shipped: World, frames, tokens, count: int, threads) -> None:
     torch.set_num_threads(count)
-    assert torch.equal(shipped.encode(frames), tokens)
+    assert torch.equal(shipped.model.encode(frames), tokens)
 
 
 @torch.inference_mode()
@@ -75,7 +75,7 @@ def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> No
 def test_tokens_do_not_depend_on_how_distances_are_computed(
     shipped: World, frames, tokens, mode: str
 ) -> None:
-    tokenizer = shipped.tokenizer
+    tokenizer = shipped.model.tokenizer
     for part, expected in zip(frames.split(1000), tokens.split(1000), strict=True):
         latent = tokenizer.encoder(scale(tokenizer.patches(part)))
         distance = torch.cdist(latent.flatten(0, 1), tokenizer.codebook, compute_mode=mode)
@@ -101,7 +101,7 @@ def test_tokens_do_not_depend_on_compilation(frames, tokens, tmp_path: Path) -> 
 
 @torch.inference_mode()
 def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, tokens) -> None:
-    tokenizer = shipped.tokenizer
+    tokenizer = shipped.model.tokenizer
     generator = torch.Generator().manual_seed(0)
     for part, expected in zip(frames.split(1000), tokens.split(1000), strict=True):
         latent = tokenizer.encoder(scale(tokenizer.patches(part)))
@@ -117,8 +117,8 @@ def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, toke
 
 
 def test_no_code_of_the_shipped_world_is_near_another(shipped: World) -> None:
-    shipped.tokenizer.check_separated()
-    assert float(shipped.tokenizer.ambiguous) == 0
+    shipped.model.tokenizer.check_separated()
+    assert float(shipped.model.tokenizer.ambiguous) == 0
 
 
 @pytest.fixture

@@ -80,9 +80,7 @@ def _step(
     )
     slopes = slopes * windows.seen[:, None, None]
     weighed = (slopes * weight[:, None]).flatten(2)
-    towards = (weighed @ residual.flatten(1)[..., None])[..., 0] + config.pull * (
-        predicted - sprites.place
-    )
+    towards = (weighed @ residual.flatten(1)[..., None])[..., 0] + config.pull * (predicted - sprites.place)
     rows = torch.arange(n, device=predicted.device)
     own = weighed @ slopes.flatten(2).mT
     one, two = (windows.beside & windows.beside.mT).triu().nonzero().unbind(1)

@@ -106,9 +106,7 @@ def _stands_out(d: Float[Tensor, "*B 3 P P"], config: LookConfig) -> Float[Tenso
     return ((off - config.noise) / (config.solid - config.noise)).clamp(0, 1)
 
 
-def smaller_pieces(
-    alpha: Float[Tensor, "N P P"], solid: float = 0.3
-) -> Bool[Tensor, "N P P"] | None:
+def smaller_pieces(alpha: Float[Tensor, "N P P"], solid: float = 0.3) -> Bool[Tensor, "N P P"] | None:
     """What of looks hangs together with a smaller piece than the largest; None if every look is one piece.
 
     A factor is one thing: two that were born as one come apart here, and the smaller is discovered anew.

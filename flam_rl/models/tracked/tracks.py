@@ -340,9 +340,7 @@ def things_in(
             continue
         ground = Ground(context[frames], context[frames])
         look = trimmed(tracks.look[frames][frame, row])
-        sprites = Sprites(
-            frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row]
-        )
+        sprites = Sprites(frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row])
         windows = look_at(sprites, ground)
         at, inside = ground.pixels(frame, windows.corner, windows.inside.shape[-1])
         mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.2) & inside) & inside

@@ -141,9 +141,7 @@ def look_at(sprites: Sprites, ground: Ground, slopes: bool = False, room: int = 
             whole.index_copy(0, crowded, part)
             for whole, part in zip((behind, seen, scene, others, cover), parts, strict=True)
         )
-    return Windows(
-        corner, frame, inside, drawn, behind, seen, scene, others, cover, beside, slope_x, slope_y
-    )
+    return Windows(corner, frame, inside, drawn, behind, seen, scene, others, cover, beside, slope_x, slope_y)
 
 
 def _beside(sprites: Sprites, room: int) -> Bool[Tensor, "N N"]:
