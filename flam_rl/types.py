@@ -61,7 +61,8 @@ class Episode:
 
     Attributes:
         frames: uint8 `(T + 1, H, W, 3)`.
-        actions: int64 `(T,)`; rewards: float32 `(T,)`; terminations: bool `(T,)`.
+        actions: `(T, ...)` of the shape and dtype of the task's action space: int64 `(T,)` if that is `Discrete`.
+        rewards: float32 `(T,)`; terminations: bool `(T,)`.
         entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`, or the
             `arrays` of its `info["truth"]`.
         seed: what the task was reset with.

@@ -87,13 +87,10 @@ class PointsModel(Model):
         x, y = pixels_of(scene.factors).unbind(-1)
         return torch.nn.functional.one_hot(y * SIDE + x, SIDE**2).float().unflatten(-1, (SIDE, SIDE))
 
-    def entities(
-        self, frames: torch.Tensor, actions: torch.Tensor | None = None, masks: bool = False
-    ) -> Entities:
-        scene = self.see(frames[None])
-        first = pixels_of(scene.factors[0]).numpy()
-        shares = self.shares(Scene(scene.factors[0], scene.context)).numpy() if masks else None
-        return Entities(np.ones(first.shape[:2], bool), np.concatenate([first, first + 1], -1) * 1.0, shares)
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        first = pixels_of(scene.factors).numpy()
+        box = np.concatenate([first, first + 1], -1).astype(float)
+        return Entities(np.ones(box.shape[:2], bool), box, self.shares(scene).numpy() if masks else None)
 
     def stepper(
         self,

@@ -47,6 +47,7 @@ def threads() -> Iterator[None]:
 
 
 @torch.inference_mode()
+@pytest.mark.learning
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
     assert torch.equal(shipped.model.encode(frames), tokens)
     assert torch.equal(torch.stack([shipped.model.encode(frame) for frame in frames]), tokens)
@@ -65,7 +66,7 @@ def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> No
     assert torch.equal(torch.cat([exact.encode(part) for part in frames.split(1000)]), tokens)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(flam_rl.load_world("multigrid").encode(frames), tokens)
+        assert torch.equal(flam_rl.load_world("multigrid").model.encode(frames), tokens)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -110,8 +111,8 @@ def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, toke
         assert torch.equal(distance.argmin(-1).view(expected.shape), expected)
     clips = tokens[:9_984].unflatten(0, (-1, 16))
     at_once, one_by_one = (
-        shipped.factorize(clips),
-        torch.cat([shipped.factorize(clip[None]) for clip in clips]),
+        shipped.model.factorize(clips),
+        torch.cat([shipped.model.factorize(clip[None]) for clip in clips]),
     )
     assert torch.allclose(at_once, one_by_one, atol=1e-4)
 

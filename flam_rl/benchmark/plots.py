@@ -33,6 +33,7 @@ COLORS: dict[str, str] = dict(
             "tab:cyan",
             "tab:gray",
             "black",
+            "tab:brown",
         ),
         strict=True,
     )

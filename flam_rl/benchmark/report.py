@@ -16,7 +16,7 @@ from .figures import ABLATIONS, ENTITIES, INFORMATIVENESS, PSNR, TRANSFER, at
 from .plots import plot_by_entities, plot_correspondence, plot_labels, plot_variants
 from .tables import by_model, markdown
 
-SINGLE_LATENT = set(MODELS) - {"flam", "copy", "oracle"}
+SINGLE_LATENT = set(MODELS) - {"flam", "tracked", "copy", "oracle"}
 
 
 def write_report(out: Path, suite: str, budget: str, command: str) -> Path:

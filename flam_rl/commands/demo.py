@@ -16,7 +16,8 @@ from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
-from ..envs.tasks.record import check_policy, record_episodes, record_labels
+from ..envs.tasks.acting import check_policy
+from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.pictures import write_gif
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..grounding.adapter import fit_labels
@@ -25,7 +26,7 @@ from ..types import Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
 from .demo_pictures import rollout_frames, write_plot
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 NAMES = {
     "random": "random",
@@ -72,6 +73,7 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
+    task = fitted(task, (*world.frame_size, 3))
     if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):

@@ -31,7 +31,7 @@ from ..training.run import DeviceName, pick_device
 from ..types import Json, Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
+    task = fitted(task, (*world.frame_size, 3))
     reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit

@@ -41,7 +41,7 @@ from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
 from .checks import check_out
 from .evaluate import evaluate_world, write_pictures
 from .preview import preview
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +202,7 @@ def _fitting(
     """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
     if task is None:
         return None
+    task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
     if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
         reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"

@@ -196,8 +196,8 @@ def _track_together(
             break
     short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
     if short:
-        whole = ([each[i] for i in short] for each in (colors, views, paths))
-        found |= dict(zip(short, follow_all(*whole, config, shortest), strict=True))
+        films, grounds, cameras = ([each[i] for i in short] for each in (colors, views, paths))
+        found |= dict(zip(short, follow_all(films, grounds, cameras, config, shortest), strict=True))
     return [found[i] for i in range(len(colors))]
 
 
