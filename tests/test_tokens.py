@@ -85,7 +85,7 @@ def test_tokens_do_not_depend_on_how_distances_are_computed(
 
 COMPILED = """
 import sys, numpy as np, torch, flam_rl
-encode = torch.compile(flam_rl.load_world("multigrid").encode)
+encode = torch.compile(flam_rl.load_world("multigrid").model.encode)
 with torch.inference_mode():
     parts = [encode(part) for part in torch.from_numpy(np.load(sys.argv[1])).split(2500)]
 np.save(sys.argv[2], torch.cat(parts).numpy())
