@@ -219,7 +219,7 @@ class DynamicsTrainingConfig:
 class Sequences:
     """Factors of episodes, from which clips are drawn."""
 
-    def __init__(self, episodes: list[Float[Tensor, "T K S"]]) -> None:
+    def __init__(self, episodes: list[Float[Tensor, "_ K S"]]) -> None:
         self.lengths = torch.tensor([len(factors) for factors in episodes])
         self.flat_NKS = torch.cat(episodes)
         self.first = self.lengths.cumsum(0) - self.lengths
