@@ -202,7 +202,8 @@ def test_a_product_is_rounded_where_that_is_faster() -> None:
     linear = torch.nn.Linear(512, 512)
     frozen = FrozenLinear(linear.weight, linear.bias, torch.bfloat16)
     few, many = torch.randn(15, 512), torch.randn(16, 512)
-    assert torch.equal(frozen(few), linear(few))
+    assert frozen(few).dtype == torch.float32
+    assert torch.allclose(frozen(few), linear(few), atol=1e-5)  # sums in another order
     assert frozen(many).dtype == torch.bfloat16
     assert torch.allclose(frozen(many).float(), linear(many), atol=0.05)
     before = frozen(few)

@@ -16,6 +16,13 @@ from torch import nn
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 COMPILING = threading.Lock()
 """To hold while `compile_for_one_core` runs: torch.export keeps what it is doing in flags of the process."""
+OPTIONS = {
+    "cpp_wrapper": True,  # one in Python keeps Python's lock
+    "cpp.threads": 1,
+    "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
+    "pattern_matcher": False,  # it puts a sum after a product back into it
+}
+"""Of this compilation alone: nothing of the process is set."""
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +45,7 @@ def compile_for_one_core(
         alike = tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_() for x in given)
         graph = torch.export.export(_Module(function), alike, strict=False).module(check_guards=False)
         graph = torch.fx.GraphModule(graph, graph.graph)  # without hooks: the cache on disk takes none
-        compiled = torch._inductor.compile(graph, [*alike], {"cpp_wrapper": True, "cpp.threads": 1})
+        compiled = torch._inductor.compile(graph, [*alike], OPTIONS)
     sizes = " ".join("x".join(map(str, x.shape)) for x in given)
     logger.info("compiled for tensors of %s in %.1f s", sizes, time.perf_counter() - began)
     return compiled

