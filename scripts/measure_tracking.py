@@ -19,8 +19,9 @@ import torch
 import tyro
 
 import flam_rl  # noqa: F401  # registers the tasks
-from flam_rl.evaluation.matching import by_identity, in_contact, match_frames
+from flam_rl.evaluation.matching import in_contact, match_frames
 from flam_rl.evaluation.tracking import evaluate_tracking
+from flam_rl.evaluation.truth import true_entities
 from flam_rl.models.tracked import Tracks, track
 from flam_rl.progress import progress
 from flam_rl.results import write_results
@@ -106,18 +107,10 @@ def record(seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Entities]:
             film.append(frame)
             steps.append(info["truth"])
         if len(film) == FRAMES:
-            return np.stack(film), entities_of(Truth.stack(steps), task.height, task.width)
+            truth = true_entities(Truth.stack(steps), (task.height, task.width))
+            assert truth is not None
+            return np.stack(film), truth
         start += 1
-
-
-def entities_of(truth: Truth, height: int, width: int) -> Entities:
-    """The truth as entities, one column for each identity."""
-    assert truth.presence is not None
-    assert truth.identity is not None
-    assert truth.box is not None
-    box = np.where(truth.presence[..., None], truth.box.clip(0, [width, height, width, height]), np.nan)
-    identity = np.where(truth.presence, truth.identity, -1)
-    return Entities(by_identity(truth.presence, identity, False), by_identity(box, identity, np.nan))
 
 
 def distances(truth: Entities, found: Entities) -> tuple[np.ndarray, np.ndarray]:

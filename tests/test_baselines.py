@@ -20,7 +20,9 @@ from flam_rl.core.registry import MODELS, ModelName
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
+from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.measure import measure_world
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.grounding import ActionAdapter
 from flam_rl.models.build import BuildConfig, check_build
 from flam_rl.models.rivals.playslot import PlaySlot
@@ -120,7 +122,7 @@ def test_every_rival_is_measured(rival: World) -> None:
     video = Video(tuple(rng.integers(0, 256, (17, 32, 32, 3), np.uint8) for _ in range(5)))
     shapes = {"position": (17, 3, 2), "direction": (17, 3), "action": (17, 3)}
     entities = [{key: rng.integers(0, 4, shape) for key, shape in shapes.items()} for _ in range(5)]
-    found = measure_world(rival, video, entities, None, 0, probe_iterations=2)
+    found = measure_world(encode(rival, video, truths_of(entities)), None, 0, probe_iterations=2)
     assert all(0 < found["psnr"][horizon] < 100 for horizon in ("1", "5", "15"))
     assert found["dci"] is not None
     assert len(found["kl_per_factor"]) == rival.model.latent_actions
@@ -135,6 +137,7 @@ def test_every_rival_is_measured(rival: World) -> None:
         assert torch.equal(rival.model.nearest_codes(codebook + 1e-4), codebook)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_rival_learns_to_draw_and_predict(name: ModelName) -> None:
     torch.manual_seed(0)
@@ -289,9 +292,7 @@ def test_playslots_prior_is_what_was_taken() -> None:
 
 
 def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:
-    rollout = rival.imagine(
-        lambda seen: seen, rival.start(4).factors, 3, generator=torch.Generator().manual_seed(0)
-    )
+    rollout = rival.imagine(lambda seen: seen, rival.start(4), 3, generator=torch.Generator().manual_seed(0))
     assert rollout.latent_actions_BTLA.shape == (4, 3, rival.latent_actions, rival.latent_action_dim)
     if rival.model.kind != "copy":
         assert rollout.latent_actions_BTLA.std(0).max() > 0
@@ -299,7 +300,7 @@ def test_imagination_without_control_draws_from_the_prior(rival: World) -> None:
 
 def test_gradients_reach_a_policy_through_a_rival(rival: World) -> None:
     policy = torch.nn.Linear(rival.factors * rival.factor_dim, rival.latent_action_dim)
-    rollout = rival.imagine(policy, rival.start(3).factors, 2, controlled=[0])
+    rollout = rival.imagine(policy, rival.start(3), 2, controlled=[0])
     if rival.model.kind == "copy":  # nothing ever moves
         assert not rollout.factors_BTKS.requires_grad
         return
@@ -308,6 +309,7 @@ def test_gradients_reach_a_policy_through_a_rival(rival: World) -> None:
     assert policy.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.learning
 def test_labels_fit_a_rival(rival: World) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 21, 32, 32, 3), dtype=np.uint8)

@@ -60,6 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.learning
 def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     results = json.loads((run / "run" / "results.json").read_text())
     for key in (
@@ -101,6 +102,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert made["instruction_set"] in card
 
 
+@pytest.mark.learning
 def test_deterministic_training_trains_the_same_world(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def test_deterministic_training_trains_the_same_world(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.learning
 def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     main(
         [
@@ -151,6 +154,7 @@ def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     assert observation in env.observation_space
 
 
+@pytest.mark.learning
 def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     out = run / "evaluated"
     main(
@@ -185,6 +189,7 @@ def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     assert imageio.imread(out / "correspondence.png").std() > 0
 
 
+@pytest.mark.learning
 def test_demo_writes_what_it_promises(tmp_path: Path) -> None:
     main(
         [
@@ -217,6 +222,7 @@ def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     assert (tmp_path / "policy.zip").exists()
 
 
+@pytest.mark.learning
 def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) -> None:
     film = np.concatenate([episode[:30] for episode in video.episodes[:5]])
     write_film(tmp_path / "film.mp4", film)

@@ -135,7 +135,7 @@ def test_gymnasiums_vector_wrappers(mode: str) -> None:
     if mode == "SameStep":
         ended = [info for info in infos if "final_obs" in info]
         assert all(info["final_obs"] in listed.single_observation_space for info in ended)
-        assert all(info["final_info"]["masks"].shape == (4, 8, 8) for info in ended)
+        assert all(info["final_info"]["masks"].shape == (4, 64, 64) for info in ended)
         assert 0 < len(ended) <= 3
     else:
         grey = vector_wrappers.GrayscaleObservation(
@@ -173,7 +173,7 @@ def inferred(task: gym.Env) -> list[np.ndarray]:
         first, infos = env.reset(seed=3)
         seen += [first, infos["masks"], *env.step(np.full((5, 4), 0.5))[:4], *env.render()]
     generator = torch.Generator().manual_seed(0)
-    rollout = world.imagine(lambda seen: seen[:, :4], world.start(3, generator).factors, 4, [0], generator)
+    rollout = world.imagine(lambda seen: seen[:, :4], world.start(3, generator), 4, [0], generator)
     seen += [rollout.factors_BTKS.numpy(), rollout.rewards_BT.numpy(), rollout.log_prior_BTC.numpy()]
     real = DecodedEnv(task, world)
     seen += [real.reset(seed=0)[0], real.step(np.zeros(4))[0]]

@@ -123,14 +123,14 @@ def test_the_most_likely_action_code_is_plausible_however_many_there_are() -> No
 
 @torch.inference_mode()
 def test_imagine_is_the_step_repeated(world: World) -> None:
-    start = world.start(5, torch.Generator().manual_seed(0)).factors
+    start = world.start(5, torch.Generator().manual_seed(0))
     rollout = world.imagine(lambda seen: seen[:, :4], start, 6, [1], torch.Generator().manual_seed(1))
     assert rollout.factors_BTKS.shape == (5, 7, world.factors, world.factor_dim)
     assert rollout.latent_actions_BTLA.shape == (5, 6, world.factors, world.latent_action_dim)
     assert rollout.log_prior_BTC.shape == (5, 6, 1)
     assert rollout.rewards_BT.shape == rollout.terminations_BT.shape == (5, 6)
     imagination, generator = world.imagination([1]), torch.Generator().manual_seed(1)
-    state = imagination.begin(start)
+    state = imagination.begin(start.factors)
     for step in range(6):
         state, taken = imagination.step(state, state.factors_BKS.flatten(1)[:, None, :4], generator)
         assert torch.equal(state.factors_BKS, rollout.factors_BTKS[:, step + 1])
@@ -142,7 +142,7 @@ def test_imagine_is_the_step_repeated(world: World) -> None:
 
 def test_gradients_flow_through_imagination_to_the_policy(world: World) -> None:
     policy = torch.nn.Linear(world.factors * world.factor_dim, world.latent_action_dim)
-    start = world.start(32, torch.Generator().manual_seed(0)).factors
+    start = world.start(32, torch.Generator().manual_seed(0))
     rollout = world.imagine(policy, start, 4, [0], torch.Generator().manual_seed(1))
     rollout.rewards_BT.sum().backward()
     assert policy.weight.grad is not None
@@ -182,9 +182,8 @@ def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
 
 @torch.inference_mode()
 def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> None:
-    start = world.start(
-        2048, torch.Generator().manual_seed(0)
-    ).factors  # enough for all but the smallest products
+    # Enough for all but the smallest products.
+    start = world.start(2048, torch.Generator().manual_seed(0))
     lived = world.imagine(lambda seen: seen, start, 15, generator=torch.Generator().manual_seed(1))
     factors = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -193,7 +192,7 @@ def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> 
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
         factors.append(again.factors_BTKS[:, -1])
-    exact, rounded = (world.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
+    exact, rounded = (world.model.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
     assert not torch.equal(*factors)
     assert (exact == rounded).float().mean() >= 0.999
 
@@ -278,6 +277,7 @@ assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then
 """
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("threads", "worlds", "dtype", "compilations", "tolerated"),
     # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.

@@ -52,7 +52,7 @@ def small_world(config: FLAMConfig) -> World:
         0, Adapter(16, flam.latent_action_dim, 4), EventHead(16, (0,), 2.0), EventHead(16, (1,), 1.0), 9
     )
     labels.reward.net.bias_1.data.fill_(9.0)
-    starts = torch.randint(10, (4, 3, 16))
+    starts = torch.randint(10, (4, flam.window, 16))
     return tile_world(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, labels=labels)
 
 

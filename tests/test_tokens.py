@@ -47,6 +47,7 @@ def threads() -> Iterator[None]:
 
 
 @torch.inference_mode()
+@pytest.mark.learning
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
     assert torch.equal(shipped.encode(frames), tokens)
     assert torch.equal(torch.stack([shipped.encode(frame) for frame in frames]), tokens)
@@ -166,7 +167,7 @@ def test_patches_between_two_codes_are_counted(twins: Tokenizer) -> None:
 
 def test_an_unseparated_world_is_not_saved(shipped: World, tmp_path) -> None:
     world = flam_rl.load_world("multigrid")
-    codes = world.tokenizer.quantizer._codebook.embed
+    codes = world.model.tokenizer.quantizer._codebook.embed
     codes[0, 1] = codes[0, 0] + 0.1 * MARGIN
     with pytest.raises(ValueError, match="codes 0 and 1 of the tokenizer"):
         flam_rl.save_world(world, tmp_path / "world", "")

@@ -98,6 +98,7 @@ def test_layers_are_blended_by_depth_as_one_after_the_other() -> None:
         torch.testing.assert_close(scene.frame_B3HW[b], canvas)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=4)
@@ -114,6 +115,7 @@ def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int)
     assert psnr(tracks.draw()[0], colors_of(film)) > 38  # 39.2 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, looks=1, background="new_texture")
@@ -124,6 +126,7 @@ def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) ->
     assert psnr(tracks.draw()[0], colors_of(film)) > 35  # 35.9 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(4))
 def test_pucks_come_and_go(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, background="new_texture", visits=True)
@@ -136,6 +139,7 @@ def test_pucks_come_and_go(record: Record, seed: int) -> None:
     assert 0 < comes <= born <= comes + 2  # 2 in the worst that nobody is, else none
 
 
+@pytest.mark.learning
 def test_a_moving_camera_is_followed() -> None:
     task = gym.make("flam_rl/Pucks-v0", goal="flee", background="new_texture", camera="moving").unwrapped
     frame, info = task.reset(seed=0)
@@ -208,6 +212,7 @@ def preview(data: Path, out: Path, *more: str) -> dict:
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.learning
 def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> None:
     write_film(tmp_path / "data" / "0", record(0, pucks=4)[0])
     found = preview(tmp_path / "data", tmp_path / "out")
@@ -224,6 +229,7 @@ def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> No
     assert few["failures"] == ["2 or more at once in 100% of frames: try --factors 4"]
 
 
+@pytest.mark.learning
 def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 255, (12, 16, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)

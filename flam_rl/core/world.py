@@ -113,40 +113,6 @@ class World(nn.Module):
         """
         return self.model.see(frames, actions)
 
-    # Of tile models only, until their last callers know the verbs.
-    @property
-    def tokenizer(self) -> Any:
-        return self.model.tokenizer
-
-    @property
-    def window(self) -> int:
-        return self.model.window  # type: ignore[return-value]
-
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.model.encode(frames)  # type: ignore[operator]
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.model.decode(z)  # type: ignore[operator]
-
-    def paint(self, z: torch.Tensor) -> torch.Tensor:
-        return self.model.draw_codes(z)  # type: ignore[operator]
-
-    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
-        return self.model.factorize(z_BTN)  # type: ignore[operator]
-
-    def aggregate(self, factors_BKS: torch.Tensor) -> Any:
-        return self.model.aggregate(factors_BKS)  # type: ignore[operator]
-
-    def encode_episode(
-        self, frames: np.ndarray, entities: dict[str, np.ndarray] | None = None
-    ) -> torch.Tensor:
-        z = self.encode(torch.as_tensor(frames, device=self.device))
-        if not self.model.needs_actions:
-            return z
-        if entities is None:
-            raise ValueError("the oracle is told the true actions; this video comes without")
-        return torch.cat([z, torch.as_tensor(entities["action"] + 1, device=z.device).to(z.dtype)], 1)
-
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive factors: a Normal of shape `(B, T - 1, L, A)`."""
         return self.model.infer_actions(factors_BTKS)
@@ -221,7 +187,7 @@ class World(nn.Module):
     def imagine(
         self,
         policy: Callable[[torch.Tensor], torch.Tensor],
-        factors_BKS: Float[torch.Tensor, "B K S"],
+        start: Scene,
         horizon: int,
         controlled: Sequence[int] = (),
         generator: torch.Generator | None = None,
@@ -236,14 +202,14 @@ class World(nn.Module):
 
         Args:
             policy: factors `(B, K * S)`, FLAM-v0's observation, to the controlled latent actions `(B, C * A)`.
-            factors_BKS: where to begin, of `start().factors` for instance.
+            start: where to begin, of `World.start` for instance.
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
         """
         imagination, threads = self.imagination(controlled, dtype), lone_threads()
-        state = threads.run(lambda: imagination.begin(factors_BKS))
-        factors, latent_actions, log_prior = [factors_BKS], [], []
+        state = threads.run(lambda: imagination.begin(start.factors))
+        factors, latent_actions, log_prior = [start.factors], [], []
         for _ in range(horizon):
             wanted = None
             if controlled:
@@ -258,6 +224,7 @@ class World(nn.Module):
             entered = torch.stack(factors[1:], 1)
             return Rollout(
                 torch.stack(factors, 1),
+                start.context,
                 torch.stack(latent_actions, 1),
                 torch.stack(log_prior, 1),
                 *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),

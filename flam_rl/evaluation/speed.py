@@ -177,7 +177,7 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
             state = imagination.begin(torch.nn.functional.rms_norm(start, (dim,)))
         return bench(lambda: imagination.step(state))
 
-    start = world.start(BATCH).factors
+    start = world.start(BATCH)
     return {
         "factors": _exponent({k: step_of(k, 8) for k in factors}),
         "tokens": _exponent({side**2: step_of(4, side) for side in grids}),

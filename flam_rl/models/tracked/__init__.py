@@ -2,7 +2,7 @@
 
 from .context import ContextConfig, find_context
 from .tracker import Tracker, TrackerConfig, TrackerState
-from .tracks import Tracks, clip_context, patch_for, shared_context, track
+from .tracks import Tracks, clip_context, patch_for, shared_context, track, track_all
 
 __all__ = [
     "ContextConfig",
@@ -15,4 +15,5 @@ __all__ = [
     "patch_for",
     "shared_context",
     "track",
+    "track_all",
 ]
