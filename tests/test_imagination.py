@@ -273,6 +273,8 @@ with torch.inference_mode():
 differs = (state[0] - state[1]).abs().amax((1, 2)) > (1e-4 if dtype == torch.float32 else 0.05)
 differs |= (reward[0] != reward[1]) | (ended[0] != ended[1])
 print(differs.float().mean().item(), compiled.call_count, torch.get_num_threads())
+settings = torch._inductor.config
+assert settings.pattern_matcher and not settings.cpp_wrapper, "options of one compilation changed the process"
 assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then when threads look at once"
 """
 
