@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -180,10 +181,16 @@ def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     assert compared["psnr 15"]["card"] == load_world(run / "run").info.metrics["psnr"]["15"]
     assert compared["psnr 15"]["measured"] == results["psnr"]["15"]
     assert "reward_rate real" in compared
-    assert set(results["psnr"]) == {"1", "5", "15"}
+    assert set(results["psnr"]) == {"1", "5", "15", "floors"}
+    assert set(results["psnr"]["floors"]["last_frame"]) == {"1", "5", "15"}
+    assert set(results["foreground"]) == {"1", "5", "15"}
+    assert results["tracking"]["entity_frames"] == 4 * results["frames"]
+    assert {"random_identities", "nothing"} == set(results["tracking"]["floors"])
+    assert re.search(r"^tracking +hota 0\.\d", said, re.M)
+    assert re.search(r"^floor: last frame copied +1: 2\d\.", said, re.M)
     assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
     assert len(results["correspondence"]) == 4
-    assert set(results["imagination_validity"]) == {"1", "10", "40"}
+    assert set(results["imagination_validity"]) == {"1", "10", "40", "floors"}
     assert set(results["reward_rate"]) == {"imagined", "real"}
     assert imageio.imread(out / "prediction.png").std() > 0
     assert imageio.imread(out / "correspondence.png").std() > 0
@@ -236,7 +243,7 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
     assert results["training_frames"] == len(film) - round(0.1 * len(film))
     assert not (tmp_path / "run" / "world" / "labels.safetensors").exists()
     assert not (tmp_path / "run" / "frames.bin").exists()
-    assert load_world(tmp_path / "run").tokenizer.frame_size == (48, 64)
+    assert load_world(tmp_path / "run").frame_size == (48, 64)
     write_film(tmp_path / "wide.mp4", scene(40, 48, 128))
     out = tmp_path / "evaluated"
     main(

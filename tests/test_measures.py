@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.disentanglement import evaluate_disentanglement
 from flam_rl.evaluation.foreground import beside_floors, differs, grow, median_frame, quality
 from flam_rl.evaluation.intervention import evaluate_intervention
 from flam_rl.evaluation.segmentation import evaluate_segmentation, foreground_ari, mask_iou
-from flam_rl.evaluation.truth import boxes_filled, true_entities
+from flam_rl.evaluation.truth import boxes_filled, chosen_actions, true_entities, truths_of
 from flam_rl.types import Entities, Truth
 
 SIZE = 32
@@ -297,3 +299,17 @@ def test_the_order_of_masks_changes_no_intervention() -> None:
     masks = np.maximum(before.mask, after.mask)
     found = evaluate_intervention(draw(before), draw(after), masks, np.array([0, 1]))
     assert found == evaluate_intervention(draw(before), draw(after), masks[:, ::-1], np.array([1, 0]))
+
+
+def test_the_pushes_of_pucks_show_in_what_truth_says_of_velocity() -> None:
+    """Factors and latent actions made of truth are the ceiling: each tells its own puck's push, and nothing of others."""
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0"), 1500, seed=5))
+    truth = truths_of([episode.entities for episode in episodes])
+    entities = [true_entities(one, (64, 64)) for one in truth]
+    chosen = [np.concatenate([np.full((1, 4), -1), chosen_actions(one)]) for one in truth]
+    velocity = [one.velocity for one in truth]
+    pushes = [moved[1:] - 0.88 * moved[:-1] for moved in velocity]
+    found = evaluate_disentanglement(entities, chosen, entities, velocity, pushes, iterations=10)
+    assert found["own"] > 0.95
+    assert found["other"] < 0.05
+    assert found["floors"]["factors_alone"]["own"] < 0.5

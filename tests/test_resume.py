@@ -24,7 +24,7 @@ BRIEF = WorldTrainingConfig(steps=4, frames=32, checkpoint_every=2)
 
 @pytest.fixture(scope="module")
 def codes(video: Video) -> Codes:
-    return tokenize(flam_rl.load_world("multigrid").tokenizer, Video(video.episodes[:6]))
+    return tokenize(flam_rl.load_world("multigrid").model.tokenizer, Video(video.episodes[:6]))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from tiles import tile_world
 
-from flam_rl.core.registry import MODELS, ModelName
+from flam_rl.core.registry import TILE_MODELS, ModelName
 from flam_rl.evaluation import segmentation, tracking
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.matching import (
@@ -365,7 +365,7 @@ def test_boxes_of_tokens() -> None:
     assert entities_of_tokens(masks, (4, 6), 8, masks=False).mask is None
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TILE_MODELS)
 def test_every_model_tells_its_entities_or_why_not(name: ModelName) -> None:
     config, tokenizer = FLAMConfig(FactorizerConfig(factors=3)), Tokenizer(TokenizerConfig(), (32, 48))
     model = CODE_MODELS[name](config, CodeFacts.blank(config, tokenizer.grid, *tokenizer.looks().shape, 32))

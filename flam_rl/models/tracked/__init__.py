@@ -2,7 +2,8 @@
 
 from .context import ContextConfig, find_context
 from .tracker import Tracker, TrackerConfig, TrackerState
-from .tracks import Tracks, clip_context, patch_for, shared_context, track, track_all
+from .tracks import Tracks, track, track_all
+from .views import clip_context, patch_for, shared_context
 
 __all__ = [
     "ContextConfig",

@@ -29,6 +29,8 @@ class ContextConfig:
     """What a sighting counts, of 1, where something changes around it."""
     growth: int = 8
     """Pixels by which masks of what moves grow to where the frame has an edge."""
+    sightings: float = 0.1
+    """Share of the frames in which no entity is at a place below which these are not trusted: it may be an entity that was missed."""
     continues: float = 0.1
     """What a colour that continues the context may be off from what lies around."""
     votes: int = 2
@@ -54,14 +56,15 @@ def find_context(
     Give past frames only to know only the past.
 
     Args:
-        valid_THW: where no entity is; a pixel that is never valid takes its colour from those around it.
+        valid_THW: where no entity is; a pixel that seldom is takes its colour from those around it.
         seen_THW: what of the ground each frame shows, all of it by default.
     """
     every = config.every(len(frames_T3HW))
     frames = frames_T3HW[::every]
     seen = torch.ones_like(frames[:, 0], dtype=torch.bool) if seen_THW is None else seen_THW[::every]
     valid = seen if valid_THW is None else seen & valid_THW[::every]
-    hidden = ~valid.any(0)
+    hidden = valid.float().mean(0) < config.sightings
+    valid = valid & ~hidden
     context = frames[len(frames) // 2].clone()
     changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
     context[:, ~changes] = frames[..., ~changes].mean(0)

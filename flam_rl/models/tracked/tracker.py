@@ -16,7 +16,7 @@ from torch import Tensor
 from .fitting import FitConfig, evidence, fit, gains, look_around, try_orders
 from .looks import STATISTICS, LookConfig, first, learn, look_of, reach, smaller_pieces
 from .sprites import Extent, Layers, Scene, blend, cut, draw, extent
-from .tokens import differs, filled, find_tokens
+from .tokens import Token, differs, filled, find_tokens
 from .windows import Ground, Sprites, Windows, lift, look_at, paste, trimmed
 
 GROWTH = 2
@@ -237,8 +237,9 @@ class Tracker:
     def _discover(
         self, state: TrackerState, ground: Ground, windows: Windows | None, sprites: Sprites
     ) -> bool:
-        """New factors from tokens that nothing drawn explains; writes into `state`, and says whether there are any."""
-        config, born = self.config, state.born.clone()
+        """New factors, or pieces of what comes in, from tokens that nothing drawn explains; writes into `state`, and says
+        whether there are any."""
+        config, new = self.config, False
         scene, cover = ground.context, torch.zeros_like(ground.frame[:, 0])
         if windows is not None:
             scene, cover = paste(windows, sprites, ground)
@@ -249,21 +250,61 @@ class Tracker:
             for token in tokens:
                 if (token.mask & drawn).sum() > 0.5 * token.area:
                     continue
-                if (row := _free_row(state, b)) is None:
-                    break
                 residual = ground.frame[b] - scene[b]
-                self._bear(state, b, row, token.place, filled(token.mask), residual, scene[b])
-        return bool((state.born > born).any())
+                if (row := self._comes_in(state, b, token, ground)) is not None:
+                    self._extend(state, b, row, filled(token.mask), residual, scene[b])
+                elif (row := _free_row(state, b)) is not None:
+                    self._bear(state, b, row, token.place, filled(token.mask), residual, scene[b])
+                else:
+                    break
+                new = True
+        return new
+
+    def _comes_in(self, state: TrackerState, b: int, token: Token, ground: Ground) -> int | None:
+        """The factor at the frame's edge of which a token is one more piece, as the two touch in one colour; None if there is none.
+
+        A piece of one colour that came in first fits anywhere in what comes after it.
+        """
+        (x, y), (wide, tall) = token.place, token.size
+        rim = torch.as_tensor(filled(token.mask), device=ground.frame.device)
+        inner = torch.as_tensor(token.mask, device=ground.frame.device)
+        color = ground.frame[b][:, inner].mean(1)
+        for row in state.presence[b].nonzero()[:, 0].tolist():
+            look, place = state.look[b, row], state.place[b, row]
+            corner = place - self.config.patch / 2
+            ends = torch.tensor([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2]).to(corner)
+            if (ends[:2] < corner - 1).any() or (ends[2:] > corner + self.config.patch + 1).any():
+                continue
+            own = draw(look[None, None], place[None, None], ground.size).drawn_BK4HW[0, 0, 3] > 0.5
+            whole = own | inner
+            if (rim & own).any() and any(
+                side.any() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])
+            ):
+                off = (ground.frame[b][:, own].mean(1) - color).abs().max()
+                if off < 2 * self.config.threshold:
+                    return row
+        return None
+
+    def _extend(self, state: TrackerState, b: int, row: int, mask, residual: Tensor, behind: Tensor) -> None:
+        """Gives a factor what a token adds to it, to the nearest whole pixel; writes into `state`."""
+        corner = (state.place[b, row] - self.config.patch / 2).round().long()[None]
+        new = self._born_from(corner, mask, residual, behind)
+        added = (new[3:6].abs().amax(0) > 0) & (state.look[b, row, 3] < 0.5)
+        state.statistics[b, row] = torch.where(added, new, state.statistics[b, row])
+        state.look[b, row] = look_of(state.statistics[b, row], self.config.look)
+
+    def _born_from(self, corner: Tensor, mask, residual: Tensor, behind: Tensor) -> Tensor:
+        solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]
+        image = torch.cat([residual, behind, solid, torch.ones_like(solid)])
+        crop = cut(image[None], corner, self.config.patch)[0]
+        return first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0, self.config.look)
 
     def _bear(
         self, state: TrackerState, b: int, row: int, place, mask, residual: Tensor, behind: Tensor
     ) -> None:
         half = self.config.patch / 2
         corner = torch.tensor([[round(v - half) for v in place]], device=behind.device)
-        solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]
-        image = torch.cat([residual, behind, solid, torch.ones_like(solid)])
-        crop = cut(image[None], corner, self.config.patch)[0]
-        state.statistics[b, row] = first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0, self.config.look)
+        state.statistics[b, row] = self._born_from(corner, mask, residual, behind)
         state.look[b, row] = look_of(state.statistics[b, row], self.config.look)
         state.place[b, row] = corner[0] + half
         state.velocity[b, row] = 0

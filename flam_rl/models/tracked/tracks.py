@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from ...core.threads import lone_threads
 from ...progress import progress
 from ...types import Entities
-from .camera import Mosaic, camera_path
-from .context import ContextConfig, find_context, grown, outline, without_ghosts
+from .camera import camera_path
+from .context import ContextConfig, grown, outline
 from .sprites import draw, extent, masks
-from .tokens import differs, filled, sizes_of_movers
+from .tokens import differs, filled
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
+from .views import as_colors, find_view
 from .windows import Ground, Sprites, look_at, trimmed
 
 
@@ -76,13 +76,6 @@ class Tracks:
             frames.append(scene.frame_B3HW)
             shares.append(masks(layers.drawn_BK4HW, scene.seen_BKHW))
         return torch.cat(frames), torch.cat(shares)
-
-
-def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[Tensor, "T 3 H W"]:
-    """uint8 `(T, H, W, 3)` frames as colours in 0..1."""
-    return (
-        torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
-    )
 
 
 def track(
@@ -196,93 +189,10 @@ def _track_together(
             break
     short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
     if short:
-        films, grounds, cameras = ([each[i] for i in short] for each in (colors, views, paths))
-        found |= dict(zip(short, follow_all(films, grounds, cameras, config, shortest), strict=True))
+        of_short = [[each[i] for i in short] for each in (colors, views, paths)]
+        again = follow_all(of_short[0], of_short[1], of_short[2], config, shortest)
+        found |= dict(zip(short, again, strict=True))
     return [found[i] for i in range(len(colors))]
-
-
-def find_view(
-    colors: Float[Tensor, "T 3 H W"],
-    path: Float[Tensor, "T 2"],
-    valid: Bool[Tensor, "N H W"] | None,
-    config: TrackerConfig,
-    context: ContextConfig,
-    past: int | None,
-) -> Float[Tensor, "C 3 H W"]:
-    """The context as each frame shows it; one for all frames where the camera stands still.
-
-    Args:
-        path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
-    """
-    known = colors[:past]
-    view = _view(colors, path, valid, config, context, past)
-    if valid is None:
-        for _ in range(context.votes):
-            masks = grown(differs(known - view[: len(known)], config.threshold), known, context)
-            view = _view(colors, path, ~masks, config, context, past)
-    return view
-
-
-def _view(
-    colors: Float[Tensor, "T 3 H W"],
-    path: Float[Tensor, "T 2"],
-    valid: Bool[Tensor, "N H W"] | None,
-    config: TrackerConfig,
-    context: ContextConfig,
-    past: int | None,
-) -> Float[Tensor, "C 3 H W"]:
-    """See `find_view`; from one look at the frames."""
-    known = colors[:past]
-    if not bool(path.any()):
-        ground = find_context(known, valid, context)
-        return without_ghosts(known, ground, context, config.threshold, config.area)[None]
-    mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
-    seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
-    laid = mosaic.lay(colors)[:past]
-    empty = None
-    if valid is not None:
-        moving = torch.zeros_like(colors[:, :1])
-        moving[: len(valid), 0] = (~valid).to(colors.dtype)
-        empty = mosaic.lay(moving)[:past, 0] < 0.01
-    ground = find_context(laid, empty, context, seen)
-    ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
-    return mosaic.look(ground)
-
-
-def clip_context(
-    frames: np.ndarray, config: TrackerConfig, context: ContextConfig = ContextConfig()
-) -> Float[Tensor, "3 H W"]:
-    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known; a still camera is taken for granted."""
-    colors = as_colors(frames)
-    return find_view(colors, torch.zeros(len(colors), 2), None, config, context, None)[0]
-
-
-def shared_context(
-    contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
-) -> Float[Tensor, "3 H W"] | None:
-    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more, or
-    there are fewer than three."""
-    if len(contexts) < 3:
-        return None
-    stacked = torch.stack(list(contexts))
-    common = find_context(stacked, config=config)
-    apart = differs(stacked - common, config.alike).float().mean((1, 2))
-    return common if float(apart.max()) < 0.1 else None
-
-
-def patch_for(
-    clips: Sequence[np.ndarray], contexts: Sequence[Float[Tensor, "3 H W"]], config: TrackerConfig
-) -> int:
-    """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
-    sizes = np.concatenate(
-        [
-            sizes_of_movers(as_colors(clip), ground, config.threshold, config.area)
-            for clip, ground in zip(clips, contexts, strict=True)
-        ]
-    )
-    largest = float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0
-    return int(min(40, max(12, 2 * np.ceil(largest / 2 + 3))))
 
 
 def follow(
@@ -297,9 +207,9 @@ def follow(
 
 
 def follow_all(
-    colors: Sequence[Float[Tensor, "T 3 H W"]],
-    contexts: Sequence[Float[Tensor, "C 3 H W"]],
-    paths: Sequence[Float[Tensor, "T 2"]],
+    colors: Sequence[Float[Tensor, "_ 3 H W"]],
+    contexts: Sequence[Float[Tensor, "_ 3 H W"]],
+    paths: Sequence[Float[Tensor, "_ 2"]],
     config: TrackerConfig,
     shortest: int,
 ) -> list[Tracks]:
@@ -325,7 +235,7 @@ def follow_all(
 def things_in(
     tracks: Tracks, colors: Float[Tensor, "T 3 H W"], config: ContextConfig
 ) -> Bool[Tensor, "T H W"]:
-    """Where a track is, and a pixel around, that is no ghost of the context: it has moved, or the frame has its outline."""
+    """Where a track is that is no ghost of the context: it has moved, or the frame has its outline."""
     far = torch.zeros_like(tracks.presence)
     for number in tracks.identity[tracks.presence].unique():
         where = tracks.presence & (tracks.identity == number)
@@ -333,7 +243,7 @@ def things_in(
         moved = bool((places.amax(0) - places.amin(0)).amax() > config.moved)
         far |= where & (moved or _stands_out(tracks, where, colors))
     context = tracks.context.expand(len(far), -1, -1, -1)
-    solid = torch.zeros_like(context[:, 0])
+    solid = torch.zeros_like(context[:, 0], dtype=torch.bool)
     for frames in torch.arange(len(far), device=far.device).split(16):
         frame, row = far[frames].nonzero().unbind(1)
         if not len(frame):
@@ -343,9 +253,9 @@ def things_in(
         sprites = Sprites(frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row])
         windows = look_at(sprites, ground)
         at, inside = ground.pixels(frame, windows.corner, windows.inside.shape[-1])
-        mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.2) & inside) & inside
-        solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = 1
-    return max_pool2d(solid[:, None], 3, 1, 1)[:, 0] > 0
+        mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.5) & inside) & inside
+        solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = True
+    return solid
 
 
 def _stands_out(tracks: Tracks, where: Bool[Tensor, "T K"], colors: Float[Tensor, "T 3 H W"]) -> bool:
@@ -406,7 +316,7 @@ def _tracks_of(
     frame = torch.cat([torch.full_like(each.row, t) for t, each in enumerate(seen)])
     row = torch.cat([each.row for each in seen])
 
-    def dense(name: str, empty: float | bool = 0) -> Tensor:
+    def dense(name: str, empty: int = 0) -> Tensor:
         values = torch.cat([getattr(each, name) for each in seen])
         table = values.new_full((len(seen), rows, *values.shape[1:]), empty)
         table[frame, row] = values

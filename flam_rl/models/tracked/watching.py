@@ -14,7 +14,7 @@ from .flam import TrackedFLAM
 from .sprites import draw
 from .states import VELOCITY
 from .tracker import Tracker, TrackerState
-from .tracks import as_colors, find_view
+from .views import as_colors, find_view
 
 SHOWN = (2, 4, 8, 16, 32, 64)
 """Frames after which the background of an episode is found anew, where it is not known: what has moved is then not in it."""
