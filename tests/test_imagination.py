@@ -201,7 +201,8 @@ def test_a_product_is_rounded_where_that_is_faster() -> None:
     linear = torch.nn.Linear(512, 512)
     frozen = FrozenLinear(linear.weight, linear.bias, torch.bfloat16)
     few, many = torch.randn(15, 512), torch.randn(16, 512)
-    assert torch.equal(frozen(few), linear(few))
+    assert frozen(few).dtype == torch.float32
+    assert torch.allclose(frozen(few), linear(few), atol=1e-5)  # sums in another order
     assert frozen(many).dtype == torch.bfloat16
     assert torch.allclose(frozen(many).float(), linear(many), atol=0.05)
     before = frozen(few)
@@ -272,6 +273,8 @@ with torch.inference_mode():
 differs = (state[0] - state[1]).abs().amax((1, 2)) > (1e-4 if dtype == torch.float32 else 0.05)
 differs |= (reward[0] != reward[1]) | (ended[0] != ended[1])
 print(differs.float().mean().item(), compiled.call_count, torch.get_num_threads())
+settings = torch._inductor.config
+assert settings.pattern_matcher and not settings.cpp_wrapper, "options of one compilation changed the process"
 assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then when threads look at once"
 """
 

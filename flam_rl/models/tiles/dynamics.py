@@ -164,9 +164,10 @@ class LatentActionPrior(nn.Module):
 def feel(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """The share of `places`, `(..., P, N)`, under each attention map, `(..., P, looks)`; maps as `LatentActionPrior.view`
     returns them, of rows `(..., rows, looks)` and columns `(..., columns, looks)`."""
-    if torch.compiler.is_compiling():  # 5% of a step: it fuses, where products of such small matrices cannot
+    if torch.compiler.is_compiling():  # sums fuse, where products of such small matrices cannot
         grid = places.unflatten(-1, (row.shape[-2], -1)).unsqueeze(-1)
-        return (grid * (row.unsqueeze(-2) * column.unsqueeze(-3)).unsqueeze(-4)).sum((-2, -3))
+        across = (grid * row.unsqueeze(-2).unsqueeze(-4)).sum(-3)
+        return (across * column.unsqueeze(-3)).sum(-2)
     across = places.unflatten(-1, (row.shape[-2], -1)).flatten(-3, -2) @ column
     return (across.unflatten(-2, (-1, row.shape[-2])) * row.unsqueeze(-3)).sum(-2)
 

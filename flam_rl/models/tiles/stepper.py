@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import nn
 
-from ...core.compiling import COMPILING, check_compiler, compile_for_one_core
+from ...core.compiling import CompiledShares, check_compiler
 from ...core.layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
 from ...core.stepping import Events, Imagined, Taken, judge
-from ...core.threads import FEWEST, LoneThreads, lone_threads
+from ...core.threads import LoneThreads, lone_threads
 from .dynamics import feel, plausible, snap
 
 if TYPE_CHECKING:
     from .flam import FLAM
-
-Step: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
-"""`Imagination._flat_step`, compiled."""
 
 
 class Imagination:
@@ -60,7 +58,7 @@ class Imagination:
         self._controlled, self._uncontrolled = (
             torch.tensor(factors, dtype=torch.int64, device=device) for factors in (self.controlled, others)
         )
-        self._shares: dict[int, list[tuple[slice, Step]]] = {}
+        self._shares = CompiledShares()
         self._threads: LoneThreads | None = None
         self._fused: Callable[..., tuple[Imagined, Taken]] | None = None
         if compile:
@@ -162,31 +160,15 @@ class Imagination:
 
         following = Imagined(*map(torch.empty_like, now))
 
-        def advance(work: tuple[slice, Step]) -> list[torch.Tensor]:
-            share, step = work
-            factors, places, *taken = step(*inputs(share))
+        def keep(share: slice, stepped: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
+            factors, places, *taken = stepped
             # Here and not after all: a large copy would wake operators' own threads.
             following.factors_KBS[:, share], following.places_KBN[:, share] = factors, places
             return taken
 
-        taken = threads.map(advance, self._shared_out(threads.count, now.factors_KBS.shape[1], inputs))
+        worlds = now.factors_KBS.shape[1]
+        taken = self._shares.map(threads, self._flat_step, worlds, inputs, keep)
         return following, Taken(*map(torch.cat, zip(*taken, strict=True)))
-
-    def _shared_out(
-        self, threads: int, worlds: int, inputs: Callable[[slice], list[torch.Tensor]]
-    ) -> list[tuple[slice, Step]]:
-        """Each thread's share of so many worlds, and the step for it, compiled where it is new."""
-        with COMPILING:
-            if worlds not in self._shares:
-                count = max(1, min(threads, worlds // FEWEST))
-                shares = [slice(worlds * i // count, worlds * (i + 1) // count) for i in range(count)]
-                sizes = {share.stop - share.start: share for share in shares}
-                steps = {
-                    size: compile_for_one_core(self._flat_step, inputs(share))
-                    for size, share in sizes.items()
-                }
-                self._shares[worlds] = [(share, steps[share.stop - share.start]) for share in shares]
-        return self._shares[worlds]
 
     def _flat_step(
         self,
@@ -263,7 +245,7 @@ class Imagination:
         row_total, column_total = self._total(odds).chunk(2, -1)
         scale = (row_total * column_total).reciprocal()
         row, column = odds.unflatten(-1, (-1, prior.looks)).split([len(prior.rows), len(prior.columns)], -2)
-        left = places_KBN.cumsum(0)
+        left = torch.stack(list(accumulate(places_KBN)))  # half the time of `cumsum`, and it fuses
         others = torch.stack([left[-1] - left, left - places_KBN], -2)
         felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
         return choose + self._stayed_or_left(felt), scale, row, column, move + seen
