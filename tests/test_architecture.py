@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"types", "files", "progress", "results"}
+BASE = {"actions", "types", "files", "progress", "results"}
 ROOMS = {
-    "types": set(),
+    "actions": set(),
+    "types": {"actions"},
     "files": set(),
     "progress": set(),
     "results": {"types", "files", "__version__"},
@@ -22,7 +23,7 @@ ROOMS = {
     "models": BASE | {"core", "data", "training"},
     "grounding": BASE | {"core", "models", "training"},
     "evaluation": BASE | {"core", "models", "data"},
-    "envs": {"types", "core", "models"},
+    "envs": {"actions", "types", "core", "models"},
     "agents": BASE | {"core", "models", "training", "grounding", "envs"},
     "benchmark": BASE | {"core", "models", "data", "training", "grounding", "evaluation", "envs", "agents"},
 }

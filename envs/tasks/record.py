@@ -8,6 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from ...actions import ActionSpace
 from ...types import Episode, LabelledTransitions, Truth
 from .behaviors import BEHAVIORS, BehaviorName
 
@@ -36,13 +37,11 @@ def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
     """Half of the budget as video is recorded, half seeking the goal: rewards are rarer than actions.
 
     Raises:
-        ValueError: the task's actions are not discrete.
+        ValueError: the task's actions are none of those of `ActionSpace.of`.
     """
-    if not isinstance(task.action_space, gym.spaces.Discrete) or task.action_space.start != 0:
-        raise ValueError(f"the task's actions are {task.action_space}; allowed is Discrete, counted from 0")
-    count, half, rest = int(task.action_space.n), budget // 2, budget - budget // 2
-    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, count)
-    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest, count)
+    actions, half, rest = ActionSpace.of(task.action_space), budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, actions)
+    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, "goal"), rest, actions)
 
 
 def record_episode(task: gym.Env, seed: int, act: Callable[[np.ndarray], Any]) -> Episode:

@@ -7,16 +7,19 @@ import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
+from ..actions import ActionSpace
 from ..models.rivals import MODELS, ModelName, name_of
 from ..models.tiles.code_model import CodeFacts, FLAMConfig, WorldModel
 from ..models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from ..types import check_ranges
-from .heads import Adapter, EventHead, Labels
+from .adapters import make_adapter
+from .agent import AgentFinder
+from .heads import DenseHead, EventHead, Labels
 from .world import World, WorldInfo
 
 VERSION = 2
@@ -47,19 +50,24 @@ class TokenizerSettings(TokenizerConfig):
 @dataclass(frozen=True)
 class LabelSettings:
     agent_factor: int
+    agent_differs: bool
+    """Whether the agent's factor differs by episode."""
     budget: int
-    actions: int
+    actions: ActionSpace
+    reward: Literal["event", "dense"]
     reward_sees: tuple[int, ...]
     termination_sees: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_ranges(self, budget=(1, 2**63), actions=(1, 4096))
+        check_ranges(self, budget=(1, 2**63))
 
     @classmethod
     def of(cls, labels: Labels) -> LabelSettings:
         """What to save of `labels`."""
         sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
-        return cls(labels.agent_factor, labels.budget, labels.adapter.actions, *sees)
+        reward: Literal["event", "dense"] = "dense" if isinstance(labels.reward, DenseHead) else "event"
+        differs = labels.finder is not None
+        return cls(labels.agent_factor, differs, labels.budget, labels.adapter.actions, reward, *sees)
 
     def check_factors(self, factors: int) -> None:
         """
@@ -118,10 +126,13 @@ class WorldConfig:
         dim = model.factor_dim
         return Labels(
             labels.agent_factor,
-            Adapter(dim, model.latent_action_dim, labels.actions),
-            EventHead(dim, labels.reward_sees, 0.0),
+            make_adapter(dim, model.latent_action_dim, labels.actions),
+            DenseHead(dim, labels.reward_sees)
+            if labels.reward == "dense"
+            else EventHead(dim, labels.reward_sees, 0.0),
             EventHead(dim, labels.termination_sees, 0.0),
             labels.budget,
+            AgentFinder(dim) if labels.agent_differs else None,
         )
 
 
