@@ -44,7 +44,7 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     Terminates when the termination head says so; truncates at `horizon`.
 
     ## Info
-    `info["masks"]`, float `(K, rows, columns)`, each factor's share of each token, if `masks`.
+    `info["masks"]`, float `(K, H, W)`, each factor's share of each pixel, if `masks`.
 
     ## Arguments
     world: name of a shipped world, a folder, or a `World`.

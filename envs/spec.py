@@ -87,7 +87,7 @@ def _holds(source: str, world: World) -> bool:
 
 def _alike(one: World, other: World) -> bool:
     """Whether two worlds imagine the same."""
-    tensors = [world.state_dict() | {"starts": world.starts_STN} for world in (one, other)]
+    tensors = [world.state_dict() | world.stored_starts for world in (one, other)]
     agents = [world.labels and world.labels.agent_factor for world in (one, other)]
     return (
         agents[0] == agents[1]

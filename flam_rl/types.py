@@ -233,6 +233,7 @@ class Rollout:
 
     Attributes:
         factors_BTKS: factors `(B, T + 1, K, S)`, start included.
+        context_BX: `(B, X)`, what no factor moved.
         latent_actions_BTLA: `(B, T, L, A)`, what led from each to the next.
         log_prior_BTC: `(B, T, C)`, the prior's log-probability of the action code nearest to what was wanted.
         rewards_BT: `(B, T)`, expected reward of what was entered; zeros in a world without labels.
@@ -240,10 +241,27 @@ class Rollout:
     """
 
     factors_BTKS: torch.Tensor
+    context_BX: torch.Tensor
     latent_actions_BTLA: torch.Tensor
     log_prior_BTC: torch.Tensor
     rewards_BT: torch.Tensor
     terminations_BT: torch.Tensor
+
+
+class Scene(NamedTuple):
+    """What a model makes of frames.
+
+    Attributes:
+        factors: float `(..., K, S)`.
+        context: float `(..., X)`, what no factor moves: a background, and what was seen of it. One for a clip, so without T.
+    """
+
+    factors: torch.Tensor
+    context: torch.Tensor
+
+    def of(self, rows: Any) -> Scene:
+        """The scenes of these rows of a batch."""
+        return Scene(self.factors[rows], self.context[rows])
 
 
 @dataclass(frozen=True)

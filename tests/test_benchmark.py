@@ -21,7 +21,7 @@ from flam_rl.benchmark.report import write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
-from flam_rl.models.rivals import MODELS
+from flam_rl.core.registry import MODELS
 from flam_rl.results import made_by, write_results
 from flam_rl.types import Json
 

@@ -15,7 +15,7 @@ from films import scene, write_film
 from flam_rl.cli import main
 from flam_rl.core.checkpoint import load_world
 from flam_rl.core.world import World
-from flam_rl.models.tiles.build import build_world
+from flam_rl.models.build import build_world
 
 TINY_TRAINING = [
     "--tokenizer-training.steps",
@@ -76,7 +76,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
         assert results[key] is not None, key
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
-    assert not (run / "run" / "checkpoint.pt").exists()
+    assert not (run / "run" / "unfinished").exists()
     made = results["made_by"]
     assert made["seed"] == 0
     assert made["command"].startswith(
@@ -250,10 +250,9 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
 def test_an_interrupted_run_with_other_settings_keeps_its_frames(tmp_path: Path, capsys) -> None:
     write_film(tmp_path / "film.mp4", scene(4))
     run = tmp_path / "run"
-    run.mkdir()
+    (run / "unfinished").mkdir(parents=True)
     for name, content in {
         "config.json": "{}",
-        "checkpoint.pt": "",
         "frames.json": "{}",
         "frames.bin": "x",
     }.items():

@@ -75,7 +75,7 @@ def test_render_and_masks() -> None:
     env = gym.make("FLAM-v0", observation="pixels", masks=True)
     observation, info = env.reset(seed=0)
     assert np.array_equal(env.render(), observation)
-    assert info["masks"].shape == (env.unwrapped.core.world.factors, 8, 8)
+    assert info["masks"].shape == (env.unwrapped.core.world.factors, 64, 64)
     assert gym.make("FLAM-v0").reset(seed=0)[1] == {}
 
 

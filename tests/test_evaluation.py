@@ -8,9 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from tiles import tile_world
 
 import flam_rl
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.world import World
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.card import TOLERANCES
 from flam_rl.evaluation.correspondence import dci, evaluate_correspondence
@@ -122,9 +123,11 @@ def test_shipped_worlds_are_listed() -> None:
 @pytest.fixture
 def still(world) -> World:
     """The shipped world's tokenizer, and nothing moves."""
-    config = world.model.config
+    config = world.model.code_model.config
     facts = CodeFacts.blank(config, world.tokenizer.grid, *world.tokenizer.looks().shape, 32)
-    return World(world.tokenizer, CopyLastFrame(config, facts), world.starts_STN, WorldInfo())
+    return tile_world(
+        world.model.tokenizer, CopyLastFrame(config, facts), world.stored_starts["starts"][:, -1:]
+    )
 
 
 def test_masks_of_the_shipped_world_are_its_entities(world, still: World, video: Video, episodes) -> None:

@@ -65,7 +65,7 @@ def test_a_spec_never_names_a_world_that_is_another(world, tmp_path: Path) -> No
         env.unwrapped.spec.to_json()
     flam_rl.save_world(world, tmp_path / "mine", "A card.")
     assert env.unwrapped.spec.to_json()
-    world.model.forward_dynamics.net[0].weight.add_(1e-3)
+    world.model.code_model.forward_dynamics.net[0].weight.add_(1e-3)
     with pytest.raises(ValueError, match=r"no longer what .*mine holds"):
         env.unwrapped.spec.to_json()
     world.source = ""
@@ -131,7 +131,7 @@ def test_gymnasiums_vector_wrappers(mode: str) -> None:
         )
     )
     infos = episode(listed)
-    assert [info["masks"].shape for info in infos] == [(4, 8, 8)] * 3
+    assert [info["masks"].shape for info in infos] == [(4, 64, 64)] * 3
     if mode == "SameStep":
         ended = [info for info in infos if "final_obs" in info]
         assert all(info["final_obs"] in listed.single_observation_space for info in ended)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiles import tile_world
 
 from flam_rl.core.heads import Adapter, EventHead, Labels
 from flam_rl.core.layers import sincos_positions, unit_rms
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.world import World
 from flam_rl.models.tiles.aggregator import AggregatorConfig
 from flam_rl.models.tiles.binding import code_statistics, coherent_keys
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
@@ -52,7 +53,7 @@ def small_world(config: FLAMConfig) -> World:
     )
     labels.reward.net.bias_1.data.fill_(9.0)
     starts = torch.randint(10, (4, 3, 16))
-    return World(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, WorldInfo(), labels)
+    return tile_world(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, labels=labels)
 
 
 CONFIGS = {

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from tiles import tile_world
 
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.registry import MODELS, ModelName
 from flam_rl.evaluation.foreground import entity_masks
 from flam_rl.evaluation.matching import (
     box_iou,
@@ -23,10 +24,10 @@ from flam_rl.evaluation.matching import (
 )
 from flam_rl.evaluation.segmentation import evaluate_segmentation
 from flam_rl.evaluation.tracking import evaluate_tracking
-from flam_rl.models.rivals import MODELS, ModelName
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
 from flam_rl.models.tiles.entities import entities_of_tokens
 from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.kinds import CODE_MODELS
 from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.types import Entities, Episode
 
@@ -367,11 +368,11 @@ def test_boxes_of_tokens() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_tells_its_entities_or_why_not(name: ModelName) -> None:
     config, tokenizer = FLAMConfig(FactorizerConfig(factors=3)), Tokenizer(TokenizerConfig(), (32, 48))
-    model = MODELS[name](config, CodeFacts.blank(config, tokenizer.grid, *tokenizer.looks().shape, 32))
-    world = World(tokenizer, model, torch.zeros(1, 4, 24), WorldInfo())
+    model = CODE_MODELS[name](config, CodeFacts.blank(config, tokenizer.grid, *tokenizer.looks().shape, 32))
+    world = tile_world(tokenizer, model, torch.zeros(1, model.window, 24, dtype=torch.uint8))
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
-    if model.TOLD or model.factors == 1:
-        with pytest.raises(ValueError, match=r"tells no entities apart|told the true actions"):
+    if model.NEEDS_ACTIONS or model.factors == 1:
+        with pytest.raises(ValueError, match=r"tells no entities apart|given true actions"):
             world.entities(frames)
         return
     found = world.entities(frames, masks=True)

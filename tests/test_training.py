@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from tiles import tile_world
 
-from flam_rl.core.world import World, WorldInfo
 from flam_rl.data.minari import read_video, write_dataset
 from flam_rl.evaluation.correspondence import evaluate_correspondence
 from flam_rl.evaluation.prediction import evaluate_prediction
@@ -162,7 +162,7 @@ def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> No
         flam = train_world(
             make_model("flam", tokenizer, codes.episodes, FLAMConfig(), 0), Clips(codes, 0), config, log
         )
-    world = World(tokenizer, flam, torch.stack([codes.episodes[0][:4]]), WorldInfo())
+    world = tile_world(tokenizer, flam, torch.stack([codes.episodes[0][:4]]))
     held_out = Video(tuple(e.frames for e in test))
     assert evaluate_prediction(world, held_out)["token_accuracy_changed"]["1"] > 0.7
     found = evaluate_correspondence(world, held_out, [e.entities for e in test], iterations=10)

@@ -20,10 +20,8 @@ from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..grounding.adapter import fit_labels
+from ..models.build import Footage, build_world
 from ..models.rivals.rival import parameters
-from ..models.tiles.build import build_world
-from ..models.tiles.clips import tokenize
-from ..models.tiles.tokenizer_training import train_tokenizer
 from ..results import read_json, write_json
 from ..training.run import Log, pick_device, seed_everything
 from ..types import Episode, Json, Video
@@ -96,28 +94,10 @@ def _make_world(
     began = time.perf_counter()
     episodes = list(record_episodes(task, budget.transitions, cell.seed))
     with Log(folder / "logs") as log:
-        # Same video and same seed, so every model of a seed gets the same tokenizer.
-        tokenizer = train_tokenizer(
-            _video(episodes),
-            cell.build.tokenizer,
-            cell.build.tokenizer_training,
-            cell.seed,
-            pick_device("auto"),
-            log,
-        )
-        codes = tokenize(tokenizer, _video(episodes))
         actions = [episode.entities["action"] for episode in episodes]
-        del episodes
+        footage = Footage(_video(episodes), test, actions)
         training_began = time.perf_counter()
-        world = build_world(
-            cell.build,
-            tokenizer,
-            codes,
-            tokenize(tokenizer, test),
-            info,
-            log,
-            actions=actions,
-        )
+        world = build_world(cell.build, footage, info, pick_device("auto"), log)
     ended = time.perf_counter()
     card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
     save_world(world, folder / "world", card)

@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
+from ..core.registry import MODELS, kind_of
 from ..evaluation.perceptual import left_out
 from ..files import written_whole
-from ..models.rivals import MODELS
 from ..results import source_text
 from ..types import Json
 from .estimates import Estimate, estimate_text, interquartile_mean, over_seeds
@@ -79,8 +79,7 @@ def _machines(cells: list[Json]) -> str:
 def _entities(out: Path, cells: list[Json]) -> list[str]:
     models = _in_order(cells, "model")
     counts = sorted({cell["entities"] for cell in cells})
-    about: dict[str, str] = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in MODELS.items()}
-    lines = [*(f"- **{model}**: {about[model]}" for model in models), ""]
+    lines = [*(f"- **{model}**: {kind_of(model).about}" for model in models), ""]
 
     def table(title: str, of: Callable[[Json], float | None], digits: int) -> None:
         lines.extend([f"## {title}", "", *_header(["model", *(f"{count} entities" for count in counts)])])

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..agents.ppo import ImaginationConfig
-from ..models.rivals import MODELS, ModelName
-from ..models.tiles.build import BuildConfig
+from ..core.registry import MODELS, ModelName
+from ..models.build import BuildConfig
 from ..models.tiles.tokenizer import TokenizerConfig
 from ..models.tiles.tokenizer_training import TokenizerTrainingConfig
 from ..models.tiles.training import WorldTrainingConfig
@@ -75,7 +75,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "full": Budget(
         entities=(2, 4, 6, 8),
-        models=tuple(MODELS),
+        models=MODELS,
         seeds=5,
         transitions=60_000,
         test_transitions=12_000,

@@ -11,8 +11,8 @@ from ..benchmark.cells import run_cell
 from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
+from ..core.registry import MODELS
 from ..evaluation.perceptual import FVD, LPIPS
-from ..models.rivals import MODELS
 from ..results import read_json, write_results
 from ..types import Json
 from .checks import check_out

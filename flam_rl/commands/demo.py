@@ -25,7 +25,7 @@ from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..grounding.adapter import fit_labels
 from ..results import write_results
-from ..types import Video, check_ranges
+from ..types import Scene, Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
 from .tasks import find_task, misfit
@@ -75,7 +75,7 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
-    if reason := misfit(task, (*world.tokenizer.frame_size, 3)):
+    if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
         check_policy(task, policy)
@@ -150,13 +150,13 @@ def rollout_frames(
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
         imagined_steps = 0
-        state = imagination.begin(decoded.factors_BKS)
+        state, context = imagination.begin(decoded.scene.factors), decoded.scene.context
         generator = torch.Generator().manual_seed(seed + index)
         done = finished = False
         real = task.render()
         while not (done and finished):
             factors = state.factors_BKS
-            imagined = world.draw(factors)[0].numpy()
+            imagined = world.draw(Scene(factors, context))[0].numpy()
             frames.append(_side_by_side([real, imagined, mask_picture(world, factors, colors)[0]]))
             if not done:
                 action = model.predict(observation, deterministic=True)[0]

@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> None:
     lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
-        height, width = world.tokenizer.frame_size
+        height, width = world.frame_size
         reading = read(config.data, ReadingConfig(height=height, width=width))
         video, entities = reading.video, reading.entities()
     else:
@@ -102,7 +102,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
-    reason = misfit(task, (*world.tokenizer.frame_size, 3))
+    reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit
     if reason and config.data is None:

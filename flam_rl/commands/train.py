@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import resource
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core.checkpoint import check_replaceable, save_world
+from ..core.registry import kind_of
 from ..core.world import World, WorldInfo
 from ..data import cache
 from ..data.hold_out import Split, hold_out
@@ -29,19 +31,19 @@ from ..evaluation.pictures import (
     reconstruction_picture,
 )
 from ..grounding.adapter import fit_labels
-from ..models.rivals import MODELS
-from ..models.tiles.build import BuildConfig, build_world, check_told
-from ..models.tiles.clips import tokenize
-from ..models.tiles.tokenizer_training import train_tokenizer
+from ..models.build import BuildConfig, Footage, build_world, check_build
 from ..results import made_by, read_json, source_text, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
-from .checks import check_out, check_settings
+from .checks import check_out
 from .evaluate import evaluate_world, summary, write_pictures
 from .preview import preview
 from .tasks import find_task, misfit
 
 logger = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished"
+"""Folder in a run's that an interrupted run goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +98,24 @@ def train(config: TrainConfig) -> None:
     check_out(config.out)
     check_replaceable(config.out / "world")
     dataset = find_dataset(config.data)
-    if dataset is None and MODELS[config.model].TOLD:
-        check_told(config, None)  # says that films tell nothing
+    if dataset is None and kind_of(config.model).needs_actions:
+        raise ValueError(f"the model {config.model!r} is given true actions; films come without")
     actions = action_count(dataset) if dataset and config.labels else None
     task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
     task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
-    size = _check_size(config)
-    check_settings(config, size)
+    size = frame_size(config.data, config.files)
+    check_build(config, size)
     task = _fitting(task, (*size, 3), actions, config)
     _check_interrupted(config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
-    told = _told(config, split)
-    check_told(config, told)
+    entity_actions = _entity_actions(config, split)
+    check_build(config, size, entity_actions)
     if reading.dataset:
         _check_labels(config, reading, split)
     write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
-        tokenizer = train_tokenizer(
-            split.training, config.tokenizer, config.tokenizer_training, config.seed, device, log
-        )
-        codes = tokenize(tokenizer, split.training, config.out / "codes.npy")
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
@@ -128,21 +126,12 @@ def train(config: TrainConfig) -> None:
             if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
                 _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
-        world = build_world(
-            config,
-            tokenizer,
-            codes,
-            tokenize(tokenizer, split.held_out),
-            info,
-            log,
-            pictures,
-            config.out / "checkpoint.pt",
-            told,
-        )
+        footage = Footage(split.training, split.held_out, entity_actions)
+        world = build_world(config, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
-    if reading.dataset and config.labels and not world.model.TOLD:
+    if reading.dataset and config.labels and not world.model.needs_actions:
         labelled = _labelled(reading, split, config.labels)
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(
@@ -162,8 +151,7 @@ def train(config: TrainConfig) -> None:
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results, config.seed)
     write_pictures(world, split.held_out, split.held_out_entities, results, config.out)
-    for scratch in ("checkpoint.pt", "codes.npy"):
-        (config.out / scratch).unlink(missing_ok=True)
+    shutil.rmtree(config.out / UNFINISHED)
     cache.remove(config.out)
     print(summary(results))
     print(
@@ -171,22 +159,9 @@ def train(config: TrainConfig) -> None:
     )
 
 
-def _check_size(config: TrainConfig) -> tuple[int, int]:
-    """Height and width of the frames, which divide into patches."""
-    height, width = frame_size(config.data, config.files)
-    patch = config.tokenizer.patch
-    if height % patch or width % patch:
-        up = [-(-side // patch) * patch for side in (height, width)]
-        raise ValueError(
-            f"frames of {height}x{width} do not divide into patches of {patch}x{patch} pixels; give for example "
-            f"--files.height {up[0]} --files.width {up[1]}, or another --tokenizer.patch"
-        )
-    return height, width
-
-
-def _told(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
-    """True actions of the training episodes, for the one model that is told them."""
-    if not MODELS[config.model].TOLD or not split.training_entities:
+def _entity_actions(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+    """True actions of the training episodes, for the one model that is given them."""
+    if not kind_of(config.model).needs_actions or not split.training_entities:
         return None
     return [truth["action"] for truth in split.training_entities]
 
@@ -242,7 +217,7 @@ def _resolved(config: TrainConfig) -> Json:
 
 def _check_interrupted(config: TrainConfig) -> None:
     path = config.out / "config.json"
-    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != _resolved(config):
+    if path.exists() and (config.out / UNFINISHED).exists() and read_json(path) != _resolved(config):
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
@@ -257,8 +232,8 @@ def _log_pictures(
     log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
     log.picture("world/prediction", prediction_picture(world, episode, truth), step)
     with torch.no_grad():
-        factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
-    log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
+        seen = world.see(torch.as_tensor(episode[None, :8], device=world.device))
+    log.picture("world/masks", np.concatenate(list(mask_picture(world, seen.factors[0])), 1), step)
     if entities and "direction" in entities[0] and len(video.episodes) >= 4:
         found = evaluate_correspondence(world, video, entities, iterations=10)
         log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
@@ -276,7 +251,7 @@ def model_card(world: World, results: Json, config: TrainConfig) -> str:
 | | |
 | --- | --- |
 | task | {world.info.task or "none: video files"} {world.info.task_kwargs or ""} |
-| video | {results["training_frames"]} action-free frames of {world.tokenizer.frame_size[0]}x{world.tokenizer.frame_size[1]} |
+| video | {results["training_frames"]} action-free frames of {world.frame_size[0]}x{world.frame_size[1]} |
 | label budget | {budget} transitions, for labels.safetensors only |
 | factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
 | parameters | {results["parameters"]} |

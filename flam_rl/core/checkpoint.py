@@ -7,6 +7,7 @@ against those that the files say they hold, before memory is taken for any.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,13 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .config import WorldConfig, networks, read_config
+from .config import WorldConfig, read_config
 from .heads import Labels
+from .model import Model
 from .weights import Shapes, check_shapes, fill, shapes_of
 from .world import World
 
 SHIPPED = Path(__file__).parent.parent / "worlds"
-START_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+MOST_NUMBERS = 2**31
+"""In a tensor of starts."""
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -57,16 +60,16 @@ def save_world(world: World, folder: Path, card: str) -> None:
 
     Raises:
         FileExistsError: `folder` exists and is no world.
-        ValueError: two codes of the tokenizer are so near that rounding decides between them.
+        ValueError: rounding decides something in the model, as between two codes that are too near each other.
     """
-    world.tokenizer.check_separated()
+    world.model.check()
     folder = Path(folder)
     check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        _save_tensors(networks(world.tokenizer, world.model).state_dict(), scratch / "model.safetensors")
-        _save_tensors({"starts": world.starts_STN}, scratch / "starts.safetensors")
+        _save_tensors(world.model.state_dict(), scratch / "model.safetensors")
+        _save_tensors(world.stored_starts, scratch / "starts.safetensors")
         if world.labels is not None:
             _save_tensors(world.labels.state_dict(), scratch / "labels.safetensors")
         (scratch / "config.json").write_text(json.dumps(asdict(WorldConfig.of(world)), indent=2) + "\n")
@@ -127,33 +130,32 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         _check_header(allowed.networks, folder / "model.safetensors")
         if config.labels is not None:
             _check_header(allowed.labels, folder / "labels.safetensors")
-        starts = _load_starts(folder / "starts.safetensors", config, allowed.window)
-        tokenizer, model, labels = config.make()
-    _fill(networks(tokenizer, model), folder / "model.safetensors")
+        starts = _load_starts(folder / "starts.safetensors", allowed.model)
+        model, labels = config.make()
+    _fill(model, folder / "model.safetensors")
     if labels is not None:
         _fill(labels, folder / "labels.safetensors")
         _check_sees(folder / "labels.safetensors", config, labels)
         labels.eval().requires_grad_(False)
-    world = World(tokenizer, model, starts, config.info, labels).to(device)
+    world = World(model, starts, config.info, labels).to(device)
     world.source = str(name) if str(name) in shipped_worlds() else str(folder.resolve())
     return world
 
 
 class _Allowed(NamedTuple):
-    """What the networks of a config take, and how many frames a start has."""
+    """What the networks of a config take, and the model on the meta device."""
 
     networks: Shapes
     labels: Shapes
-    window: int
+    model: Model
 
 
 @lru_cache(16)
 def _allowed(config: WorldConfig) -> _Allowed:
     """Without taking memory; cached, for it takes longer than all else of loading."""
     with torch.device("meta"):
-        tokenizer, model, labels = config.make()
-    state = networks(tokenizer, model).state_dict()
-    return _Allowed(shapes_of(state), shapes_of(labels.state_dict()) if labels else {}, model.window)
+        model, labels = config.make()
+    return _Allowed(shapes_of(model.state_dict()), shapes_of(labels.state_dict()) if labels else {}, model)
 
 
 @contextmanager
@@ -205,25 +207,22 @@ def _fill(module: nn.Module, path: Path) -> None:
         fill(module, load_file(path))
 
 
-def _load_starts(path: Path, config: WorldConfig, window: int) -> torch.Tensor:
-    """Codes `(S, window, N)` of an integer type, every one in the codebook."""
-    codes = config.tokenizer.codebook_size
-    rows, columns = (side // config.tokenizer.patch for side in config.tokenizer.frame_size)
+def _load_starts(path: Path, model: Model) -> dict[str, torch.Tensor]:
+    """What the model keeps of starts, checked by its sizes before it is read, and by its values after."""
     found = _shapes(path)
     with _said_of(path):
-        if found.keys() != {"starts"}:
-            raise ValueError(f"tensors are {sorted(found)}; allowed is 'starts'")
-        dtype, shape = found["starts"]
-        if dtype not in START_TYPES:
-            raise ValueError(f"tensor 'starts' is {dtype}; allowed are {START_TYPES}")
-        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (window, rows * columns):
-            raise ValueError(
-                f"tensor 'starts' has shape {shape}; allowed is (1 clip or more, {window} frames, {rows * columns} codes)"
-            )
-        starts = load_file(path)["starts"]
-        low, high = int(starts.min()), int(starts.max())
-        if low < 0 or high >= codes:
-            raise ValueError(f"tensor 'starts' has codes {low} to {high}; allowed are 0 to {codes - 1}")
+        for name, (dtype, shape) in found.items():
+            if math.prod(shape) > MOST_NUMBERS:
+                raise ValueError(
+                    f"tensor {name!r} has shape {shape}; allowed are {MOST_NUMBERS} numbers in all"
+                )
+            if isinstance(dtype, str):
+                raise ValueError(f"tensor {name!r} is {dtype}; allowed are {sorted(TYPES)}")
+        model.check_starts(
+            {name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape) in found.items()}
+        )
+        starts = load_file(path)
+        model.check_starts(starts)
     return starts
 
 

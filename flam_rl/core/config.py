@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import nn
 
 from ..actions import ActionSpace
-from ..models.rivals import MODELS, ModelName, name_of
-from ..models.tiles.code_model import CodeFacts, FLAMConfig, WorldModel
-from ..models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from ..types import check_ranges
 from .adapters import make_adapter
 from .agent import AgentFinder
 from .heads import DenseHead, EventHead, Labels
+from .model import Model
+from .registry import ModelName, kind_of
 from .world import World, WorldInfo
 
-VERSION = 2
+VERSION = 3
 MOST_BYTES = 2**20
 """Of a config.json."""
-MOST_NUMBERS = 2**28
-"""That a model may be told of its codes when it is made: 1 GiB."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerSettings(TokenizerConfig):
-    frame_size: tuple[int, int]
-    """Height and width in pixels."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not all(1 <= side <= 4096 for side in self.frame_size):
-            raise ValueError(f"frame_size is {self.frame_size}; allowed are sides of 1 to 4096 pixels")
-        tokens, pixels = math.prod(self.frame_size) // self.patch**2, 3 * self.patch**2
-        numbers = self.codebook_size * (tokens + pixels + self.code_dim)
-        if numbers > MOST_NUMBERS:
-            raise ValueError(
-                f"codebook_size {self.codebook_size}, frame_size {self.frame_size} and patch {self.patch} make "
-                f"{numbers} numbers; allowed are {MOST_NUMBERS}"
-            )
 
 
 @dataclass(frozen=True)
@@ -83,14 +60,16 @@ class LabelSettings:
                 )
 
 
+Settings = TypeVar("Settings")
+
+
 @dataclass(frozen=True)
-class WorldConfig:
-    """config.json, field by field."""
+class WorldConfig(Generic[Settings]):
+    """config.json, field by field; the settings are those of the model's kind."""
 
     version: int
-    tokenizer: TokenizerSettings
     model: ModelName
-    flam: FLAMConfig
+    settings: Settings
     info: WorldInfo = field(compare=False)  # makes no network another
     labels: LabelSettings | None
 
@@ -99,29 +78,20 @@ class WorldConfig:
     @classmethod
     def of(cls, world: World) -> WorldConfig:
         """What to save of `world`."""
-        return cls(
-            VERSION,
-            TokenizerSettings(**asdict(world.tokenizer.config), frame_size=world.tokenizer.frame_size),
-            name_of(world.model),
-            world.model.config,
-            world.info,
-            None if world.labels is None else LabelSettings.of(world.labels),
-        )
+        labels = None if world.labels is None else LabelSettings.of(world.labels)
+        kind = cast(ModelName, world.model.kind)
+        return cls(VERSION, kind, world.model.settings, world.info, labels)
 
-    def make(self) -> tuple[Tokenizer, WorldModel, Labels | None]:
+    def make(self) -> tuple[Model, Labels | None]:
         """The networks, with weights that mean nothing yet; on the meta device they take no memory.
 
         Raises:
             ValueError: settings that do not go together.
         """
-        own = {part.name: getattr(self.tokenizer, part.name) for part in fields(TokenizerConfig)}
-        tokenizer = Tokenizer(TokenizerConfig(**own), self.tokenizer.frame_size)
-        codes, pixels = self.tokenizer.codebook_size, 3 * self.tokenizer.patch**2
-        facts = CodeFacts.blank(self.flam, tokenizer.grid, codes, pixels, self.tokenizer.code_dim)
-        model = MODELS[self.model](self.flam, facts)
-        return tokenizer, model, None if self.labels is None else self._make_labels(self.labels, model)
+        model = kind_of(self.model).make(self.settings)
+        return model, None if self.labels is None else self._make_labels(self.labels, model)
 
-    def _make_labels(self, labels: LabelSettings, model: WorldModel) -> Labels:
+    def _make_labels(self, labels: LabelSettings, model: Model) -> Labels:
         labels.check_factors(model.factors)
         dim = model.factor_dim
         return Labels(
@@ -136,14 +106,16 @@ class WorldConfig:
         )
 
 
-def networks(tokenizer: Tokenizer, model: WorldModel) -> nn.ModuleDict:
-    """What model.safetensors is the state of."""
-    return nn.ModuleDict({"tokenizer": tokenizer, "model": model})
-
-
 @dataclass(frozen=True)
 class _Version:
     version: int
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+
+@dataclass(frozen=True)
+class _Named:
+    model: ModelName
 
     __pydantic_config__ = ConfigDict(strict=True)
 
@@ -161,7 +133,8 @@ def read_config(path: Path) -> WorldConfig:
     version = _decode(_Version, text).version  # first: what else there is depends on it
     if version != VERSION:
         raise ValueError(f"version {version}, this flam_rl reads {VERSION}")
-    config: WorldConfig = _decode(WorldConfig, text)
+    settings = kind_of(_decode(_Named, text).model).settings
+    config: WorldConfig = _decode(WorldConfig[settings], text)  # type: ignore[valid-type]
     return config
 
 

@@ -80,11 +80,13 @@ class LoneThreads:
         """`function()`, on one of the threads; with gradients, which come back through the calling one, on that."""
         return function() if torch.is_grad_enabled() else self.map(lambda _: function(), [None])[0]
 
-    def split(self, function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-        """`function` of a batch that treats each row alone, each thread having its share of the rows."""
-        if batch.device.type != "cpu":
-            return function(batch)
-        return torch.cat(self.map(function, batch.chunk(max(1, min(self.count, len(batch) // FEWEST)))))
+    def split(self, function: Callable[..., torch.Tensor], *batch: torch.Tensor) -> torch.Tensor:
+        """`function` of tensors with a row of each in a batch that it treats row by row; each thread has its share of them."""
+        if batch[0].device.type != "cpu":
+            return function(*batch)
+        count = max(1, min(self.count, len(batch[0]) // FEWEST))
+        shares = list(zip(*(part.chunk(count) for part in batch), strict=True))
+        return torch.cat(self.map(lambda share: function(*share), shares))
 
     def _started(self) -> ThreadPoolExecutor:
         with self._starting:

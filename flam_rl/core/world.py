@@ -1,4 +1,4 @@
-"""A world: a trained world model with its tokenizer, its start states and what labels added."""
+"""A world: a trained model with its start states and what labels added."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..models.rivals.oracle import with_actions
-from ..models.rivals.rival import Rival
-from ..models.tiles.aggregator import Aggregated
-from ..models.tiles.code_model import WorldModel
-from ..models.tiles.entities import entities_of_tokens
-from ..models.tiles.flam import FLAM
-from ..models.tiles.stepper import Imagination, SceneImagination
-from ..models.tiles.tokenizer import Tokenizer
-from ..types import Entities, Rollout, check_ranges
+from ..types import Entities, Rollout, Scene, check_ranges
 from .heads import FrozenEvents, Labels
+from .model import Model, Starts
+from .stepping import Stepper
 from .threads import lone_threads
 
 
@@ -51,32 +45,41 @@ class World(nn.Module):
     """The public verbs. Everything is batched; its own weights are frozen.
 
     Args:
-        starts_STN: codes of held-out clips, an integer type `(S, T, N)`; imagination starts from them.
+        starts: what the model keeps of held-out clips; imagination starts from them.
 
     Attributes:
         source: the shipped name or the folder that it was last loaded from or saved to; empty if it never was.
     """
 
-    starts_STN: torch.Tensor
     source: str = ""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        model: WorldModel,
-        starts_STN: torch.Tensor,
-        info: WorldInfo,
-        labels: Labels | None = None,
-    ) -> None:
+    def __init__(self, model: Model, starts: Starts, info: WorldInfo, labels: Labels | None = None) -> None:
+        """
+        Raises:
+            ValueError: the starts are not the model's.
+        """
         super().__init__()
-        self.tokenizer, self.model, self.info, self.labels = tokenizer, model, info, labels
-        self.register_buffer("starts_STN", starts_STN, persistent=False)
+        model.check_starts(starts)
+        self.model, self.info, self.labels = model, info, labels
+        self._start_names = tuple(starts)
+        for name, tensor in starts.items():
+            self.register_buffer(f"starts_{name}", tensor, persistent=False)
         self.eval().requires_grad_(False).float()  # whatever torch's default dtype was
+
+    @property
+    def stored_starts(self) -> dict[str, torch.Tensor]:
+        """What the model keeps of the clips that imagination starts from, by name."""
+        return {name: getattr(self, f"starts_{name}") for name in self._start_names}
 
     @property
     def device(self) -> torch.device:
         """Where the world's tensors live."""
-        return self.starts_STN.device
+        return next(iter(self.stored_starts.values())).device
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of frames in pixels."""
+        return self.model.frame_size
 
     @property
     def factors(self) -> int:
@@ -98,38 +101,51 @@ class World(nn.Module):
         """A."""
         return self.model.latent_action_dim
 
+    def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        """Clips of frames uint8 `(B, T, H, W, 3)` to factors `(B, T, K, S)` and the context `(B, X)` that they show.
+
+        Args:
+            actions: int `(B, T, E)`, what each entity did to come to a frame, -1 where that is not known; for a model that
+                needs them, no other looks at them.
+
+        Raises:
+            ValueError: the model needs actions and there are none.
+        """
+        return self.model.see(frames, actions)
+
+    # Of tile models only, until their last callers know the verbs.
+    @property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
+
     @property
     def window(self) -> int:
-        """Frames that the factorizer looks back, the present one included."""
-        return self.model.window
+        return self.model.window  # type: ignore[return-value]
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
-        return self.tokenizer.encode(frames)
+        return self.model.encode(frames)  # type: ignore[operator]
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(z)  # type: ignore[operator]
+
+    def paint(self, z: torch.Tensor) -> torch.Tensor:
+        return self.model.draw_codes(z)  # type: ignore[operator]
+
+    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
+        return self.model.factorize(z_BTN)  # type: ignore[operator]
+
+    def aggregate(self, factors_BKS: torch.Tensor) -> Any:
+        return self.model.aggregate(factors_BKS)  # type: ignore[operator]
 
     def encode_episode(
         self, frames: np.ndarray, entities: dict[str, np.ndarray] | None = None
     ) -> torch.Tensor:
-        """Codes of an episode's frames uint8 `(T, H, W, 3)`, for evaluation: int64 `(T, N)`, and for a model that
-        is told the true actions, which are `entities["action"]`, with those.
-
-        Raises:
-            ValueError: the model must be told and there is nothing to tell.
-        """
         z = self.encode(torch.as_tensor(frames, device=self.device))
-        if not self.model.TOLD:
+        if not self.model.needs_actions:
             return z
         if entities is None:
             raise ValueError("the oracle is told the true actions; this video comes without")
-        return with_actions(z, entities["action"])
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes `(..., N)` to frames float `(..., H, W, 3)` in 0..1."""
-        return self.tokenizer.decode(z)
-
-    def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
-        """Codes `(B, T, N)` of successive frames to factors `(B, T, K, S)`."""
-        return self.model.factorize(z_BTN)
+        return torch.cat([z, torch.as_tensor(entities["action"] + 1, device=z.device).to(z.dtype)], 1)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive factors: a Normal of shape `(B, T - 1, L, A)`."""
@@ -143,50 +159,69 @@ class World(nn.Module):
         """Next factors `(B, K, S)` under latent actions `(B, L, A)`."""
         return self.model.step(factors_BKS, latent_actions_BLA)
 
-    def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
-        """Code log-probabilities `(B, N, V)` and factor masks `(B, K, N)`."""
-        return self.model.aggregate(factors_BKS)
-
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
         """What would be done by itself: a distribution of latent actions, batch `(B, L)`, event `(A,)`."""
         return self.model.prior(factors_BKS)
 
-    def paint(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
-        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
-        return self.tokenizer.unpatch(looks[z])
+    def draw(self, scene: Scene) -> torch.Tensor:
+        """Frames uint8 `(B, H, W, 3)` of scenes."""
+        return self.model.draw(scene)
 
-    def draw(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Frames uint8 `(B, H, W, 3)` of factors: the most likely code at each token."""
-        return self.paint(self.aggregate(factors_BKS).log_probs_BNV.argmax(-1))
+    def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
+        """The share of each pixel that each factor draws."""
+        return self.model.shares(scene)
 
     @torch.inference_mode()
-    def entities(self, frames: np.ndarray, masks: bool = False) -> Entities:
-        """What factors draw in the frames of a clip, uint8 `(T, H, W, 3)`: entity k is factor k.
+    def entities(
+        self, frames: np.ndarray, masks: bool = False, actions: np.ndarray | None = None
+    ) -> Entities:
+        """Who is where in the frames of a clip, uint8 `(T, H, W, 3)`.
 
         Args:
-            masks: whether to give the share of each pixel too that each factor draws.
+            masks: whether to give each entity's share of each pixel too.
+            actions: int `(T, E)`, for a model that needs them.
 
         Raises:
             ValueError: the frames are no such array or of another size than the world's; or the model has one factor for
-                the whole scene, or must be told true actions.
+                the whole scene, or needs actions and there are none.
         """
-        size = self.tokenizer.frame_size
+        clip = self._clip(frames)
+        return self.model.entities(clip, None if actions is None else torch.as_tensor(actions), masks)
+
+    @torch.inference_mode()
+    def predict(
+        self, frames: np.ndarray, start: int, steps: int, latent_actions: torch.Tensor | None = None
+    ) -> np.ndarray:
+        """Frames `start + 1` to `start + steps` open loop, uint8 `(steps, H, W, 3)`, from what frames 0 to `start` show.
+
+        Args:
+            frames: uint8 `(T, H, W, 3)`.
+            latent_actions: float `(steps, L, A)`; by default inferred from the true frames, the paper's protocol.
+
+        Raises:
+            ValueError: the frames are no such array or of another size than the world's, or there are too few of them.
+        """
+        clip = self._clip(frames)
+        needed = start + 1 + (steps if latent_actions is None else 0)
+        if start < 0 or steps < 1 or len(clip) < needed:
+            raise ValueError(
+                f"start is {start} and steps {steps}; allowed with {len(clip)} frames are 0 or more and 1 or more "
+                f"for which there are {needed} frames"
+            )
+        return self.model.predict(clip, start, steps, latent_actions).cpu().numpy()
+
+    def _clip(self, frames: np.ndarray) -> torch.Tensor:
+        size = self.frame_size
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
             raise ValueError(
                 f"this world sees frames uint8 (T, {size[0]}, {size[1]}, 3); given {frames.dtype} {frames.shape}"
             )
-        if self.factors == 1:
-            raise ValueError(
-                f"{type(self.model).__name__} draws the scene as one factor: it tells no entities apart"
-            )
-        drawn = self.aggregate(self.factorize(self.encode_episode(frames)[None])[0])
-        return entities_of_tokens(drawn.masks_BKN, self.tokenizer.grid, self.tokenizer.config.patch, masks)
+        return torch.as_tensor(np.ascontiguousarray(frames), device=self.device)
 
     def imagine(
         self,
         policy: Callable[[torch.Tensor], torch.Tensor],
-        factors_BKS: Float[torch.Tensor, "B K S"],
+        start: Scene,
         horizon: int,
         controlled: Sequence[int] = (),
         generator: torch.Generator | None = None,
@@ -201,14 +236,14 @@ class World(nn.Module):
 
         Args:
             policy: factors `(B, K * S)`, FLAM-v0's observation, to the controlled latent actions `(B, C * A)`.
-            factors_BKS: where to begin, of `start` for instance.
+            start: where to begin, of `World.start` for instance.
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
         """
         imagination, threads = self.imagination(controlled, dtype), lone_threads()
-        state = threads.run(lambda: imagination.begin(factors_BKS))
-        factors, latent_actions, log_prior = [factors_BKS], [], []
+        state = threads.run(lambda: imagination.begin(start.factors))
+        factors, latent_actions, log_prior = [start.factors], [], []
         for _ in range(horizon):
             wanted = None
             if controlled:
@@ -223,6 +258,7 @@ class World(nn.Module):
             entered = torch.stack(factors[1:], 1)
             return Rollout(
                 torch.stack(factors, 1),
+                start.context,
                 torch.stack(latent_actions, 1),
                 torch.stack(log_prior, 1),
                 *(self.labels.judge(entered) if self.labels else entered.new_zeros(2, *entered.shape[:2])),
@@ -236,14 +272,11 @@ class World(nn.Module):
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         events: bool = False,
-    ) -> Imagination | SceneImagination:
+    ) -> Stepper:
         """A stepper in which the caller has the controlled latent actions and the prior the others; with
         `events` and labels it tells rewards and ends as FLAM-v0 does."""
         frozen = FrozenEvents(self.labels, dtype) if events and self.labels else None
-        if isinstance(self.model, Rival):
-            return SceneImagination(self.model, controlled, dtype, compile, frozen)
-        assert isinstance(self.model, FLAM)
-        return Imagination(self.model, controlled, dtype, compile, frozen)
+        return self.model.stepper(controlled, dtype, compile, frozen)
 
     def moved_by(self, factor: int) -> int:
         """Which latent action moves a factor: its own, or the scene's."""
@@ -257,12 +290,12 @@ class World(nn.Module):
         """The latent action `(B, A)` that imagination takes when this one is wanted of `factor`, moving first."""
         return self.model.snap(factors_BKS, self.moved_by(factor), latent_actions_BA)[0]
 
-    def starts(self) -> Float[torch.Tensor, "starts K S"]:
-        """Factors `(starts, K, S)` at the end of every held-out clip that imagination starts from."""
-        return self.factorize(self.starts_STN.long())[:, -1]
+    def starts(self) -> Scene:
+        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip."""
+        return self.model.scenes(self.stored_starts)
 
-    def start(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Factors `(count, K, S)` at the end of clips drawn from the held-out ones."""
-        drawn = torch.randint(len(self.starts_STN), (count,), generator=generator, device=self.device)
-        clips = self.starts_STN[drawn]
-        return self.factorize(clips.long())[:, -1]
+    def start(self, count: int, generator: torch.Generator | None = None) -> Scene:
+        """`count` scenes drawn from those."""
+        starts = self.starts()
+        drawn = torch.randint(len(starts.factors), (count,), generator=generator, device=self.device)
+        return starts.of(drawn)

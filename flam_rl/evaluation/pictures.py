@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core.world import World
+from ..types import Scene
 
 
 def figure_to_image(figure: Figure) -> np.ndarray:
@@ -30,13 +31,19 @@ def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
     return frames.repeat(factor, -3).repeat(factor, -2)
 
 
+def scene_of(factors_BKS: torch.Tensor) -> Scene:
+    """Scenes of a model without a context."""
+    return Scene(factors_BKS, factors_BKS.new_zeros(len(factors_BKS), 0))
+
+
 @torch.inference_mode()
 def factor_colors(world: World, starts: int = 64) -> np.ndarray:
     """The mean colour of what each factor draws in held-out frames, as bright as it gets: float `(K, 3)` in
     0..255, so that the mask of a red agent is red."""
-    clips = world.starts_STN[:: max(1, len(world.starts_STN) // starts)].long()
+    clips = world.stored_starts["starts"]
+    clips = clips[:: max(1, len(clips) // starts)].long()
     factors = world.factorize(clips)[:, -1]
-    patches = world.tokenizer.patches(world.draw(factors)).float()
+    patches = world.tokenizer.patches(world.draw(scene_of(factors))).float()
     colors = patches.unflatten(-1, (-1, 3)).mean(-2)
     mean = torch.einsum("bkn,bnc->kc", world.aggregate(factors).masks_BKN, colors)
     return (230 * mean / mean.amax(-1, keepdim=True).clamp_min(1e-6)).cpu().numpy()
@@ -55,7 +62,7 @@ def mask_picture(world: World, factors_BKS: torch.Tensor, colors_K3: np.ndarray 
 def reconstruction_picture(world: World, frames: np.ndarray) -> np.ndarray:
     """Rows: true, by the tokenizer alone, by tokenizer and factors. Frames uint8 `(T, H, W, 3)` of an episode."""
     z = world.encode(torch.as_tensor(frames, device=world.device))
-    drawn = world.draw(world.factorize(z[None])[0])
+    drawn = world.draw(scene_of(world.factorize(z[None])[0]))
     rows = {"true": frames, "tokenizer": world.paint(z).cpu().numpy(), "factors": drawn.cpu().numpy()}
     return _strip(rows, [f"t = {t}" for t in range(len(frames))])
 
@@ -82,7 +89,7 @@ def prediction_picture(
     rows = {
         "true": frames[shown].cpu().numpy(),
         "reconstructed": world.paint(z[shown]).cpu().numpy(),
-        "predicted": world.draw(unrolled[shown]).cpu().numpy(),
+        "predicted": world.draw(scene_of(unrolled[shown])).cpu().numpy(),
         "factor masks": mask_picture(world, unrolled[shown]),
     }
     return _strip(rows, [f"t = {t}" for t in shown])

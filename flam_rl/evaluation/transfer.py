@@ -12,6 +12,7 @@ from ..core.world import World
 from ..progress import progress
 from ..types import Tiles, Video
 from .correspondence import LEFT, NOTHING, RIGHT, WALKED, effective_actions
+from .pictures import scene_of
 from .validity import TOLERANCE, read_frames
 
 AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -58,7 +59,7 @@ def evaluate_transfer(
         drawn.append((one, rng.integers(len(done[one])), two, rng.integers(len(done[two]))))
     start = torch.stack([factors[two][0, t2] for _, _, two, t2 in drawn])
     taken = torch.stack([latent[one][t1] for one, t1, _, _ in drawn])
-    frames = world.draw(world.step(start, taken)).cpu().numpy()
+    frames = world.draw(scene_of(world.step(start, taken))).cpu().numpy()
     tile, difference = read_frames(frames, tiles)
     shown = np.where(difference <= TOLERANCE, tiles.owner[tile], -1)
     columns = frames.shape[2] // tiles.images.shape[2]

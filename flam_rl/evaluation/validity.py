@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from ..core.layers import first_least
 from ..core.threads import one_core
 from ..core.world import World
-from ..types import Tiles
+from ..types import Scene, Tiles
 from .policies import play
 
 CHECKED = (1, 10, 40)
@@ -62,12 +62,13 @@ def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int =
     tiles = task.tiles()
     generator = torch.Generator(world.device).manual_seed(seed)
     imagination = world.imagination()
-    state = imagination.begin(world.start(count, generator))
+    start = world.start(count, generator)
+    state = imagination.begin(start.factors)
     result = {}
     for step in range(1, CHECKED[-1] + 1):
         state, _ = imagination.step(state, generator=generator)
         if step in CHECKED:
-            frames = world.draw(state.factors_BKS).cpu().numpy()
+            frames = world.draw(Scene(state.factors_BKS, start.context)).cpu().numpy()
             result[str(step)] = float(valid_frames(frames, tiles).mean())
     return result
 

@@ -31,7 +31,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
     Raises:
         ValueError: the world's model is told the true actions.
     """
-    if world.model.TOLD:
+    if world.model.needs_actions:
         raise ValueError("the oracle's latent actions are the true ones; there is nothing to fit to labels")
     device = world.device
     columns: dict[str, list[torch.Tensor]] = {}
@@ -44,7 +44,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
         strict=True,
     )
     for index, (frames, actions, rewards, terminations, known) in enumerate(labels):
-        factors = world.factorize(world.encode(torch.as_tensor(frames, device=device))[None])
+        factors = world.see(torch.as_tensor(frames, device=device)[None]).factors
         taken = world.infer_actions(factors).mean[0]
         now, latent = factors[0, :-1], world.of_factors(taken)
         row = {

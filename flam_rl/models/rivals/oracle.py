@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import nn
@@ -21,7 +20,7 @@ class Oracle(Coded, SceneModel):
     led to it plus 1, or 0 if it is not known; factors carry them.
     """
 
-    TOLD = True
+    NEEDS_ACTIONS = True
     CHOICES = 4
 
     @property
@@ -48,7 +47,7 @@ class Oracle(Coded, SceneModel):
         return super()._frame_loss(factors_BTKS, z_BTN[..., : self.grid[0] * self.grid[1]])
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
-        """Codes int64 `(B, T, N)`, or with the actions that `with_actions` adds, to factors `(B, T, 1, S)`."""
+        """Codes int64 `(B, T, N)`, or with the actions that `clips.with_actions` adds, to factors `(B, T, 1, S)`."""
         tokens = self.grid[0] * self.grid[1]
         features = super().factorize(z_BTN[..., :tokens])
         entities = len(self.frequency_GM)
@@ -76,12 +75,3 @@ class Oracle(Coded, SceneModel):
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
         return super().aggregate(factors_BKS[..., : -self.latent_action_dim])
-
-
-def with_actions(z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
-    """Codes `(T, N)` followed by what the oracle is told, `(T, N + K)`.
-
-    Args:
-        actions: int `(T, K)`, what each entity did to come to a frame, -1 where that is not known.
-    """
-    return torch.cat([z, torch.as_tensor(actions + 1, device=z.device).to(z.dtype)], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -19,9 +20,11 @@ from torch.distributions import (
 from torch.distributions.transforms import ReshapeTransform
 
 from ...core.layers import nearest_code
-from ..tiles.code_model import Acted, CodeFacts, FLAMConfig, WorldModel
+from ...core.stepping import Events
+from ..tiles.code_model import Acted, CodeFacts, CodeModel, FLAMConfig
 from ..tiles.dynamics import plausible, snap
 from ..tiles.flam import FLAM
+from .stepper import SceneImagination
 
 SMALLEST, LARGEST = 32, 1024
 """Widths that are tried to match FLAM's parameters."""
@@ -29,7 +32,7 @@ CODE_SPREAD = 0.05
 """Standard deviation that a latent action which is a code is said to have."""
 
 
-class Rival(WorldModel):
+class Rival(CodeModel):
     """One latent action for the scene, as wide as FLAM's of all factors together."""
 
     def __init__(self, config: FLAMConfig, facts: CodeFacts, width: int | None = None) -> None:
@@ -48,6 +51,15 @@ class Rival(WorldModel):
     @abstractmethod
     def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Latent actions `(B, 1, A)` drawn from the prior."""
+
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> SceneImagination:
+        return SceneImagination(self, controlled, dtype, compile, events)
 
     @property
     def latent_actions(self) -> int:

@@ -12,7 +12,6 @@ import torch
 from ...core.threads import one_core
 from ...files import new_array, written_whole
 from ...types import Video
-from ..rivals.oracle import with_actions
 from .tokenizer import Tokenizer
 
 
@@ -108,3 +107,12 @@ class Clips:
         starts = self._starts[frames]
         drawn = starts[torch.randint(len(starts), (batch,), generator=self.generator)]
         return self.frames_FN[drawn[:, None] + torch.arange(frames)].long()
+
+
+def with_actions(z: torch.Tensor, actions: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Codes `(..., N)` followed by what the oracle is given, `(..., N + E)`.
+
+    Args:
+        actions: int `(..., E)`, what each entity did to come to a frame, -1 where that is not known.
+    """
+    return torch.cat([z, torch.as_tensor(actions + 1, device=z.device).to(z.dtype)], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from ...core.stepping import Events, Stepper
 from ...types import LossAndMetrics, check_ranges
 from .aggregator import Aggregated, AggregatorConfig
 from .dynamics import DynamicsConfig
@@ -112,14 +114,16 @@ class Acted(NamedTuple):
     metrics: dict[str, torch.Tensor]
 
 
-class WorldModel(nn.Module, ABC):
+class CodeModel(nn.Module, ABC):
     """Factors of frames, and the latent actions that move them; over the codes of a frozen tokenizer.
 
     A frame has K factors and a step L latent actions: FLAM has one for each factor, its rivals one for all.
     """
 
-    TOLD = False
-    """Whether it is told the entities' true actions, in columns after those of a frame's codes."""
+    NEEDS_ACTIONS = False
+    """Whether it is given the entities' true actions, in columns after those of a frame's codes."""
+    WORTH_COMPILING = False
+    """Whether a compiled stepper pays where many worlds are stepped on a CPU."""
     weight_V: torch.Tensor
     codebook_VD: torch.Tensor
 
@@ -190,6 +194,21 @@ class WorldModel(nn.Module, ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What is taken in imagination when latent action number `index` is wanted to be `(B, A)` and moves
         first, and the prior's log-probability `(B,)` of the action code nearest to what was wanted."""
+
+    @abstractmethod
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> Stepper:
+        """As `Model.stepper`."""
+
+    @property
+    def action_codes(self) -> torch.Tensor | None:
+        """The latent actions of a factor that the prior chooses from `(M, A)`; None in a model without."""
+        return None
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor | None:
         """The action codes nearest to latent actions `(..., A)`; None in a model without codes."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from ...core.layers import nearest_code
+from ...core.stepping import Events
 from .aggregator import Aggregated, make_aggregator
-from .code_model import Acted, CodeFacts, WorldModel, make_factorizer
+from .code_model import Acted, CodeFacts, CodeModel, make_factorizer
 from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior, snap
+from .stepper import Imagination
 
 
-class FLAM(WorldModel):
+class FLAM(CodeModel):
     """Factored latent action world model (arXiv 2602.16229): a latent action for each factor."""
+
+    WORTH_COMPILING = True
 
     def _prepare(self, facts: CodeFacts) -> None:
         config, dim = self.config, self.config.factorizer.factor_dim
@@ -56,6 +62,19 @@ class FLAM(WorldModel):
         log_probs = self.prior_logits(factors_BKS)[:, index].log_softmax(-1)
         code, log_prior = snap(log_probs, latent_actions_BA, codebook)
         return codebook[code], log_prior
+
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> Imagination:
+        return Imagination(self, controlled, dtype, compile, events)
+
+    @property
+    def action_codes(self) -> torch.Tensor:
+        return self.latent_action_prior.codebook
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
         codebook = self.latent_action_prior.codebook

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import nn
 
 from ...core.compiling import COMPILING, check_compiler, compile_for_one_core
-from ...core.heads import FrozenEvents
 from ...core.layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
+from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import FEWEST, LoneThreads, lone_threads
-from ..rivals.rival import Rival
 from .dynamics import feel, plausible, snap
-from .flam import FLAM
 
-
-class Imagined(NamedTuple):
-    """Where B imagined worlds are. Factors come first, so that the worlds of one factor lie together.
-
-    Attributes:
-        factors_KBS: float `(K, B, S)` of unit RMS.
-        places_KBN: float `(K, B, N)`, the share of each token at which the factor is.
-    """
-
-    factors_KBS: Float[torch.Tensor, "K B S"]
-    places_KBN: Float[torch.Tensor, "K B N"]
-
-    @property
-    def factors_BKS(self) -> Float[torch.Tensor, "B K S"]:
-        """Factors as all other parts take them: a view."""
-        return self.factors_KBS.transpose(0, 1)
-
-
-class Taken(NamedTuple):
-    """What led to the next state, and what it brings.
-
-    Attributes:
-        latent_actions_BLA: float `(B, L, A)`, all of the step.
-        log_prior_BC: float `(B, C)`, the prior's log-probability of the action code nearest to what the
-            caller wanted.
-        reward_B, ended_B: float and bool `(B,)`, what entering the next state is by `events`; 0 and False
-            without.
-    """
-
-    latent_actions_BLA: Float[torch.Tensor, "B L A"]
-    log_prior_BC: Float[torch.Tensor, "B C"]
-    reward_B: Float[torch.Tensor, " B"]
-    ended_B: Bool[torch.Tensor, " B"]
-
+if TYPE_CHECKING:
+    from .flam import FLAM
 
 Step: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
 """`Imagination._flat_step`, compiled."""
@@ -85,7 +51,7 @@ class Imagination:
         controlled: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
-        events: FrozenEvents | None = None,
+        events: Events | None = None,
     ) -> None:
         self.flam, self.controlled, self.dtype, self.compile = flam, list(controlled), dtype, compile
         self.events = events
@@ -280,7 +246,7 @@ class Imagination:
             taken = taken.index_add(1, self._controlled, torch.stack(through, 1))
         nothing = chance_KB1.new_zeros(chance_KB1.shape[1], 0)
         log_prior = torch.stack(likelihood, -1) if likelihood else nothing
-        return state, Taken(taken, log_prior, *_judge(self.events, state.factors_BKS))
+        return state, Taken(taken, log_prior, *judge(self.events, state.factors_BKS))
 
     def _prepare(self, factors_KBS: torch.Tensor, places_KBN: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What every factor's move needs that no other move changes, computed for all at once.
@@ -322,75 +288,3 @@ def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
     mass = (probs_BM * plausible(probs_BM)).cumsum(-1)
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)
-
-
-def _judge(events: FrozenEvents | None, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    worlds = len(factors_BKS)
-    nothing = factors_BKS.new_zeros(worlds), factors_BKS.new_zeros(worlds, dtype=torch.bool)
-    return nothing if events is None else events(factors_BKS)
-
-
-class SceneImagination:
-    """Steps imagined worlds of a model in which one latent action moves everything, as `Imagination` does.
-
-    Args:
-        controlled: `[0]` if the caller acts, else the prior does.
-        dtype: of the products; factors stay float32.
-        compile: whether the model's step is compiled.
-        events: what tells reward and end of the next state, if anybody asks.
-
-    Raises:
-        ValueError: `compile` on a CPU without a C++ compiler.
-    """
-
-    def __init__(
-        self,
-        model: Rival,
-        controlled: Sequence[int] = (),
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
-        events: FrozenEvents | None = None,
-    ) -> None:
-        self.model, self.controlled, self.dtype, self.events = model, list(controlled), dtype, events
-        if compile:
-            check_compiler(model.weight_V.device)
-        self._move = torch.compile(model.step) if compile else model.step
-        self._threads: LoneThreads | None = None
-
-    def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
-        """Worlds in which the factors are these; nobody asks where they are."""
-        factors_KBS = factors_BKS.transpose(0, 1).contiguous()
-        return Imagined(factors_KBS, factors_KBS[..., :0])
-
-    def step(
-        self,
-        now: Imagined,
-        latent_actions_BCA: Float[torch.Tensor, "B C A"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Imagined, Taken]:
-        """One step of every world; arguments as `Imagination.step`."""
-        self._threads = self._threads or lone_threads()
-        return self._threads.run(lambda: self._step(now, latent_actions_BCA, generator))
-
-    def close(self) -> None:
-        """Give threads back; a step that is taken later has new ones."""
-        self._threads = None
-
-    def _step(
-        self,
-        now: Imagined,
-        latent_actions_BCA: torch.Tensor | None,
-        generator: torch.Generator | None,
-    ) -> tuple[Imagined, Taken]:
-        factors = now.factors_BKS
-        if self.controlled:
-            assert latent_actions_BCA is not None
-            wanted = latent_actions_BCA[:, 0]
-            snapped, nearest = self.model.snap(factors, 0, wanted)
-            taken = (snapped + wanted - wanted.detach() if wanted.requires_grad else snapped).unsqueeze(1)
-            log_prior = nearest.unsqueeze(1)
-        else:
-            taken, log_prior = self.model.draw_actions(factors, generator), factors.new_zeros(len(factors), 0)
-        with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            following = self._move(factors, taken).float()
-        return self.begin(following), Taken(taken, log_prior, *_judge(self.events, following))

@@ -19,13 +19,13 @@ from ...core.weights import check_finite, fill
 from ...files import new_array, written_whole
 from ...training.run import Log
 from ...types import check_ranges
-from ..rivals import MODELS, ModelName
 from ..rivals.playslot import PlaySlot
 from ..rivals.rival import Coded
 from .binding import code_statistics, coherent_keys
 from .clips import Clips
-from .code_model import CodeFacts, FLAMConfig, WorldModel
+from .code_model import CodeFacts, CodeModel, FLAMConfig
 from .flam import FLAM
+from .kinds import CODE_MODELS
 from .tokenizer import Tokenizer
 
 PRIOR_BYTES = 2**29
@@ -75,15 +75,15 @@ class WorldTrainingConfig:
 
 @one_core()
 def make_model(
-    name: ModelName, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
-) -> WorldModel:
+    name: str, tokenizer: Tokenizer, episodes: list[torch.Tensor], config: FLAMConfig, seed: int
+) -> CodeModel:
     """A model, FLAM or a rival, for what `episodes` of codes `(T, N)` show; factors start from what moves together.
 
     Raises:
         ValueError: there is no model of that name.
     """
-    if name not in MODELS:
-        raise ValueError(f"model is {name!r}; allowed are {', '.join(MODELS)}")
+    if name not in CODE_MODELS:
+        raise ValueError(f"model is {name!r}; allowed are {', '.join(CODE_MODELS)}")
     looks = tokenizer.looks()
     statistics = code_statistics([e.numpy() for e in episodes], tokenizer.grid, len(looks))
     keys, queries = coherent_keys(statistics, config.factorizer.factors, seed=seed)
@@ -98,18 +98,18 @@ def make_model(
         torch.as_tensor(statistics.background).float(),
         tokenizer.grid,
     )
-    return MODELS[name](config, facts)
+    return CODE_MODELS[name](config, facts)
 
 
 @one_core()
 def train_world(
-    model: WorldModel,
+    model: CodeModel,
     clips: Clips,
     config: WorldTrainingConfig,
     log: Log,
     on_step: Callable[[int], None] = lambda step: None,
     checkpoint: Path | None = None,
-) -> WorldModel:
+) -> CodeModel:
     """`model` trained in place; one without parameters stays as it is.
 
     Args:
@@ -164,8 +164,8 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
 
 @one_core()
 def train_prior(
-    model: WorldModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
-) -> WorldModel:
+    model: CodeModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+) -> CodeModel:
     """The prior of latent actions, with the rest of `model` as it is.
 
     FLAM's learns which action code was taken, given the factors; of a rival's codes it is counted how often each is
@@ -265,7 +265,7 @@ def _prior_rows(flam: FLAM, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return factors[:-1], imagined[:-1], places[:-1], places[1:], taken
 
 
-def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
+def _save(path: Path, step: int, model: CodeModel, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
     state = {
         "step": step,
         "model": model.state_dict(),
@@ -280,7 +280,7 @@ def _save(path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optim
         scratch.write_bytes(buffer.getbuffer())
 
 
-def _resume(path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, clips: Clips, steps: int) -> int:
+def _resume(path: Path, model: CodeModel, optimizer: torch.optim.Optimizer, clips: Clips, steps: int) -> int:
     """The step to go on from, of `steps`.
 
     Raises:
