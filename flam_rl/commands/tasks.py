@@ -8,6 +8,7 @@ import shlex
 import gymnasium as gym
 import numpy as np
 
+from ..actions import ActionSpace
 from ..types import Json
 
 logger = logging.getLogger(__name__)
@@ -66,9 +67,11 @@ def make_task(task: str, kwargs: Json) -> gym.Env:
 
 def misfit(task: gym.Env, frame_shape: tuple[int, ...]) -> str | None:
     """Why a world of such frames `(H, W, 3)` cannot be acted in on `task`, or None if it can."""
-    seen, actions = task.observation_space, task.action_space
+    seen = task.observation_space
     if seen.shape != frame_shape or seen.dtype != np.uint8:
         return f"its observations are {seen}; allowed are uint8 frames of {frame_shape}"
-    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        return f"its actions are {actions}; allowed is Discrete from 0"
+    try:
+        ActionSpace.of(task.action_space)
+    except ValueError as error:
+        return f"its {error}"
     return None

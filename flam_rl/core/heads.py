@@ -108,18 +108,21 @@ class Labels(nn.Module):
         flat, lead = factors.flatten(0, -3), factors.shape[:-2]
         return self.reward.expected(flat).view(lead), self.termination(flat).view(lead)
 
-    def agent_of(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Which factor is the agent's, where it differs by episode the one that looks most so: int64 `(B,)`."""
+    def agent_of(self, factors: torch.Tensor) -> torch.Tensor:
+        """Which factor is the agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where it differs by episode the one
+        that looks most so: int64 `(B,)`."""
         if self.finder is None:
-            return torch.full(factors_BKS.shape[:1], self.agent_factor, device=factors_BKS.device)
-        return first_least(-self.finder.looks(factors_BKS), SURE)
+            return torch.full(factors.shape[:1], self.agent_factor, device=factors.device)
+        looks = self.finder.looks(factors.flatten(0, -3)).view(len(factors), -1, factors.shape[-2])
+        return first_least(-looks.sum(1), SURE)
 
-    def in_place(self, factors_BKS: torch.Tensor, agent_B: torch.Tensor) -> torch.Tensor:
-        """The same states with the agent's factor at the place `agent_factor`, by changing places with what is there."""
+    def in_place(self, factors: torch.Tensor) -> torch.Tensor:
+        """States `(B, K, S)` or clips `(B, T, K, S)` with the agent's factor at the place `agent_factor`, where everything
+        expects it."""
         if self.finder is None:
-            return factors_BKS
-        order = agent_first(agent_B, self.agent_factor, factors_BKS.shape[1])
-        return factors_BKS.take_along_dim(order.unsqueeze(-1), 1)
+            return factors
+        order = agent_first(self.agent_of(factors), self.agent_factor, factors.shape[-2])
+        return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
 
 
 class FrozenEvents:

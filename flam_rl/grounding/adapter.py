@@ -73,6 +73,16 @@ class ActionAdapter:
         """
         return _fit_adapter(world, labelled, budget, seed)[0]
 
+    @property
+    def summary(self) -> str:
+        """Which factor is the agent's, and how well its adapter tells actions, in a line."""
+        who = f"the agent's factor is {self.agent_factor}"
+        if self.finder is not None:
+            return f"the agent's factor differs by episode; it is brought to place {self.agent_factor}"
+        if not self.accuracy:
+            return f"{who}; its adapter explains {max(self.explained):.3f} of held-out actions' variance"
+        return f"{who}; held-out accuracy of its adapter {self.accuracy[self.agent_factor]:.3f}"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
