@@ -135,6 +135,8 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
 class _Bounded(nn.Module):
     """Outputs `(B, size)` as actions of a box `(B, *shape)`: within its bounds whenever it does not learn."""
 
+    bounds: torch.Tensor
+
     def __init__(self, space: ActionSpace) -> None:
         super().__init__()
         self.shape = space.shape

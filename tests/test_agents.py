@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from flam_rl.actions import ActionSpace
 from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.grounding import ActionAdapter
-from flam_rl.grounding.adapter import fit_labels, told
-from flam_rl.grounding.fitting import fit_event_head, labelled_factors
+from flam_rl.grounding.adapter import fit_labels, informative
+from flam_rl.grounding.fitting import labelled_factors
+from flam_rl.grounding.reward import fit_event_head
 from flam_rl.types import LabelledTransitions, Video
+
+MOVES = ActionSpace.discrete(4)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, 4))
+    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, MOVES))
     return world, labels, adapter
 
 
@@ -51,13 +55,14 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
         noise = torch.randn(count, world.factors, world.factor_dim, generator=generator)
         factors = torch.nn.functional.rms_norm(looks[look] + 0.2 * noise, (world.factor_dim,))
         data = {"next": factors, "imagined": factors, "episode": torch.arange(count) // 10}
+        data["known"] = torch.ones(count, 3, dtype=torch.bool)
         head = fit_event_head(world, data, look[:, causes] == 3, 1.0, 2, seed)
         assert head.sees.tolist() == sees
 
 
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, 4)
+    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, MOVES)
     data = labelled_factors(world, fresh)
     factor, latent = data["now"][:, adapter.agent_factor], data["latent"][:, adapter.agent_factor]
     decoded = adapter.net.real(factor, latent)
@@ -71,10 +76,10 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
 
 def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
     world, _, _ = fitted
-    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, 4)
+    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES)
     assert max(actions.max() for actions in labelled.actions) < 3
     adapter = ActionAdapter.fit(world, labelled)
-    assert adapter.net.actions == 4
+    assert adapter.net.actions == MOVES
     env = DecodedEnv(task, world, adapter)
     env.reset(seed=0)
     env.step(env.action_space.sample())
@@ -104,7 +109,7 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, 4))
+    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, MOVES))
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -171,7 +176,7 @@ def test_what_changed_nothing_tells_only_of_the_action_that_does_nothing() -> No
     moved = (action != 3) & (
         torch.arange(40) >= 8
     )  # the first two of each action change nothing, as in a corner
-    tells = told(now, now + moved[:, None], action, actions=4)
+    tells = informative(now, now + moved[:, None], action)
     assert tells[moved].all()
     assert tells[action == 3].all()
     assert not tells[~moved & (action != 3)].any()

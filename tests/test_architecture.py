@@ -62,7 +62,7 @@ def test_imports_point_one_way(room: str) -> None:
 
 def test_import_checker_sees_relative_imports(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text("from ..data.minari import read_video\nimport flam_rl.training.run\n")
+    path.write_text("from ..data.minari import episodes\nimport flam_rl.training.run\n")
     assert imported_rooms(path, "flam_rl.models.module") == {"data", "training"}
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from tiles import tile_world
 
-from flam_rl.data.minari import read_video, write_dataset
+from flam_rl.data.minari import write_dataset
+from flam_rl.data.reading import read
 from flam_rl.evaluation.correspondence import evaluate_correspondence
 from flam_rl.evaluation.prediction import evaluate_prediction
 from flam_rl.models.tiles.clips import Clips, tokenize
@@ -92,7 +93,7 @@ def test_scrambled_actions_and_rewards_change_no_weight(
     write_dataset(tmp_path / "true", task, episodes[:6])
     write_dataset(tmp_path / "scrambled", task, scrambled)
     assert same(
-        train_briefly(read_video(tmp_path / "true")), train_briefly(read_video(tmp_path / "scrambled"))
+        train_briefly(read(tmp_path / "true").video), train_briefly(read(tmp_path / "scrambled").video)
     )
 
 

@@ -81,29 +81,32 @@ def label_budget(
                 f"files.stride is {reading.config.stride}, but labels are of single steps; give --labels 0 or a stride "
                 "of 1"
             )
-        found = [(episode, None) for episode in _of_dataset(reading, split)]
+        found = _of_dataset(reading, split)
     else:
-        found = list(_of_films(split, placed_labels(reading, labels)[0], actions))
-    count = sum(len(e.actions) if known is None else int(known.any(1).sum()) for e, known in found)
+        found = _of_films(split, placed_labels(reading, labels)[0], actions)
+    parts = list(found)
+    count = sum(int(known.any(1).sum()) for _, known in parts)
     if count < budget:
         raise ValueError(
             f"label budget is {budget}, but the training episodes of {data} hold only {count} labelled transitions; "
             "give fewer --labels or record more"
         )
-    masks = [np.ones((len(e.actions), 3), bool) if known is None else known for e, known in found]
-    labelled = LabelledTransitions.of([episode for episode, _ in found], budget, actions, masks)
+    labelled = LabelledTransitions.of(
+        (episode for episode, _ in parts), budget, actions, (known for _, known in parts)
+    )
     check_labels(labelled)
     return labelled
 
 
-def _of_dataset(reading: Reading, split: Split) -> Iterator[Episode]:
+def _of_dataset(reading: Reading, split: Split) -> Iterator[tuple[Episode, np.ndarray]]:
     assert reading.dataset is not None
     numbers = reading.numbers
     labels = read_labels(reading.dataset, (numbers[piece.episode] for piece in split.pieces))
     pieces = zip(split.training.episodes, split.pieces, labels, strict=True)
     for frames, piece, (actions, rewards, ends) in pieces:
         if n := len(frames) - 1:
-            yield Episode(frames, piece.of(actions)[:n], piece.of(rewards)[:n], piece.of(ends)[:n], {}, -1)
+            labels_of_piece = (piece.of(values)[:n] for values in (actions, rewards, ends))
+            yield Episode(frames, *labels_of_piece, {}, -1), np.ones((n, 3), bool)
 
 
 def _of_films(
