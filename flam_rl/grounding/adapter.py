@@ -202,7 +202,7 @@ def _fit_adapter(
     data = known_rows(everything, 0)
 
     def fit(factor_N: torch.Tensor, rows: torch.Tensor) -> Adapter:
-        return _fit(world, data, factor_N, actions, rows, seed)
+        return fit_adapter(world, data, factor_N, actions, rows, seed)
 
     held_out = held_out_episodes(data["episode"], seed)
     fitting = ~held_out if bool((~held_out).any()) else held_out
@@ -253,7 +253,7 @@ def informative(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Ten
     return ~still | (action_B == idle)
 
 
-def _fit(
+def fit_adapter(
     world: World,
     data: dict[str, torch.Tensor],
     factor_N: torch.Tensor,
