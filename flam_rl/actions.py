@@ -9,7 +9,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-MOST_ACTIONS = 4096
+MOST_ACTIONS = 2**16
 """Values of a task's discrete actions, or numbers of one action, that a network may be made for."""
 
 

@@ -389,7 +389,6 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
         ({"agent_factor": 9}, "agent_factor is 9; allowed are 0 to 3"),
         ({"explained": (0.5,)}, "explained is of 1 factors"),
         ({"explained": (0.5, 0.5, 0.5, 1.5)}, "allowed is 1 at most"),
-        ({"budget": 0}, "budget is 0; allowed is 1"),
     ]:
         dataclasses.replace(adapter, **wrong).save(path)
         with pytest.raises(ValueError, match=f"not an adapter for this world.*{message}"):
@@ -400,7 +399,7 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     with pytest.raises(ValueError, match=r"'net.to_real.bias_1' has \d+ numbers that are NaN"):
         ActionAdapter.load(path, world)
     dataclasses.replace(adapter, net=make_adapter(dim + 1, latent, space)).save(path)
-    with pytest.raises(ValueError, match=r"tensor 'net.to_latent.weight_0' is .*; allowed is"):
+    with pytest.raises(ValueError, match=r"tensor 'net.to_(latent|real).weight_0' is .*; allowed is"):
         ActionAdapter.load(path, world)
 
 

@@ -716,7 +716,7 @@ def test_actions_of_every_kind_are_read(record, actions: gym.Space, data_format:
         assert np.allclose(given, taken[number])
 
 
-@pytest.mark.parametrize("actions", [Dict({"a": Discrete(2)}), MultiBinary(3), Discrete(5000)], ids=str)
+@pytest.mark.parametrize("actions", [Dict({"a": Discrete(2)}), MultiBinary(3), Discrete(70_000)], ids=str)
 def test_actions_that_labels_cannot_name_are_refused(record, actions: gym.Space, root: Path) -> None:
     storage = minari.dataset.minari_storage.MinariStorage
     root.mkdir()
@@ -724,7 +724,7 @@ def test_actions_that_labels_cannot_name_are_refused(record, actions: gym.Space,
     broken(root / "data", total_episodes=1)
     kind = str(actions).split("(")[0]
     said = (
-        "allowed is 1 to 4096"
+        "allowed is 1 to 65536"
         if kind == "Discrete"
         else f"actions are {kind}.*allowed are Discrete, MultiDiscrete"
     )
