@@ -8,7 +8,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from films import scene, write_film
+from test_cli import TINY_TRAINING
 
 from flam_rl.actions import ActionSpace
 from flam_rl.agents import BehaviorCloning
@@ -224,6 +226,20 @@ def test_inspect_counts_labels(tmp_path: Path, film: Path, capsys) -> None:
     assert "labels of film.mp4: 30 rows, 29 of transitions, 1 dropped" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["labels"] == {"film.mp4": {"rows": 30, "dropped": 1}}
+
+
+def test_train_reads_labels_of_films(tmp_path: Path, task: gym.Env) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    for number, episode in enumerate(record_episodes(task, 300, 0)):
+        path = write_film(films / f"film{number}.mp4", episode.frames, pixels="yuv444p")
+        table(path.with_suffix(".csv"), "frame,action", *(f"{n},{a}" for n, a in enumerate(episode.actions)))
+    command = ["train", "--data", str(films), "--out", str(tmp_path / "run"), *TINY_TRAINING]
+    main([*command, "--labels", "150", "--task", "flam_rl/MultiGrid-v0"])
+    labels = load_world(tmp_path / "run").labels
+    assert labels is not None
+    assert (labels.budget, labels.adapter.actions) == (150, ActionSpace.discrete(4))
+    assert labels.reward.expected(torch.randn(50, 4, 64)).abs().max() == 0  # nobody told of any
 
 
 @pytest.mark.learning
