@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+if __name__ == "agents":  # from the repository's root
+    raise ImportError("import flam_rl.agents instead of agents")
+
 _NAMES = {
     "BehaviorCloning": ".behavior_cloning",
     "ImaginationConfig": ".ppo",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -127,24 +127,30 @@ def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes:
     return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))
 
 
-class KeepBest(BaseCallback):
-    """Judges the policy every so often, keeps the best weights, stops without progress, draws the bar."""
+class KeepBest(EventCallback):
+    """Judges the policy every so often, keeps the best weights, draws the bar; each judgement is the event.
+
+    Attributes:
+        best_mean_reward: of all judgements, as Stable-Baselines3's callbacks of such an event read it.
+    """
 
     def __init__(self, world: World, config: ImaginationConfig, seed: int) -> None:
-        super().__init__()
+        super().__init__(StopTrainingOnNoModelImprovement(config.patience - 1))  # it stops after one more
         self.world, self.config, self.seed = world, config, seed
-        self.best: tuple[float, dict[str, torch.Tensor]] | None = None
+        self.best_mean_reward = -math.inf
+        self.best: dict[str, torch.Tensor] = {}
         self.history: list[Judgement] = []
-        self.stale = 0
+        self.improving = True
         self.judged: dict[str, str] = {}
 
     def _on_training_start(self) -> None:
+        super()._on_training_start()
         self.bar = progress(total=self.config.steps, desc="imagination", unit="step")
         self.next_check = self.config.steps / self.config.checks
 
     def _on_step(self) -> bool:
         self.bar.update(self.training_env.num_envs)
-        return self.stale < self.config.patience
+        return self.improving
 
     def _on_rollout_start(self) -> None:
         if (loss := self.logger.name_to_value.get("train/loss")) is not None:
@@ -152,17 +158,16 @@ class KeepBest(BaseCallback):
         if self.num_timesteps >= self.next_check:
             self.next_check += self.config.steps / self.config.checks
             self.check()
+            self.improving = self._on_event()
 
     def check(self) -> None:
         """Judge now."""
         found = judge(self.model, self.world, self.config.gamma, self.seed)
         self.history.append(found)
         score = found.score * found.plausible
-        if self.best is None or score > self.best[0] + 1e-3:
-            weights = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
-            self.best, self.stale = (score, weights), 0
-        else:
-            self.stale += 1
+        if score > self.best_mean_reward + 1e-3:
+            self.best_mean_reward = score
+            self.best = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
         self.logger.record("imagination/score", found.score)
         self.logger.record("imagination/success", found.success)
         self.logger.record("imagination/plausible", found.plausible)
@@ -170,7 +175,7 @@ class KeepBest(BaseCallback):
         self.bar.set_postfix(self.judged)
 
     def _on_training_end(self) -> None:
-        if self.stale < self.config.patience:
+        if self.improving:
             self.check()
         self.bar.close()
 
@@ -206,6 +211,5 @@ def train_in_imagination(
     )
     callback = KeepBest(world, config, seed + 1)
     model.learn(config.steps, callback=callback, tb_log_name="imagination")
-    assert callback.best is not None
-    model.policy.load_state_dict(callback.best[1])
+    model.policy.load_state_dict(callback.best)
     return model, callback.history

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from .envs.tasks.registry import register_all
 from .forking import use_one_thread_in_forked_children
 
 __version__ = "0.1.0"
@@ -24,8 +25,7 @@ gym.register(
     entry_point="flam_rl.envs.flam_env:FLAMEnv",
     vector_entry_point="flam_rl.envs.flam_vector_env:FLAMVectorEnv",
 )
-gym.register("flam_rl/MultiGrid-v0", entry_point="flam_rl.envs.tasks.multigrid:MultiGridTask")
-gym.register("flam_rl/Pucks-v0", entry_point="flam_rl.envs.tasks.pucks:PucksTask")
+register_all()
 use_one_thread_in_forked_children()
 
 

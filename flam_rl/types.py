@@ -63,7 +63,8 @@ class Episode:
 
     Attributes:
         frames: uint8 `(T + 1, H, W, 3)`.
-        actions: `(T, ...)` as the task takes them; rewards: float32 `(T,)`; terminations: bool `(T,)`.
+        actions: `(T, ...)` of the shape and dtype of the task's action space: int64 `(T,)` if that is `Discrete`.
+        rewards: float32 `(T,)`; terminations: bool `(T,)`.
         entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`, or the
             `arrays` of its `info["truth"]`.
         seed: what the task was reset with.
@@ -92,6 +93,7 @@ class Truth:
         mask: float32 `(n, H, W)`, 0 to 1: how much of each pixel shows it.
         centre: float32 `(n, 2)`, x and y in pixels of the frame, where a pixel's own centre is at 0.5.
         radius: float32 `(n,)`, pixels.
+        heading: int64 `(n,)`, where it faces in quarter turns clockwise, 0 to the right, where facing is its own doing.
         velocity: float32 `(n, 2)`, pixels a step over the ground, whatever the camera does.
         action: int64 `(n,)`, what it chose to do to come here; -1 at reset.
         contact: bool `(n,)`, whether it touched something on the way here.
@@ -104,6 +106,7 @@ class Truth:
     mask: np.ndarray | None = None
     centre: np.ndarray | None = None
     radius: np.ndarray | None = None
+    heading: np.ndarray | None = None
     velocity: np.ndarray | None = None
     action: np.ndarray | None = None
     contact: np.ndarray | None = None

@@ -29,6 +29,7 @@ from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.measure import measure_world
 from flam_rl.evaluation.policies import several
 from flam_rl.evaluation.speed import (
@@ -39,6 +40,7 @@ from flam_rl.evaluation.speed import (
     roofline,
     scaling,
 )
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.evaluation.validity import random_reward_rate
 from flam_rl.models.tiles.clips import Clips, tokenize
 from flam_rl.models.tiles.code_model import FLAMConfig
@@ -151,8 +153,9 @@ def busy(world: World, device: torch.device, quick: bool) -> Json:
     task = own_task(world)
     episodes = list(record_episodes(task, 300 if quick else 1000, 0))
     video, entities = Video(tuple(e.frames for e in episodes)), [e.entities for e in episodes]
-    codes = tokenize(world.tokenizer, video)
-    flam = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
+    tiles: Any = world.model  # of codes, as every one that is shipped
+    codes = tokenize(tiles.tokenizer, video)
+    flam = make_model("flam", tiles.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
     some = 2 if quick else 30
     recipe = WorldTrainingConfig(steps=some, prior_steps=some)
     patches = TokenizerTrainingConfig(steps=some)
@@ -175,7 +178,8 @@ def busy(world: World, device: torch.device, quick: bool) -> Json:
         return some * recipe.prior_batch
 
     def measures() -> int:
-        measure_world(world, video, entities, task.unwrapped, 0, probe_iterations=2 if quick else 40)
+        encoded = encode(world, video, truths_of(entities))
+        measure_world(encoded, task.unwrapped, 0, probe_iterations=2 if quick else 40)
         return video.frames
 
     def policies() -> int:
@@ -204,10 +208,11 @@ def precision_choice(bench: Bench, world: World) -> Json:
     start = world.start(BATCH, torch.Generator(world.device).manual_seed(0))
     everyone = range(world.factors)
     lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
-    tokens = []
+    tokens: list[torch.Tensor] = []
+    tiles: Any = world.model
     for dtype in (torch.float32, torch.bfloat16):
         again = world.imagine(_replay(lived.latent_actions_BTLA), start, 15, everyone, None, dtype)
-        tokens.append(world.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
+        tokens.append(tiles.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
     seconds = bench.compare(
         {p: _stepper(world, BATCH, precision=p, compile=False) for p in ("float32", "bfloat16")}
     )
@@ -295,8 +300,9 @@ def training(world: World, device: torch.device, quick: bool) -> dict[str, float
     tokenizer = train_tokenizer(video, TokenizerConfig(), settings, 0, device, log)
     tokens = tokenizer.grid[0] * tokenizer.grid[1]
     result = {"tokenizer_frames_per_second": steps * settings.batch / tokens / (time.perf_counter() - began)}
-    codes = tokenize(world.tokenizer, video)
-    flam = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
+    tiles: Any = world.model  # of codes, as every one that is shipped
+    codes = tokenize(tiles.tokenizer, video)
+    flam = make_model("flam", tiles.tokenizer, codes.episodes, FLAMConfig(), 0).to(device)
     began = time.perf_counter()
     recipe = WorldTrainingConfig(steps=steps)
     train_world(flam, Clips(codes, 0), recipe, log)

@@ -135,7 +135,7 @@ def test_gymnasiums_vector_wrappers(mode: str) -> None:
     if mode == "SameStep":
         ended = [info for info in infos if "final_obs" in info]
         assert all(info["final_obs"] in listed.single_observation_space for info in ended)
-        assert all(info["final_info"]["masks"].shape == (4, 8, 8) for info in ended)
+        assert all(info["final_info"]["masks"].shape == (4, 64, 64) for info in ended)
         assert 0 < len(ended) <= 3
     else:
         grey = vector_wrappers.GrayscaleObservation(

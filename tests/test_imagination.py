@@ -194,7 +194,7 @@ def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> 
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
         factors.append(again.factors_BTKS[:, -1])
-    exact, rounded = (world.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
+    exact, rounded = (world.model.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
     assert not torch.equal(*factors)
     assert (exact == rounded).float().mean() >= 0.999
 
@@ -280,6 +280,7 @@ assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then
 """
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("threads", "worlds", "dtype", "compilations", "tolerated"),
     # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.

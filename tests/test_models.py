@@ -58,7 +58,7 @@ def small_world(config: FLAMConfig) -> World:
         9,
     )
     labels.reward.net.bias_1.data.fill_(9.0)
-    starts = torch.randint(10, (4, 3, 16))
+    starts = torch.randint(10, (4, flam.window, 16))
     return tile_world(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, labels=labels)
 
 

@@ -24,7 +24,7 @@ BRIEF = WorldTrainingConfig(steps=4, frames=32, checkpoint_every=2)
 
 @pytest.fixture(scope="module")
 def codes(video: Video) -> Codes:
-    return tokenize(flam_rl.load_world("multigrid").tokenizer, Video(video.episodes[:6]))
+    return tokenize(flam_rl.load_world("multigrid").model.tokenizer, Video(video.episodes[:6]))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def saved(codes: Codes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go_on(world: World, codes: Codes, path: Path, config: WorldTrainingConfig = BRIEF) -> None:
-    model = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0)
+    model = make_model("flam", world.model.tokenizer, codes.episodes, FLAMConfig(), 0)
     with Log(None) as log:
         train_world(model, Clips(codes, 0), config, log, checkpoint=path)
 

@@ -16,9 +16,11 @@ from ..core.checkpoint import load_world, save_world
 from ..core.world import WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.tasks.record import record_episodes, record_labels
+from ..evaluation.encoded import encode
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
+from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import Footage, build_world
 from ..models.rivals.rival import parameters
@@ -73,9 +75,7 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
-        world,
-        _video(test),
-        [episode.entities for episode in test],
+        encode(world, _video(test), truths_of([episode.entities for episode in test])),
         task.unwrapped,
         cell.seed,
         probe_iterations=budget.probe_iterations,

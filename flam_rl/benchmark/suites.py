@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..agents.ppo import ImaginationConfig
-from ..core.registry import MODELS, ModelName
+from ..core.registry import TILE_MODELS, ModelName
 from ..models.build import BuildConfig
 from ..models.tiles.tokenizer import TokenizerConfig
 from ..models.tiles.tokenizer_training import TokenizerTrainingConfig
@@ -75,7 +75,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "full": Budget(
         entities=(2, 4, 6, 8),
-        models=MODELS,
+        models=TILE_MODELS,
         seeds=5,
         transitions=60_000,
         test_transitions=12_000,

@@ -105,8 +105,8 @@ def _of_dataset(reading: Reading, split: Split) -> Iterator[tuple[Episode, np.nd
     pieces = zip(split.training.episodes, split.pieces, labels, strict=True)
     for frames, piece, (actions, rewards, ends) in pieces:
         if n := len(frames) - 1:
-            labels_of_piece = (piece.of(values)[:n] for values in (actions, rewards, ends))
-            yield Episode(frames, *labels_of_piece, {}, -1), np.ones((n, 3), bool)
+            taken, came, ended = (piece.of(values)[:n] for values in (actions, rewards, ends))
+            yield Episode(frames, taken, came, ended, {}, -1), np.ones((n, 3), bool)
 
 
 def _of_films(

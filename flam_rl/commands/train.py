@@ -24,24 +24,27 @@ from ..data.hold_out import Split, hold_out
 from ..data.labels import find_labels
 from ..data.minari import action_space, find_dataset, recorded_task
 from ..data.reading import ReadingConfig, frame_size, read
+from ..evaluation import correspondence
 from ..evaluation.card import card_figures
-from ..evaluation.correspondence import evaluate_correspondence
+from ..evaluation.encoded import encode
 from ..evaluation.pictures import (
-    mask_picture,
+    masks_picture,
     matrix_picture,
     prediction_picture,
     reconstruction_picture,
 )
+from ..evaluation.summary import summary
+from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, check_build
 from ..results import made_by, read_json, source_text, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Json, Video, check_ranges
 from .checks import check_out
-from .evaluate import evaluate_world, summary, write_pictures
+from .evaluate import evaluate_world, write_pictures
 from .labels import film_actions, label_budget
 from .preview import preview
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +147,8 @@ def train(config: TrainConfig) -> None:
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(adapter.summary)
     save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
-    results = evaluate_world(
-        world, split.held_out, split.held_out_entities, task, config.seed, config.episodes
-    )
+    encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
+    results = evaluate_world(encoded, task, config.seed, config.episodes)
     results |= {
         "wall_s": time.perf_counter() - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -156,7 +158,7 @@ def train(config: TrainConfig) -> None:
     world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results, config.seed)
-    write_pictures(world, split.held_out, split.held_out_entities, results, config.out)
+    write_pictures(encoded, results, config.out)
     shutil.rmtree(config.out / UNFINISHED)
     cache.remove(config.out)
     print(summary(results))
@@ -178,6 +180,7 @@ def _fitting(
     """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
     if task is None:
         return None
+    task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
     if reason is None and actions is not None and ActionSpace.of(task.action_space) != actions:
         reason = f"its actions are {task.action_space}, those of the data {actions}"
@@ -205,17 +208,17 @@ def _log_pictures(
     world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, log: Log, step: int
 ) -> None:
     world.model.eval()
-    longest = max(range(len(video.episodes)), key=lambda index: len(video.episodes[index]))
-    episode, truth = video.episodes[longest], entities[longest] if entities else None
-    log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
-    log.picture("world/prediction", prediction_picture(world, episode, truth), step)
-    with torch.no_grad():
-        seen = world.see(torch.as_tensor(episode[None, :8], device=world.device))
-    log.picture("world/masks", np.concatenate(list(mask_picture(world, seen.factors[0])), 1), step)
-    if entities and "direction" in entities[0] and len(video.episodes) >= 4:
-        found = evaluate_correspondence(world, video, entities, iterations=10)
-        log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
-        for name, value in found.scores().items():
+    encoded = encode(world, video, truths_of(entities))
+    longest = max(range(len(encoded.frames)), key=lambda index: len(encoded.frames[index]))
+    log.picture("world/reconstruction", reconstruction_picture(encoded, longest), step)
+    log.picture("world/prediction", prediction_picture(encoded, longest), step)
+    log.picture("world/masks", masks_picture(encoded, longest), step)
+    found = correspondence.measure(encoded, encoded.truth, iterations=10)
+    if found is not None:
+        log.picture(
+            "world/correspondence", matrix_picture(np.array(found.pop("matrix")), f"step {step}"), step
+        )
+        for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()
 

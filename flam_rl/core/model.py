@@ -164,6 +164,10 @@ class Model(nn.Module, ABC):
     def draw(self, scene: Scene) -> torch.Tensor:
         """Frames uint8 `(B, H, W, 3)` of scenes."""
 
+    def colors(self, scene: Scene) -> torch.Tensor:
+        """What is drawn before it is rounded to grey levels: float `(B, H, W, 3)` in 0..1."""
+        return self.draw(scene) / 255
+
     @abstractmethod
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
         """The share of each pixel that each factor draws; what they leave is the context's."""
@@ -176,7 +180,6 @@ class Model(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
-    @abstractmethod
     def entities(
         self, frames: torch.Tensor, actions: torch.Tensor | None = None, masks: bool = False
     ) -> Entities:
@@ -188,6 +191,12 @@ class Model(nn.Module, ABC):
         Raises:
             ValueError: the model does not tell entities apart.
         """
+        scene = self.see(frames[None], None if actions is None else actions[None])
+        return self.entities_of(scene.of(0), masks)
+
+    @abstractmethod
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        """The same of a clip that was seen: factors `(T, K, S)`, context `(X,)`."""
 
     @abstractmethod
     def stepper(

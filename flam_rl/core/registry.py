@@ -10,12 +10,16 @@ from typing import Any, Literal, get_args
 from .model import Model
 
 ModelName = Literal[
-    "flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "joint", "copy", "oracle"
+    "flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "joint", "copy", "oracle", "tracked"
 ]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 """`copy` is copy-last-frame."""
-WHERE: dict[ModelName, str] = dict.fromkeys(MODELS, "flam_rl.models.tiles.kinds")
+WHERE: dict[ModelName, str] = dict.fromkeys(MODELS, "flam_rl.models.tiles.kinds") | {
+    "tracked": "flam_rl.models.tracked.model"
+}
 """The module of each, whose `KINDS` has it by name."""
+TILE_MODELS: tuple[ModelName, ...] = tuple(name for name in MODELS if name != "tracked")
+"""FLAM on tiles and the rivals that are compared with it on the same codes."""
 
 
 @dataclass(frozen=True)

@@ -113,40 +113,6 @@ class World(nn.Module):
         """
         return self.model.see(frames, actions)
 
-    # Of tile models only, until their last callers know the verbs.
-    @property
-    def tokenizer(self) -> Any:
-        return self.model.tokenizer
-
-    @property
-    def window(self) -> int:
-        return self.model.window  # type: ignore[return-value]
-
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.model.encode(frames)  # type: ignore[operator]
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.model.decode(z)  # type: ignore[operator]
-
-    def paint(self, z: torch.Tensor) -> torch.Tensor:
-        return self.model.draw_codes(z)  # type: ignore[operator]
-
-    def factorize(self, z_BTN: torch.Tensor) -> torch.Tensor:
-        return self.model.factorize(z_BTN)  # type: ignore[operator]
-
-    def aggregate(self, factors_BKS: torch.Tensor) -> Any:
-        return self.model.aggregate(factors_BKS)  # type: ignore[operator]
-
-    def encode_episode(
-        self, frames: np.ndarray, entities: dict[str, np.ndarray] | None = None
-    ) -> torch.Tensor:
-        z = self.encode(torch.as_tensor(frames, device=self.device))
-        if not self.model.needs_actions:
-            return z
-        if entities is None:
-            raise ValueError("the oracle is told the true actions; this video comes without")
-        return torch.cat([z, torch.as_tensor(entities["action"] + 1, device=z.device).to(z.dtype)], 1)
-
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive factors: a Normal of shape `(B, T - 1, L, A)`."""
         return self.model.infer_actions(factors_BTKS)

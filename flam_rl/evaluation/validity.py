@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,15 +11,18 @@ from gymnasium.vector import VectorEnv
 
 from ..core.layers import first_least
 from ..core.threads import one_core
-from ..core.world import World
-from ..types import Scene, Tiles
+from ..types import Json, Scene, Tiles, Truth
+from .encoded import Encoded, left_out
 from .policies import play
 
 CHECKED = (1, 10, 40)
+COUNT = 512
+"""Imagined worlds."""
 TOLERANCE = 2.0
 """Mean absolute difference, in grey levels of 255, up to which a decoded cell is the renderer's tile."""
 
 
+@runtime_checkable
 class DrawsTiles(Protocol):
     """A task that can list every tile that its renderer draws."""
 
@@ -57,20 +61,47 @@ def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:
 
 @one_core()
 @torch.inference_mode()
-def imagination_validity(world: World, task: DrawsTiles, seed: int, count: int = 512) -> dict[str, float]:
-    """Share of valid decoded frames after 1, 10 and 40 steps in which the prior acts for every factor."""
-    tiles = task.tiles()
+def measure(
+    encoded: Encoded,
+    truth: Sequence[Truth] | None = None,
+    task: object = None,
+    seed: int = 0,
+    count: int = COUNT,
+) -> Json | None:
+    """Share of valid imagined frames after 1, 10 and 40 steps in which the prior acts for every factor.
+
+    Args:
+        task: the real one, which can list the tiles that its renderer draws.
+
+    Returns:
+        By steps, as text. `floors`: the same where latent actions are drawn from a standard normal and the state
+        is not looked at (`random_actions`). None where the task has no tiles.
+    """
+    if not isinstance(task, DrawsTiles):
+        left_out("imagination_validity", "there is no task that lists the tiles of its renderer")
+        return None
+    world, tiles = encoded.world, task.tiles()
     generator = torch.Generator(world.device).manual_seed(seed)
-    imagination = world.imagination()
     start = world.start(count, generator)
+
+    def valid(factors: torch.Tensor) -> float:
+        frames = world.draw(Scene(factors, start.context)).cpu().numpy()
+        return float(valid_frames(frames, tiles).mean())
+
+    imagination = world.imagination()
     state = imagination.begin(start.factors)
-    result = {}
+    result: Json = {}
     for step in range(1, CHECKED[-1] + 1):
         state, _ = imagination.step(state, generator=generator)
         if step in CHECKED:
-            frames = world.draw(Scene(state.factors_BKS, start.context)).cpu().numpy()
-            result[str(step)] = float(valid_frames(frames, tiles).mean())
-    return result
+            result[str(step)] = valid(state.factors_BKS)
+    floor, factors = {}, start.factors
+    shape = (count, world.latent_actions, world.latent_action_dim)
+    for step in range(1, CHECKED[-1] + 1):
+        factors = world.step(factors, torch.randn(shape, generator=generator, device=world.device))
+        if step in CHECKED:
+            floor[str(step)] = valid(factors)
+    return result | {"floors": {"random_actions": floor}}
 
 
 def random_reward_rate(tasks: VectorEnv, seed: int, episodes: int) -> float:

@@ -19,6 +19,7 @@ from .tiles.code_model import FLAMConfig
 from .tiles.tokenizer import TokenizerConfig
 from .tiles.tokenizer_training import TokenizerTrainingConfig
 from .tiles.training import WorldTrainingConfig
+from .tracked.build import TrackedBuildConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class BuildConfig:
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     flam: FLAMConfig = field(default_factory=FLAMConfig)
     world: WorldTrainingConfig = field(default_factory=WorldTrainingConfig)
+    tracked: TrackedBuildConfig = field(default_factory=TrackedBuildConfig)
+    """Of the model `tracked`; what is above is of all others."""
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,16 @@ def code_statistics(episodes: list[np.ndarray], grid: tuple[int, int], codebook_
 def moving_codes(statistics: CodeStatistics) -> np.ndarray:
     """Which codes show what moves: bool `(V,)`, the more active of two clusters of the activities."""
     activity = statistics.activity
-    threshold = activity.max() / 2
-    for _ in range(100):  # Lloyd's algorithm in one dimension
-        high, low = activity >= threshold, activity < threshold
-        middle = (activity[high].mean() + (activity[low].mean() if low.any() else 0.0)) / 2
-        if np.isclose(middle, threshold):
-            break
-        threshold = middle
+    if not activity.any():
+        return np.zeros(len(activity), bool)
+    # A code that never moves is among them, of next to no weight, should all others move much. The start lets what is half
+    # as active as the most active be nearer to it, whatever rounding says.
+    weight = np.append(np.ones(len(activity)), 1e-9)
+    start = [[0.0], [0.999 * activity.max()]]
+    found = KMeans(2, init=start, n_init=1, tol=0).fit(
+        np.append(activity, 0.0)[:, None], sample_weight=weight
+    )
+    high = found.labels_[:-1] == 1
     arrives_only = (activity == 0) & (statistics.becomes.sum(0) > 0)
     return high | arrives_only
 
@@ -116,7 +119,8 @@ def coherent_keys(
     vectors = np.where(vectors.sum(0) < 0, -vectors, vectors)  # either sign is an eigenvector
     embedding = _unit(vectors[:, -factors:] * np.sqrt(np.maximum(values[-factors:], 0)))
     found = KMeans(factors, n_init=20, random_state=seed).fit(embedding, sample_weight=margin)
-    # Clusters come in the order of the draw that rounding found best; factors in that of their first codes.
+    # KMeans numbers clusters by the initialisation that came out best, which rounding may decide; factors are in the order of
+    # their first codes.
     order = np.argsort([np.flatnonzero(found.labels_ == cluster)[0] for cluster in range(factors)])
     keys = np.zeros((len(statistics.activity), factors + 1), np.float32)
     keys[:, -1] = 1

@@ -26,7 +26,7 @@ class DynamicsConfig:
     action_codes: int = 16
     """M: latent actions that the prior chooses from."""
     looks: int = 8
-    """Places at which a factor looks, in the prior, to see whether another is there."""
+    """Attention maps by which a factor asks, in the prior, whether another is at a place."""
 
     def __post_init__(self) -> None:
         check_ranges(self, latent_action_dim=(1, 256), action_codes=(1, 4096), looks=(1, 1024))
@@ -83,8 +83,8 @@ class LatentActionPrior(nn.Module):
     actions that all factors and states share, fitted to the inferred ones as vector quantisation does
     (van den Oord et al. 2017). Factors move one after the other, in any order, and see where those before
     them went: factors that chose at once would walk into each other. A factor sees of the others only
-    their places: it looks at a few places of its choice, by attention over rows times attention over columns,
-    and feels how much of each is taken. So what is learned of one neighbour holds for all. Own choice: the
+    their places: it attends to a few places of its choice, by attention over rows times attention over columns,
+    and sums the occupancy under each. So what is learned of one neighbour holds for all. This part is ours: the
     paper has no prior.
 
     Args:
@@ -142,7 +142,7 @@ class LatentActionPrior(nn.Module):
         """Logits of the action codes of I factors.
 
         Args:
-            asked_BIS: the factors that are asked.
+            asked_BIS: the factors whose action codes are predicted.
             others_IK: which factors are others to them: all but themselves.
             places_BKN: where each factor is before anything moved, its share of each token.
             next_places_BKN: where factors moved to, read only where `moved_BIK` says that they did.
@@ -162,7 +162,8 @@ class LatentActionPrior(nn.Module):
 
 
 def feel(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """How much of `places`, `(..., P, N)`, each look sees, `(..., P, looks)`; looks as `LatentActionPrior.view`."""
+    """The share of `places`, `(..., P, N)`, under each attention map, `(..., P, looks)`; maps as `LatentActionPrior.view`
+    returns them, of rows `(..., rows, looks)` and columns `(..., columns, looks)`."""
     if torch.compiler.is_compiling():  # 5% of a step: it fuses, where products of such small matrices cannot
         grid = places.unflatten(-1, (row.shape[-2], -1)).unsqueeze(-1)
         return (grid * (row.unsqueeze(-2) * column.unsqueeze(-3)).unsqueeze(-4)).sum((-2, -3))

@@ -37,7 +37,7 @@ class FactorizerConfig:
 class Factorizer(nn.Module):
     """Slot attention over tokens (Locatello et al. 2020), then causal attention over time for each slot.
 
-    FLAM (arXiv 2602.16229) does not say what keys and initial slots are. Here keys tell looks, not places,
+    FLAM (arXiv 2602.16229) does not say what keys and initial slots are. Here keys encode looks, not places,
     so that a slot follows an entity instead of a region, and both start from `binding.coherent_keys`. A
     token weighs as much as its code is active: a static background moves no factor.
 

@@ -176,6 +176,9 @@ class TileModel(Model):
         """The most likely code at each token."""
         return self.draw_codes(self.aggregate(scene.factors).log_probs_BNV.argmax(-1))
 
+    def colors(self, scene: Scene) -> torch.Tensor:
+        return self.decode(self.aggregate(scene.factors).log_probs_BNV.argmax(-1))
+
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
         patch = self.tokenizer.config.patch
         masks = self.aggregate(scene.factors).masks_BKN.unflatten(-1, self.tokenizer.grid)
@@ -185,16 +188,13 @@ class TileModel(Model):
         """The vector of the most likely code at each token."""
         return self.tokenizer.codebook[self.aggregate(scene.factors).log_probs_BNV.argmax(-1)]
 
-    def entities(
-        self, frames: torch.Tensor, actions: torch.Tensor | None = None, masks: bool = False
-    ) -> Entities:
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
         """What factors draw: entity k is factor k."""
         if self.factors == 1:
             raise ValueError(
                 f"the model {self.kind!r} draws the scene as one factor: it tells no entities apart"
             )
-        scene = self.see(frames[None], None if actions is None else actions[None])
-        drawn = self.aggregate(scene.factors[0])
+        drawn = self.aggregate(scene.factors)
         return entities_of_tokens(drawn.masks_BKN, self.tokenizer.grid, self.tokenizer.config.patch, masks)
 
     def stepper(

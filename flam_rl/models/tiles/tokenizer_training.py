@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...core.threads import one_core
 from ...training.run import Log
@@ -48,15 +49,15 @@ def train_tokenizer(
     patches, counts = _distinct_patches(tokenizer, video, training.max_patches, generator)
     weight = counts.double() ** (1 - training.rarity_power)
     optimizer = torch.optim.AdamW(tokenizer.parameters(), training.learning_rate, weight_decay=0.0)
+    schedule = CosineAnnealingLR(optimizer, training.steps, 0.01 * training.learning_rate)
     tokenizer.train()
     for step, bar in log.steps("tokenizer", training.steps, training.batch // math.prod(tokenizer.grid) or 1):
-        decay = 0.5 * (1 + math.cos(math.pi * step / training.steps))
-        optimizer.param_groups[0]["lr"] = training.learning_rate * (0.99 * decay + 0.01)
         drawn = patches[torch.multinomial(weight, training.batch, True, generator=generator)]
         loss, metrics = tokenizer.loss(drawn.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        schedule.step()
         if step % 100 == 0 or step == training.steps - 1:
             log.metrics("tokenizer", metrics, step)
             bar.set_postfix(mse=f"{metrics['mse']:.1e}")

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from ...core.layers import linears, nearest_code
 from ...core.threads import one_core
@@ -126,11 +127,10 @@ def train_world(
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _resume(checkpoint, model, optimizer, clips, config.steps)
+    schedule = warmed_cosine(optimizer, config.learning_rate, config.steps, first)
     for step, bar in log.steps("world", config.steps, config.frames, first):
         done = step / config.steps
         length = min(config.clip_lengths[int(done * len(config.clip_lengths))], clips.longest)
-        rate = min(1.0, step / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * rate
         beta = beta_at(config, done)
         z_BTN = clips.sample(max(1, config.frames // length), length).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -142,15 +142,28 @@ def train_world(
         if step % 50 == 0 or step == config.steps - 1:
             log.metrics("world", metrics, step)
             log.scalar("world/beta", beta, step)
-            log.scalar("world/learning_rate", config.learning_rate * rate, step)
+            log.scalar("world/learning_rate", float(schedule.get_last_lr()[0]), step)
             bar.set_postfix(
                 prediction=f"{metrics['prediction']:.1e}",
                 kl=" ".join(f"{kl:.1f}" for kl in metrics["kl"].tolist()),
             )
+        schedule.step()
         on_step(step)
         if checkpoint is not None and (step + 1) % config.checkpoint_every == 0:
             _save(checkpoint, step + 1, model, optimizer, clips)
     return model.eval()
+
+
+def warmed_cosine(optimizer: torch.optim.Optimizer, rate: float, steps: int, first: int = 0) -> LambdaLR:
+    """From 0 to the learning rate `rate` in 100 steps, times a cosine that falls to 2% of it in `steps`; `first` is the
+    step to begin with."""
+    for group in optimizer.param_groups:  # whatever a checkpoint says
+        group.update(lr=rate, initial_lr=rate)
+
+    def share(step: int) -> float:
+        return min(1.0, step / 100) * (0.49 * (1 + math.cos(math.pi * step / steps)) + 0.02)
+
+    return LambdaLR(optimizer, share, last_epoch=first - 1)
 
 
 def beta_at(config: WorldTrainingConfig, done: float) -> float:
@@ -208,13 +221,12 @@ def _train_flam_prior(
     optimizer = torch.optim.AdamW(
         prior.parameters(), config.prior_learning_rate, weight_decay=1e-2, fused=True
     )
+    schedule = CosineAnnealingLR(optimizer, config.prior_steps, 0.02 * config.prior_learning_rate)
     generator = torch.Generator().manual_seed(seed)
     flam.eval()
     with tempfile.TemporaryDirectory(prefix="flam_rl-prior-") as folder:
         now, imagined, places, next_places, index = _prior_data(flam, episodes, Path(folder), generator)
         for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
-            decay = 0.49 * (1 + math.cos(math.pi * step / config.prior_steps)) + 0.02
-            optimizer.param_groups[0]["lr"] = config.prior_learning_rate * decay
             rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
             # Imagination shows the prior predicted factors, and starts from inferred ones.
             mixed = torch.where((rows % 2 == step % 2)[:, None, None], now[rows], imagined[rows])
@@ -223,6 +235,7 @@ def _train_flam_prior(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            schedule.step()
             if step % 100 == 0 or step == config.prior_steps - 1:
                 log.scalar("prior/loss", loss.item(), step)
                 bar.set_postfix(loss=f"{loss.item():.3f}")
