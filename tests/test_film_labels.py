@@ -228,6 +228,7 @@ def test_inspect_counts_labels(tmp_path: Path, film: Path, capsys) -> None:
     assert results["labels"] == {"film.mp4": {"rows": 30, "dropped": 1}}
 
 
+@pytest.mark.learning
 def test_train_reads_labels_of_films(tmp_path: Path, task: gym.Env) -> None:
     films = tmp_path / "films"
     films.mkdir()
