@@ -10,6 +10,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from ..actions import ActionSpace
 from ..core.checkpoint import check_replaceable, save_world
-from ..core.registry import kind_of
+from ..core.registry import ModelName, kind_of
 from ..core.world import World, WorldInfo
 from ..data import cache
 from ..data.hold_out import Split, hold_out
@@ -36,7 +37,7 @@ from ..evaluation.pictures import (
 from ..evaluation.summary import summary
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
-from ..models.build import BuildConfig, Footage, build_world, check_build
+from ..models.build import BuildConfig, Footage, build_world, check_build, settled
 from ..results import made_by, read_json, source_text, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Json, Video, check_ranges
@@ -60,11 +61,14 @@ class TrainConfig(BuildConfig):
 
     Example: flam-rl train --data my-videos --out runs/look --preview
 
-    Example: flam-rl train --data my-videos --out runs/mine --labels 0 --flam.factorizer.factors 3
+    Example: flam-rl train --data my-videos --out runs/mine --labels 0 --factors 3
 
     An interrupted run goes on where it was when the same command is given again.
     """
 
+    model: ModelName | Literal["auto"] = "auto"
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
+    FLAM on tiles is compared with."""
     data: Path
     """A film, a folder of films or of folders of numbered pictures, or a Minari dataset (folder, root or name)."""
     out: Path
@@ -85,7 +89,7 @@ class TrainConfig(BuildConfig):
     preview: bool = False
     """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
     factors: int | None = None
-    """Factors at most that --preview finds; a world that is trained takes --flam.factorizer.factors."""
+    """Factors at most. By default FLAM on tracked layers has as many as the video needs, FLAM on tiles 4."""
 
     def __post_init__(self) -> None:
         check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
@@ -96,23 +100,21 @@ def train(config: TrainConfig) -> None:
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return
-    if config.factors is not None:
-        raise ValueError(
-            "--factors goes with --preview; a world that is trained takes --flam.factorizer.factors"
-        )
     began = time.perf_counter()
     device = pick_device(config.device)
     check_out(config.out)
     check_replaceable(config.out / "world")
     dataset = find_dataset(config.data)
-    if dataset is None and kind_of(config.model).needs_actions:
+    needs_actions = config.model != "auto" and kind_of(config.model).needs_actions
+    if dataset is None and needs_actions:
         raise ValueError(f"the model {config.model!r} is given true actions; films come without")
     labels = find_labels(config.data, config.out) if dataset is None and config.labels else {}
     actions = action_space(dataset) if dataset and config.labels else None
     task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
     task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
     size = frame_size(config.data, config.files)
-    check_build(config, size)
+    if config.model != "auto":
+        check_build(settled(config, None, config.factors)[0], size)
     task = _fitting(task, (*size, 3), actions, config)
     if labels:
         actions = film_actions(labels, task)
@@ -120,10 +122,12 @@ def train(config: TrainConfig) -> None:
     _check_interrupted(config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
-    entity_actions = _entity_actions(config, split)
-    check_build(config, size, entity_actions)
+    built, reason = settled(config, split.training, config.factors)
+    logger.info("the model is %s: %s", built.model, reason)
+    entity_actions = _entity_actions(built, split)
+    check_build(built, size, entity_actions)
     labelled = None
-    if actions is not None and not kind_of(config.model).needs_actions:
+    if actions is not None and not needs_actions:
         labelled = label_budget(reading, split, labels, actions, config.labels, config.data)
     write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
@@ -139,7 +143,7 @@ def train(config: TrainConfig) -> None:
                 _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
         footage = Footage(split.training, split.held_out, entity_actions)
-        world = build_world(config, footage, info, device, log, pictures, config.out / UNFINISHED)
+        world = build_world(built, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
@@ -167,7 +171,7 @@ def train(config: TrainConfig) -> None:
     )
 
 
-def _entity_actions(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+def _entity_actions(config: BuildConfig, split: Split) -> list[np.ndarray] | None:
     """True actions of the training episodes, for the one model that is given them."""
     if not kind_of(config.model).needs_actions or not split.training_entities:
         return None
