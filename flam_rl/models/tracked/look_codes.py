@@ -1,0 +1,89 @@
+"""Looks as codes: a small autoencoder of patches. Its decoder is the first half of the aggregator."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..layers import mlp
+from .sprites import Layers, Scene, blend, draw
+from .states import DEPTH, LOOK, PLACE, PRESENCE, StateConfig
+
+HIDDEN = 128
+COMPONENTS = 48
+"""Principal components of looks that the encoder sees."""
+
+
+class LookCodes(nn.Module):
+    """Look `(4, P, P)` <-> look code `(L,)`, whose numbers have mean 0 and spread 1 over the looks of the video."""
+
+    mean_F: Tensor
+    components_FC: Tensor
+    center_L: Tensor
+    spread_L: Tensor
+
+    def __init__(self, config: StateConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        size = 4 * config.patch**2
+        count = min(COMPONENTS, size)
+        self.encoder = mlp(count, HIDDEN, config.look_dim)
+        self.skip = nn.Linear(count, config.look_dim, bias=False)
+        self.decoder = mlp(config.look_dim, HIDDEN, size, layers=3)
+        self.register_buffer("mean_F", torch.zeros(size))
+        self.register_buffer("components_FC", torch.zeros(size, count))
+        self.register_buffer("center_L", torch.zeros(config.look_dim))
+        self.register_buffer("spread_L", torch.ones(config.look_dim))
+
+    @torch.no_grad()
+    def start_from(self, looks_N4PP: Float[Tensor, "N 4 P P"]) -> None:
+        """Principal components of looks; codes begin as the first L of them."""
+        flat = looks_N4PP.flatten(1)
+        self.mean_F.copy_(flat.mean(0))
+        _, values, vectors = torch.linalg.svd(flat - self.mean_F, full_matrices=False)
+        signs = vectors.sum(1).sign()
+        signs[signs == 0] = 1
+        count = min(self.components_FC.shape[1], len(values))
+        scale = (values[:count] / len(flat) ** 0.5).clamp_min(1e-3 * float(values[0]) / len(flat) ** 0.5)
+        self.components_FC.zero_()
+        self.components_FC[:, :count] = (vectors[:count] * signs[:count, None]).T / scale
+        self.skip.weight.copy_(torch.eye(*self.skip.weight.shape))
+        shown = self.mean_F.view(4, -1).clamp(0.001, 0.999)
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias[-shown.shape[1] :] = torch.logit(shown[3])
+
+    @torch.no_grad()
+    def normalize(self, looks_N4PP: Float[Tensor, "N 4 P P"]) -> None:
+        """Codes of these looks get mean 0 and spread 1; what they draw stays the same."""
+        raw = self._raw(looks_N4PP)
+        self.center_L.copy_(raw.mean(0))
+        self.spread_L.copy_(raw.std(0).clamp_min(1e-3))
+
+    def encode(self, look_B4PP: Float[Tensor, "*B 4 P P"]) -> Float[Tensor, "*B L"]:
+        """Codes of looks that are centred in their patches."""
+        return (self._raw(look_B4PP) - self.center_L) / self.spread_L
+
+    def _raw(self, look_B4PP: Tensor) -> Tensor:
+        seen = (look_B4PP.flatten(-3) - self.mean_F) @ self.components_FC
+        return self.skip(seen) + self.encoder(seen)
+
+    def decode(self, code_BL: Float[Tensor, "*B L"]) -> Float[Tensor, "*B 4 P P"]:
+        """Looks: colour times alpha, and alpha, in 0..1; the outermost entries of a patch are empty."""
+        out = self.decoder(code_BL * self.spread_L + self.center_L)
+        color, alpha = out.sigmoid().unflatten(-1, (4, self.patch, self.patch)).split((3, 1), -3)
+        return torch.cat([color * alpha, alpha], -3)
+
+
+def draw_factors(
+    codes: LookCodes,
+    config: StateConfig,
+    factors_BKS: Float[Tensor, "B K S"],
+    context_B3HW: Float[Tensor, "B 3 H W"],
+) -> tuple[Layers, Scene]:
+    """The aggregator: each factor's look at its place, those of lesser depth nearer, over the context. Absent ones are not drawn."""
+    look = codes.decode(factors_BKS[..., LOOK]) * factors_BKS[..., PRESENCE, None, None, None]
+    place = config.to_pixels(factors_BKS[..., PLACE])
+    layers = draw(look, place, (config.height, config.width))
+    return layers, blend(layers.drawn_BK4HW, factors_BKS[..., DEPTH], context_B3HW)

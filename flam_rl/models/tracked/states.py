@@ -1,0 +1,175 @@
+"""Factor vectors: what a tracked entity is at a moment, in numbers of order one, and how tracks become sequences of them.
+
+A factor is S = 6 + L numbers: place (x, y), velocity (x, y), depth, presence, and L of its look code. Rows keep their entity for
+as long as it lives; where nobody is all numbers are 0. Places are 0 in the middle of the frame and 1 at the end of its longer side;
+velocities are over the ground, in `speed` pixels a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ...types import check_ranges
+from .sprites import draw, extent
+from .tracks import Tracks
+
+PLACE, VELOCITY = slice(0, 2), slice(2, 4)
+DEPTH, PRESENCE = 4, 5
+LOOK = slice(6, None)
+
+
+@dataclass(frozen=True)
+class StateConfig:
+    """What turns pixels into factors."""
+
+    height: int = 64
+    """Of frames, in pixels."""
+    width: int = 64
+    factors: int = 8
+    """K."""
+    patch: int = 24
+    """Height and width of a look in pixels."""
+    look_dim: int = 12
+    """L, numbers of a look code."""
+    speed: float = 1.0
+    """Pixels a frame that a velocity of 1 is."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, height=(8, 4096), width=(8, 4096), factors=(1, 256), patch=(4, 256))
+        check_ranges(self, look_dim=(1, 256), speed=(1e-3, 1e3))
+
+    @property
+    def dim(self) -> int:
+        """S."""
+        return 6 + self.look_dim
+
+    @property
+    def half(self) -> float:
+        """Pixels that a place of 1 lies from the middle."""
+        return max(self.height, self.width) / 2
+
+    def to_pixels(self, place: Tensor) -> Tensor:
+        """Places `(..., 2)` of factors in pixels of the frame."""
+        return place * self.half + torch.tensor([self.width / 2, self.height / 2], device=place.device)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """The inverse of `to_pixels`."""
+        middle = torch.tensor([self.width / 2, self.height / 2], device=pixels.device)
+        return (pixels - middle) / self.half
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tracks of an episode in rows: one entity a row, an empty frame at least between two that share one.
+
+    Attributes:
+        presence: bool `(T, K)`; an entity that was hidden for some frames is there.
+        identity: int `(T, K)`, -1 where the row is empty.
+        place: `(T, K, 2)`, centre in pixels. velocity: `(T, K, 2)`, pixels over the ground since the last frame.
+        depth: `(T, K)`, 0 of the nearest, 1 of the farthest of K.
+        look: `(T, K, 4, P, P)`, centred in its patch.
+        camera: `(T, 2)`, as `Tracks.camera`.
+    """
+
+    presence: Bool[Tensor, "T K"]
+    identity: Int[Tensor, "T K"]
+    place: Float[Tensor, "T K 2"]
+    velocity: Float[Tensor, "T K 2"]
+    depth: Float[Tensor, "T K"]
+    look: Float[Tensor, "T K 4 P P"]
+    camera: Float[Tensor, "T 2"]
+
+    def factors(self, config: StateConfig, look_TKL: Float[Tensor, "T K L"]) -> Float[Tensor, "T K S"]:
+        """Factor vectors, with look codes given."""
+        numbers = [
+            config.from_pixels(self.place),
+            self.velocity / config.speed,
+            self.depth[..., None],
+            torch.ones_like(self.depth)[..., None],
+            look_TKL,
+        ]
+        return torch.cat(numbers, -1) * self.presence[..., None]
+
+
+def rows_of(tracks: Tracks, count: int | None = None) -> Rows:
+    """Tracks laid into `count` rows; by default as many as they need.
+
+    An entity gets the first row that has been empty for a frame; what finds none is left out, those that are born last first.
+    """
+    names = [int(n) for n in tracks.identity[tracks.presence].unique()]
+    spans = []
+    for name in names:
+        frames = (tracks.presence & (tracks.identity == name)).any(1).nonzero()[:, 0]
+        spans.append((int(frames[0]), int(frames[-1]), name))
+    spans.sort()
+    ends: list[int] = []
+    where: dict[int, int] = {}
+    for begin, end, name in spans:
+        row = next((row for row, last in enumerate(ends) if last + 1 < begin), len(ends))
+        if count is not None and row >= count:
+            continue
+        if row == len(ends):
+            ends.append(end)
+        ends[row] = end
+        where[name] = row
+    k, t = max(1, len(ends)) if count is None else count, len(tracks.presence)
+    centred = _centred(tracks)
+    rows = Rows(
+        presence=torch.zeros(t, k, dtype=torch.bool),
+        identity=torch.full((t, k), -1),
+        place=torch.zeros(t, k, 2),
+        velocity=torch.zeros(t, k, 2),
+        depth=torch.zeros(t, k),
+        look=torch.zeros(t, k, *tracks.look.shape[2:]),
+        camera=tracks.camera,
+    )
+    depth = _ranked(tracks.depth, tracks.presence) / max(k - 1, 1)
+    for begin, end, name in spans:
+        if name not in where:
+            continue
+        row, life = where[name], slice(begin, end + 1)
+        frames, column = (tracks.presence & (tracks.identity == name)).nonzero(as_tuple=True)
+        rows.presence[life, row] = True
+        rows.identity[life, row] = name
+        rows.place[life, row] = _filled(tracks.place[frames, column], frames, begin, end)
+        rows.depth[life, row] = _last(depth[frames, column], frames, begin, end)
+        rows.look[life, row] = _last(centred[frames, column], frames, begin, end)
+        moved = rows.place[begin + 1 : end + 1, row] - rows.place[begin:end, row]
+        rows.velocity[begin + 1 : end + 1, row] = moved - (
+            tracks.camera[begin + 1 : end + 1] - tracks.camera[begin:end]
+        )
+    return rows
+
+
+def _centred(tracks: Tracks, chunk: int = 16) -> Float[Tensor, "T K 4 P P"]:
+    """Looks with the centre of their alpha in the middle of the patch."""
+    patch = tracks.look.shape[-1]
+    parts = []
+    for look in tracks.look.split(chunk):
+        parts.append(draw(look, patch / 2 - extent(look[:, :, 3]).offset_BK2, (patch, patch)).drawn_BK4HW)
+    return torch.cat(parts)
+
+
+def _ranked(depth_TK: Float[Tensor, "T K"], presence_TK: Bool[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """How many of those present are nearer than each."""
+    nearer = (depth_TK[:, None, :] < depth_TK[:, :, None]) & presence_TK[:, None, :]
+    return nearer.sum(-1).to(depth_TK.dtype)
+
+
+def _filled(values: Tensor, frames: Tensor, begin: int, end: int) -> Tensor:
+    """Values of some frames, and of those between along a line."""
+    at = torch.arange(begin, end + 1)
+    after = torch.searchsorted(frames, at).clamp(max=len(frames) - 1)
+    before = (after - (frames[after] > at).long()).clamp_min(0)
+    share = (at - frames[before]).to(values.dtype) / (frames[after] - frames[before]).clamp_min(1)
+    return torch.lerp(values[before], values[after], share[:, None])
+
+
+def _last(values: Tensor, frames: Tensor, begin: int, end: int) -> Tensor:
+    """Values of some frames, and of those between as they were last."""
+    at = torch.arange(begin, end + 1)
+    return values[torch.searchsorted(frames, at, right=True) - 1]
