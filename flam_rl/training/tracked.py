@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..files import written_whole
 from ..models.tracked import Tracks, clip_context, patch_for, shared_context, track
+from ..models.tracked.flam import TrackedFLAM
 from ..models.tracked.look_codes import LookCodes, draw_factors
 from ..models.tracked.states import Rows, StateConfig
 from ..models.tracked.tokens import differs
@@ -191,3 +192,63 @@ def _drawing_loss(
     foreground = differs(frame - context, 0.05)
     loss = (off * torch.where(foreground, config.foreground, 1.0)).mean()
     return loss, off.mean()
+
+
+@dataclass(frozen=True)
+class DynamicsTrainingConfig:
+    steps: int = 3000
+    batch: int = 128
+    """Clips of a step."""
+    learning_rate: float = 2e-3
+    unroll: tuple[int, ...] = (2, 4, 8)
+    """Steps that are predicted open loop, in equal shares of training one after the other."""
+
+
+class Sequences:
+    """Factors of episodes, from which clips are drawn."""
+
+    def __init__(self, episodes: list[Float[Tensor, "T K S"]]) -> None:
+        self.lengths = torch.tensor([len(factors) for factors in episodes])
+        self.flat_NKS = torch.cat(episodes)
+        self.first = self.lengths.cumsum(0) - self.lengths
+
+    def sample(self, batch: int, frames: int, generator: torch.Generator) -> Float[Tensor, "B T K S"]:
+        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less.
+
+        The first frame of an episode, in which no velocity is known, is left out where episodes are long enough.
+        """
+        frames = min(frames, int(self.lengths.max()))
+        skip = 1 if frames < int(self.lengths.max()) else 0
+        room = (self.lengths - frames + 1 - skip).clamp_min(0)
+        drawn = torch.randint(int(room.sum()), (batch,), generator=generator)
+        ends = room.cumsum(0)
+        episode = torch.searchsorted(ends, drawn, right=True)
+        start = self.first[episode] + skip + drawn - (ends - room)[episode]
+        return self.flat_NKS[start[:, None] + torch.arange(frames)]
+
+
+def train_dynamics(
+    model: TrackedFLAM,
+    sequences: Sequences,
+    config: DynamicsTrainingConfig,
+    log: Log,
+    generator: torch.Generator,
+) -> None:
+    """Inverse and forward dynamics, on factors alone."""
+    parameters = [*model.inverse_dynamics.parameters(), *model.forward_dynamics.parameters()]
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, config.steps, pct_start=0.1
+    )
+    for step, bar in log.steps("dynamics", config.steps, config.batch):
+        share = step * len(config.unroll) // config.steps
+        clips = sequences.sample(config.batch, config.unroll[share] + 1, generator)
+        loss, metrics = model.loss(clips, min(1.0, 4 * step / config.steps))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            log.metrics("dynamics", metrics, step)
+            bar.set_postfix({key: f"{value.item():.3f}" for key, value in metrics.items()})

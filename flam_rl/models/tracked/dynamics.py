@@ -1,0 +1,149 @@
+"""Inverse and forward dynamics of things that move continuously, each shared by all factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from ...types import check_ranges
+from ..layers import mlp
+from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    latent_action_dim: int = 4
+    """A."""
+    hidden: int = 128
+    """Width of networks."""
+    pair_hidden: int = 48
+    """Width of the network that sees another factor."""
+    neighbors: int = 4
+    """How many others, the nearest ones, a factor sees."""
+    reach: float = 20.0
+    """Pixels between centres within which others matter; their weight fades to 0 there."""
+    action_codes: int = 16
+    """M: latent actions that the prior chooses from."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, latent_action_dim=(1, 256), hidden=(4, 4096), pair_hidden=(4, 4096))
+        check_ranges(self, neighbors=(1, 64), reach=(1.0, 1e4), action_codes=(1, 4096))
+
+
+class Interaction(nn.Module):
+    """What a factor sees of its nearest others: a sum over pairs, of weight that fades with their distance.
+
+    Nobody jumps in or out of sight, and those at equal distances have equal weight, whichever of them counts as nearer.
+    """
+
+    def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
+        super().__init__()
+        self.neighbors, self.half, self.speed = config.neighbors, state.half, state.speed
+        self.reach = config.reach
+        self.own = nn.Linear(state.look_dim, config.pair_hidden)
+        self.other = nn.Linear(state.look_dim, config.pair_hidden)
+        self.way = nn.Linear(8, config.pair_hidden)
+        self.net = nn.Sequential(nn.GELU(), nn.Linear(config.pair_hidden, config.pair_hidden), nn.GELU())
+
+    def forward(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K H"]:
+        """Factors float `(..., K, S)` to what each sees, `(..., K, pair_hidden)`; zeros where nobody is near."""
+        k = factors_BKS.shape[-2]
+        count = min(self.neighbors, k - 1)
+        if count == 0:
+            return factors_BKS.new_zeros(*factors_BKS.shape[:-1], self.way.out_features)
+        place, velocity = factors_BKS[..., PLACE] * self.half, factors_BKS[..., VELOCITY] * self.speed
+        apart = place.unsqueeze(-3) - place.unsqueeze(-2)
+        distance = apart.square().sum(-1).clamp_min(1e-6).sqrt()
+        absent = factors_BKS[..., PRESENCE] < 0.5
+        lone = absent.unsqueeze(-2) | torch.eye(k, dtype=torch.bool, device=place.device)
+        near, index = distance.masked_fill(lone, 1e6).topk(count, -1, largest=False)
+        pick = index.unsqueeze(-1)
+        apart = apart.gather(-2, pick.expand(*index.shape, 2))
+        rest = (velocity.unsqueeze(-3) - velocity.unsqueeze(-2)).gather(-2, pick.expand(*index.shape, 2))
+        near_1 = near.clamp(max=1e3).unsqueeze(-1)
+        towards = apart / near_1
+        approach = (towards * rest).sum(-1, keepdim=True)
+        way = torch.cat([towards, near_1 / 8 - 1, apart / 8, rest, approach], -1)
+        look = factors_BKS[..., LOOK]
+        other = self.other(look).unsqueeze(-3).expand(*index.shape[:-1], k, -1)
+        other = other.gather(-2, pick.expand(*index.shape, other.shape[-1]))
+        seen = self.net(self.way(way) + self.own(look).unsqueeze(-2) + other)
+        weight = (1 - near / self.reach).clamp_min(0)
+        return (seen * weight.unsqueeze(-1)).sum(-2)
+
+
+class InverseDynamics(nn.Module):
+    """`q(a_t^i | s_t, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3). Of an empty row it tells who comes."""
+
+    def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
+        super().__init__()
+        self.state = state
+        a, change = config.latent_action_dim, 3 + state.look_dim
+        self.interaction = Interaction(config, state)
+        self.move = mlp(state.dim + change + config.pair_hidden, config.hidden, 2 * a, layers=3)
+        self.birth = mlp(state.dim, config.hidden, 2 * a, layers=3)
+
+    def forward(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Normal:
+        """Factors float `(..., K, S)` of two successive frames to a Normal of shape `(..., K, A)`."""
+        change = (next_BKS - now_BKS)[..., [2, 3, 4, *range(6, now_BKS.shape[-1])]]
+        change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)
+        seen = self.interaction(now_BKS)
+        stays = next_BKS[..., PRESENCE, None]
+        moved = self.move(torch.cat([now_BKS, change * stays, seen], -1))
+        born = self.birth(next_BKS)
+        there = now_BKS[..., PRESENCE, None] > 0.5
+        mean, raw = torch.where(there, moved, born).chunk(2, -1)
+        return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
+
+
+class Step(NamedTuple):
+    """What forward dynamics say of the next frame.
+
+    Attributes:
+        factors_BKS: as if everybody were there; presence is 1.
+        logit_BK: of being there.
+    """
+
+    factors_BKS: Float[Tensor, "*B K S"]
+    logit_BK: Float[Tensor, "*B K"]
+
+
+class ForwardDynamics(nn.Module):
+    """`s_t^i, what i sees of others, a_t^i -> s_{t+1}^i`: a latent action changes velocity, look, depth and presence of its own
+    factor, and nothing of others. Of an empty row it says who comes, and where."""
+
+    def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
+        super().__init__()
+        self.state = state
+        self.interaction = Interaction(config, state)
+        inputs = state.dim + config.pair_hidden + config.latent_action_dim
+        self.move = mlp(inputs, config.hidden, 4 + state.look_dim, layers=3)
+        self.birth = mlp(config.latent_action_dim, config.hidden, state.dim, layers=3)
+        last = self.move[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():  # at first what moves goes on
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+
+    def forward(
+        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
+    ) -> Step:
+        """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors."""
+        seen = self.interaction(factors_BKS)
+        out = self.move(torch.cat([factors_BKS, seen, latent_actions_BKA], -1))
+        velocity = factors_BKS[..., VELOCITY] + out[..., :2]
+        place = factors_BKS[..., PLACE] + velocity * (self.state.speed / self.state.half)
+        depth = factors_BKS[..., DEPTH, None] + 0.1 * out[..., 2:3]
+        one = torch.ones_like(depth)
+        look = factors_BKS[..., LOOK] + 0.1 * out[..., 4:]
+        moved = torch.cat([place, velocity, depth, one, look], -1)
+        born = self.birth(latent_actions_BKA)
+        logit = torch.where(factors_BKS[..., PRESENCE] > 0.5, out[..., 3] + 3, born[..., PRESENCE] - 3)
+        born = torch.cat([born[..., :PRESENCE], one, born[..., PRESENCE + 1 :]], -1)
+        there = factors_BKS[..., PRESENCE, None] > 0.5
+        return Step(torch.where(there, moved, born), logit)
