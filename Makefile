@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format clean
+# A worker a core, four at most: each holds torch, the shipped world and a recording. Tests of a file stay together, they
+# share what is expensive to make. One thread each: two that wait for each other on a busy core are slower than one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+.PHONY: setup demo test test-fast check format clean
 
 setup: $(STAMP)
 
@@ -23,14 +27,18 @@ demo: setup
 
 test: setup check
 	@echo "== running the tests"
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	@echo "== running the tests that train nothing for long (2 minutes)"
+	$(PYTEST) -m "not learning"
 
 check: setup
 	@echo "== lint, format, types, import directions"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/lint-imports --no-cache
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+if __name__ == "agents":  # from the repository's root
+    raise ImportError("import flam_rl.agents instead of agents")
+
 _NAMES = {
-    "ActionAdapter": ".adapter",
     "BehaviorCloning": ".behavior_cloning",
-    "ImaginationConfig": ".imagination",
-    "train_in_imagination": ".imagination",
+    "ImaginationConfig": ".ppo",
+    "train_in_imagination": ".ppo",
 }
 __all__ = sorted(_NAMES)
 

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..models.flam import FLAM
-from ..models.layers import mlp, nearest_code
-from ..models.threads import one_core
-from ..models.tokenizer import scale
-from ..models.world import World
+from ..core.layers import mlp, nearest_code
+from ..core.threads import one_core
+from ..core.world import World
+from ..models.tiles.tokenizer import scale
 from ..progress import progress
 from ..types import LabelledTransitions, Video
 
@@ -51,21 +50,19 @@ class BehaviorCloning:
         """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
 
         Raises:
-            ValueError: the world is no FLAM, or has no labels that tell which factor is the agent's.
+            ValueError: the world's model has no action codes, or the world has no labels that tell which factor is the agent's.
         """
         if world.labels is None:
             raise ValueError("this world has no labels: which factor is the expert's is not known")
-        if not isinstance(world.model, FLAM):
+        codebook = world.model.action_codes
+        if codebook is None:
             raise ValueError(
-                "latent behaviour cloning chooses among FLAM's action codes; this world is no FLAM"
+                f"latent behaviour cloning chooses among action codes; the model {world.model.kind!r} has none of a factor"
             )
-        codebook = world.model.latent_action_prior.codebook
         seen, target = [], []
         with torch.inference_mode():
             for episode in video.episodes:
-                factors = world.factorize(
-                    world.encode(torch.as_tensor(episode, device=codebook.device))[None]
-                )
+                factors = world.see(torch.as_tensor(episode, device=codebook.device)[None]).factors
                 latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
                 seen.append(factors[0, :-1].flatten(1))
                 target.append(nearest_code(latent, codebook))

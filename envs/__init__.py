@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+if __name__ == "envs":  # from the repository's root
+    raise ImportError("import flam_rl.envs instead of envs")
+
 _NAMES = {
     "DecodedEnv": ".decoded_env",
     "DecodedVectorEnv": ".decoded_env",

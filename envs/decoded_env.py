@@ -10,9 +10,10 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from ..models.heads import Adapter
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.heads import Adapter
+from ..core.threads import lone_threads
+from ..core.world import World
+from ..types import Scene
 from .flam_vector_env import Observation, check_actions, make_spaces, observe
 
 
@@ -55,13 +56,13 @@ class DecodedVectorEnv(VectorWrapper):
         self._ended = np.zeros(self.num_envs, bool)
 
     @property
-    def factors_BKS(self) -> torch.Tensor:
-        """The factors of what the tasks show.
+    def scene(self) -> Scene:
+        """The scenes of what the tasks show.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset.
         """
-        return self._decoder.factors_BKS
+        return self._decoder.scene
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -106,13 +107,13 @@ class DecodedEnv(gym.Wrapper):
         self.observation_space, self.action_space = self._decoder.spaces
 
     @property
-    def factors_BKS(self) -> torch.Tensor:
-        """The factors of what the task shows, one row.
+    def scene(self) -> Scene:
+        """The scene of what the task shows, one row.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset.
         """
-        return self._decoder.factors_BKS
+        return self._decoder.scene
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -153,7 +154,7 @@ class _Decoder:
         else:
             self.agent_factor, net = adapter.agent_factor, adapter.net
         self.adapter: Adapter = net
-        expected = (*world.tokenizer.frame_size, 3)
+        expected = (*world.frame_size, 3)
         if observation_space.shape != expected or observation_space.dtype != np.uint8:
             raise ValueError(
                 f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
@@ -165,42 +166,25 @@ class _Decoder:
         self.count, self.world, self.observation = count, world, observation
         self.spaces = make_spaces(world, [self.agent_factor], observation)
         self._threads = lone_threads()
-        tokens = world.tokenizer.grid[0] * world.tokenizer.grid[1]
-        # The last frames' codes, oldest first: the factorizer looks back only, so what follows the latest is no matter.
-        self._codes_BTN = torch.zeros(count, world.window, tokens, dtype=torch.int64, device=world.device)
-        self._latest_B = torch.full((count,), -1, device=world.device)
-        self._factors_BKS: torch.Tensor | None = None
+        self._watcher = world.model.watch(count)
+        self._scene: Scene | None = None
 
     @property
-    def factors_BKS(self) -> torch.Tensor:
-        if self._factors_BKS is None:
+    def scene(self) -> Scene:
+        if self._scene is None:
             raise gym.error.ResetNeeded("call reset() first")
-        return self._factors_BKS
+        return self._scene
 
     def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> np.ndarray:
         """Observations of frames uint8 `(B, H, W, 3)`, of which only those in `moved` are new, by default all;
         nothing was before those in `fresh`."""
-
-        @torch.inference_mode()
-        def see() -> None:
-            last = self.world.window - 1
-            rows = torch.arange(self.count, device=self.world.device)
-            new = rows if moved is None else torch.from_numpy(np.flatnonzero(moved)).to(rows.device)
-            self._latest_B[torch.from_numpy(np.flatnonzero(fresh)).to(rows.device)] = -1
-            full = new[self._latest_B[new] == last]
-            self._codes_BTN[full] = self._codes_BTN[full].roll(-1, 1)
-            self._latest_B[new] = (self._latest_B[new] + 1).clamp_max(last)
-            codes = self.world.encode(torch.from_numpy(np.ascontiguousarray(frames)).to(rows.device))
-            self._codes_BTN[new, self._latest_B[new]] = codes[new]
-            self._factors_BKS = self.world.factorize(self._codes_BTN)[rows, self._latest_B]
-
-        self._threads.run(see)
-        return observe(self.world, self.factors_BKS, self.observation)
+        self._scene = self._threads.run(lambda: self._watcher.see(frames, fresh, moved))
+        return observe(self.world, self.scene, self.observation)
 
     def act(self, actions: np.ndarray) -> np.ndarray:
         """Real actions int64 `(B,)` for latent ones float `(B, A)`."""
         latent = check_actions(actions, (self.count, self.world.latent_action_dim))
-        factors = self.factors_BKS
+        factors = self.scene.factors
 
         @torch.inference_mode()
         def real() -> np.ndarray:

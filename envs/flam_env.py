@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ..models.world import World
+from ..core.world import World
 from .flam_vector_env import FLAMVectorEnv
 from .seeds import first_seed
 from .spaces import Control, Observation, check_actions
@@ -44,7 +44,7 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     Terminates when the termination head says so; truncates at `horizon`.
 
     ## Info
-    `info["masks"]`, float `(K, rows, columns)`, each factor's share of each token, if `masks`.
+    `info["masks"]`, float `(K, H, W)`, each factor's share of each pixel, if `masks`.
 
     ## Arguments
     world: name of a shipped world, a folder, or a `World`.

@@ -13,11 +13,11 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ..checkpoint import load_world
-from ..models.flam import FLAM
-from ..models.imagination import Imagination, Imagined, SceneImagination
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.checkpoint import load_world
+from ..core.stepping import Imagined, Stepper
+from ..core.threads import lone_threads
+from ..core.world import World
+from ..types import Scene
 from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
 from .spaces import (
     Control,
@@ -108,17 +108,17 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self._state: Imagined | None = None
         with torch.inference_mode():
             starts = lone_threads().run(self.world.starts)
-            self._imagination = self._stepper(getattr(torch, precision), compile, starts)
+            self._imagination = self._stepper(getattr(torch, precision), compile, starts.factors)
             weakref.finalize(
                 self, self._imagination.close
             )  # which may be part of a cycle, once it is compiled
-            self._starts = lone_threads().run(lambda: self._imagination.begin(starts))
+            self._starts = lone_threads().run(lambda: self._imagination.begin(starts.factors))
+            self._contexts = starts.context
+            self._context_BX = starts.context.new_zeros(num_envs, starts.context.shape[1])
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
 
-    def _stepper(
-        self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor
-    ) -> Imagination | SceneImagination:
+    def _stepper(self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor) -> Stepper:
         """What steps the worlds, compiled already where it is to be: later nothing decides."""
         if compile is not None:
             stepper = self.world.imagination(self.controlled, dtype, compile, events=True)
@@ -127,7 +127,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
                 wanted = starts.new_zeros(self.num_envs, len(self.controlled), self.world.latent_action_dim)
                 stepper.step(stepper.begin(starts[some]), wanted, torch.Generator(self.device))
             return stepper
-        if self.num_envs >= MANY and self.device.type == "cpu" and isinstance(self.world.model, FLAM):
+        if self.num_envs >= MANY and self.device.type == "cpu" and self.world.model.worth_compiling:
             try:
                 return self._stepper(dtype, True, starts)
             except Exception as error:  # whatever may be missing: a compiler, headers, room on the disk
@@ -157,6 +157,11 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def action_shape(self) -> tuple[int]:
         """Of the latent actions of one world: `(controlled * A,)`."""
         return (len(self.controlled) * self.world.latent_action_dim,)
+
+    @property
+    def scene(self) -> Scene:
+        """The factors of the imagined worlds, and the context in which each of them is."""
+        return Scene(self.state.factors_BKS, self._context_BX)
 
     @property
     def factors_BKS(self) -> torch.Tensor:
@@ -233,7 +238,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             }
             self._restart(ended)
             fresh = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
-            observations[ended] = observe(self.world, self.factors_BKS[fresh], self.observation)
+            observations[ended] = observe(self.world, self.scene.of(fresh), self.observation)
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _restart(self, mask: np.ndarray, seeds: Seeds | None = None) -> None:
@@ -251,24 +256,25 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         else:
             for part, start in zip(self._state, self._starts, strict=True):
                 part.index_copy_(1, ended, start.index_select(1, drawn))
+        self._context_BX[ended] = self._contexts[drawn]
         self._elapsed[mask] = 0
         self._ended[mask] = False
 
     def _observe(self) -> np.ndarray:
         if self._copy:
-            return observe(self.world, self.factors_BKS, self.observation)
+            return observe(self.world, self.scene, self.observation)
         self._buffers.reverse()
-        out = observe(self.world, self.factors_BKS, self.observation, self._buffers[0])
+        out = observe(self.world, self.scene, self.observation, self._buffers[0])
         self._buffers[0] = out
         return out
 
     def _infos(self) -> dict[str, Any]:
         if not self.masks:
             return {}
-        masks = lone_threads().split(lambda share: self.world.aggregate(share).masks_BKN, self.factors_BKS)
-        return {"masks": masks.unflatten(-1, self.world.tokenizer.grid).cpu().numpy()}
+        masks = lone_threads().split(lambda *share: self.world.shares(Scene(*share)), *self.scene)
+        return {"masks": masks.cpu().numpy()}
 
     @torch.inference_mode()
     def render(self) -> tuple[np.ndarray, ...]:
         """The decoded frames, uint8 `(H, W, 3)` each."""
-        return tuple(observe(self.world, self.factors_BKS, "pixels"))
+        return tuple(observe(self.world, self.scene, "pixels"))

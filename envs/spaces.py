@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ..models.threads import lone_threads
-from ..models.world import World
+from ..core.threads import lone_threads
+from ..core.world import World
+from ..types import Scene
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def make_spaces(
     """Observation and action space of one world.
 
     Raises:
-        ValueError: `observation` is not one of `OBSERVATIONS`.
+        ValueError: `observation` is not one of `OBSERVATIONS`, or not one that the world's model has.
     """
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation is {observation!r}; allowed are {', '.join(map(repr, OBSERVATIONS))}")
@@ -96,35 +97,36 @@ def make_spaces(
         -ACTION_BOUND, ACTION_BOUND, (len(controlled) * world.latent_action_dim,), np.float32
     )
     if observation == "pixels":
-        return gym.spaces.Box(0, 255, (*world.tokenizer.frame_size, 3), np.uint8), action_space
+        return gym.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8), action_space
     if observation == "factors":
-        bound = world.factor_dim**0.5  # of unit RMS, so no entry can be larger
+        bound = world.model.factor_bound
         return gym.spaces.Box(-bound, bound, (world.factors * world.factor_dim,), np.float32), action_space
-    rows, columns = world.tokenizer.grid
-    shape = (rows * columns, world.tokenizer.config.code_dim)
-    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32), action_space
+    if world.model.feature_shape is None:
+        raise ValueError(
+            "observation is 'features', but this world's model has none; allowed are 'factors', 'pixels'"
+        )
+    return gym.spaces.Box(-np.inf, np.inf, world.model.feature_shape, np.float32), action_space
 
 
 def observe(
-    world: World, factors_BKS: torch.Tensor, observation: Observation, out: np.ndarray | None = None
+    world: World, scene: Scene, observation: Observation, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Factors `(B, K, S)` as a batch of observations, written to `out` where one is given.
+    """Scenes of a batch as observations, written to `out` where one is given.
 
     Nothing is decoded that is not asked for.
     """
     if observation == "factors":
-        seen = factors_BKS.cpu().numpy()
+        seen = scene.factors.cpu().numpy()
         out = np.empty((len(seen), world.factors * world.factor_dim), np.float32) if out is None else out
-        bound = world.factor_dim**0.5  # of unit RMS, so only rounding is beyond it
+        bound = world.model.factor_bound  # only rounding is beyond it
         np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
         return out
 
-    def decode(share_BKS: torch.Tensor) -> torch.Tensor:
-        if observation == "pixels":
-            return world.draw(share_BKS)
-        return world.tokenizer.codebook[world.aggregate(share_BKS).log_probs_BNV.argmax(-1)]
+    def decode(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:
+        share = Scene(factors_BKS, context_BX)
+        return world.draw(share) if observation == "pixels" else world.model.features(share)
 
-    seen = lone_threads().split(decode, factors_BKS).cpu().numpy()
+    seen = lone_threads().split(decode, *scene).cpu().numpy()
     if out is None:
         return seen
     np.copyto(out, seen)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from ..checkpoint import load_world
-from ..models.world import World
+from ..core.checkpoint import load_world
+from ..core.world import World
 
 
 class Specified:
@@ -87,7 +87,7 @@ def _holds(source: str, world: World) -> bool:
 
 def _alike(one: World, other: World) -> bool:
     """Whether two worlds imagine the same."""
-    tensors = [world.state_dict() | {"starts": world.starts_STN} for world in (one, other)]
+    tensors = [world.state_dict() | world.stored_starts for world in (one, other)]
     agents = [world.labels and world.labels.agent_factor for world in (one, other)]
     return (
         agents[0] == agents[1]

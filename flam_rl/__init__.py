@@ -7,12 +7,17 @@ from typing import Any
 
 import gymnasium as gym
 
+from .envs.tasks.registry import register_all
 from .forking import use_one_thread_in_forked_children
 
 __version__ = "0.1.0"
 
-_NAMES = {"load_world": ".checkpoint", "save_world": ".checkpoint", "shipped_worlds": ".checkpoint"}
-_ROOMS = ("agents", "data", "envs", "evaluation", "models", "training")
+_NAMES = {
+    "load_world": ".core.checkpoint",
+    "save_world": ".core.checkpoint",
+    "shipped_worlds": ".core.checkpoint",
+}
+_ROOMS = ("agents", "core", "data", "envs", "evaluation", "grounding", "models", "training")
 __all__ = ["__version__", *sorted(_NAMES), *_ROOMS]
 
 gym.register(
@@ -20,8 +25,7 @@ gym.register(
     entry_point="flam_rl.envs.flam_env:FLAMEnv",
     vector_entry_point="flam_rl.envs.flam_vector_env:FLAMVectorEnv",
 )
-gym.register("flam_rl/MultiGrid-v0", entry_point="flam_rl.envs.tasks.multigrid:MultiGridTask")
-gym.register("flam_rl/Pucks-v0", entry_point="flam_rl.envs.tasks.pucks:PucksTask")
+register_all()
 use_one_thread_in_forked_children()
 
 

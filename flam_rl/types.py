@@ -61,7 +61,8 @@ class Episode:
 
     Attributes:
         frames: uint8 `(T + 1, H, W, 3)`.
-        actions: int64 `(T,)`; rewards: float32 `(T,)`; terminations: bool `(T,)`.
+        actions: `(T, ...)` of the shape and dtype of the task's action space: int64 `(T,)` if that is `Discrete`.
+        rewards: float32 `(T,)`; terminations: bool `(T,)`.
         entities: for evaluation only, arrays `(T + 1, entities, ...)` as the task's `info["entities"]`, or the
             `arrays` of its `info["truth"]`.
         seed: what the task was reset with.
@@ -90,6 +91,7 @@ class Truth:
         mask: float32 `(n, H, W)`, 0 to 1: how much of each pixel shows it.
         centre: float32 `(n, 2)`, x and y in pixels of the frame, where a pixel's own centre is at 0.5.
         radius: float32 `(n,)`, pixels.
+        heading: int64 `(n,)`, where it faces in quarter turns clockwise, 0 to the right, where facing is its own doing.
         velocity: float32 `(n, 2)`, pixels a step over the ground, whatever the camera does.
         action: int64 `(n,)`, what it chose to do to come here; -1 at reset.
         contact: bool `(n,)`, whether it touched something on the way here.
@@ -102,6 +104,7 @@ class Truth:
     mask: np.ndarray | None = None
     centre: np.ndarray | None = None
     radius: np.ndarray | None = None
+    heading: np.ndarray | None = None
     velocity: np.ndarray | None = None
     action: np.ndarray | None = None
     contact: np.ndarray | None = None
@@ -219,6 +222,7 @@ class Rollout:
 
     Attributes:
         factors_BTKS: factors `(B, T + 1, K, S)`, start included.
+        context_BX: `(B, X)`, what no factor moved.
         latent_actions_BTLA: `(B, T, L, A)`, what led from each to the next.
         log_prior_BTC: `(B, T, C)`, the prior's log-probability of the action code nearest to what was wanted.
         rewards_BT: `(B, T)`, expected reward of what was entered; zeros in a world without labels.
@@ -226,10 +230,27 @@ class Rollout:
     """
 
     factors_BTKS: torch.Tensor
+    context_BX: torch.Tensor
     latent_actions_BTLA: torch.Tensor
     log_prior_BTC: torch.Tensor
     rewards_BT: torch.Tensor
     terminations_BT: torch.Tensor
+
+
+class Scene(NamedTuple):
+    """What a model makes of frames.
+
+    Attributes:
+        factors: float `(..., K, S)`.
+        context: float `(..., X)`, what no factor moves: a background, and what was seen of it. One for a clip, so without T.
+    """
+
+    factors: torch.Tensor
+    context: torch.Tensor
+
+    def of(self, rows: Any) -> Scene:
+        """The scenes of these rows of a batch."""
+        return Scene(self.factors[rows], self.context[rows])
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import tyro
 
-from flam_rl.checkpoint import SHIPPED
 from flam_rl.commands.collect import CollectConfig, collect
 from flam_rl.commands.train import TrainConfig, train
+from flam_rl.core.checkpoint import SHIPPED
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def labelled(episodes: list[Episode]) -> LabelledTransitions:
 
 
 @pytest.fixture
-def world() -> flam_rl.models.world.World:
+def world() -> flam_rl.core.world.World:
     return flam_rl.load_world("multigrid")
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.agents import ActionAdapter, BehaviorCloning, ImaginationConfig, train_in_imagination
-from flam_rl.agents.adapter import fit_labels, told
+from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
-from flam_rl.training.heads import fit_event_head, labelled_factors
+from flam_rl.grounding import ActionAdapter
+from flam_rl.grounding.adapter import fit_labels, told
+from flam_rl.grounding.fitting import fit_event_head, labelled_factors
 from flam_rl.types import LabelledTransitions, Video
 
 
@@ -36,6 +37,7 @@ def test_adapter_finds_the_agents_factor(fitted) -> None:
     assert adapter.agent_factor == world.labels.agent_factor == labels.agent_factor
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("causes", "count", "sees"), [(2, 100, [2]), (2, 1000, [2]), (0, 1000, [0, 1, 2, 3])]
 )
@@ -145,11 +147,13 @@ def test_latent_cloning_of_expert_video_beats_cloning_the_labels(fitted, task: g
     assert cloned.success_rate > plain.success_rate
 
 
+@pytest.mark.learning
 def test_cloned_policies_predict_one_or_many(fitted, labelled: LabelledTransitions) -> None:
-    never_stayed = dataclasses.replace(labelled, actions=tuple(a.clip(0, 2) for a in labelled.actions))
-    bc = BehaviorCloning.from_labels(never_stayed)
+    small = tuple(frames[:, :36, :36] for frames in labelled.episodes)
+    never_stayed = tuple(actions.clip(0, 2) for actions in labelled.actions)
+    bc = BehaviorCloning.from_labels(dataclasses.replace(labelled, episodes=small, actions=never_stayed))
     assert bc.choices.tolist() == [0, 1, 2, 3]
-    frames = labelled.episodes[0][:3]
+    frames = small[0][:3]
     assert bc.predict(frames)[0].shape == (3,)
     assert bc.predict(frames[0], deterministic=True)[0] in range(4)
     fitted[0].labels = None

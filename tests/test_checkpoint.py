@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.checkpoint import SHIPPED
+from flam_rl.core.checkpoint import SHIPPED
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def test_save_and_load_is_the_identity(world, folder: Path) -> None:
     before, after = world.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert torch.equal(world.starts_STN, loaded.starts_STN)
+    assert torch.equal(world.stored_starts["starts"], loaded.stored_starts["starts"])
     assert loaded.info == world.info
-    factors = world.start(4, torch.Generator().manual_seed(0))
-    assert torch.equal(factors, loaded.start(4, torch.Generator().manual_seed(0)))
-    assert torch.equal(world.draw(factors), loaded.draw(factors))
+    scene = world.start(4, torch.Generator().manual_seed(0))
+    assert torch.equal(scene.factors, loaded.start(4, torch.Generator().manual_seed(0)).factors)
+    assert torch.equal(world.draw(scene), loaded.draw(scene))
 
 
 def test_video_and_labels_are_kept_apart(world, folder: Path) -> None:
@@ -78,15 +78,15 @@ def change(folder: Path, edit) -> None:
 
 def test_another_version_is_named(folder: Path) -> None:
     change(folder, lambda config: config.update(version=99))
-    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 2"):
+    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 3"):
         flam_rl.load_world(folder)
 
 
 def test_a_config_that_does_not_fit_is_named(folder: Path) -> None:
-    change(folder, lambda config: config["flam"]["dynamics"].update(latent_action_dim=5))
+    change(folder, lambda config: config["settings"]["flam"]["dynamics"].update(latent_action_dim=5))
     with pytest.raises(ValueError, match=r"model\.safetensors: does not fit config\.json"):
         flam_rl.load_world(folder)
-    change(folder, lambda config: config["flam"].update(flavour="mint"))
+    change(folder, lambda config: config["settings"]["flam"].update(flavour="mint"))
     with pytest.raises(ValueError, match=r"config\.json: .*flavour"):
         flam_rl.load_world(folder)
     (folder / "config.json").write_text("{")

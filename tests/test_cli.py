@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,10 +13,10 @@ import pytest
 import torch
 from films import scene, write_film
 
-from flam_rl.checkpoint import load_world
 from flam_rl.cli import main
-from flam_rl.models.world import World
-from flam_rl.training.build import build_world
+from flam_rl.core.checkpoint import load_world
+from flam_rl.core.world import World
+from flam_rl.models.build import build_world
 
 TINY_TRAINING = [
     "--tokenizer-training.steps",
@@ -60,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.learning
 def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     results = json.loads((run / "run" / "results.json").read_text())
     for key in (
@@ -76,7 +78,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
         assert results[key] is not None, key
     assert list((run / "run" / "logs").glob("events*"))
     assert (run / "run" / "world" / "model.safetensors").exists()
-    assert not (run / "run" / "checkpoint.pt").exists()
+    assert not (run / "run" / "unfinished").exists()
     made = results["made_by"]
     assert made["seed"] == 0
     assert made["command"].startswith(
@@ -101,6 +103,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert made["instruction_set"] in card
 
 
+@pytest.mark.learning
 def test_deterministic_training_trains_the_same_world(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +131,7 @@ def test_deterministic_training_trains_the_same_world(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.learning
 def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     main(
         [
@@ -151,6 +155,7 @@ def test_train_a_rival_and_step_it(run: Path, tmp_path: Path) -> None:
     assert observation in env.observation_space
 
 
+@pytest.mark.learning
 def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     out = run / "evaluated"
     main(
@@ -176,15 +181,22 @@ def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     assert compared["psnr 15"]["card"] == load_world(run / "run").info.metrics["psnr"]["15"]
     assert compared["psnr 15"]["measured"] == results["psnr"]["15"]
     assert "reward_rate real" in compared
-    assert set(results["psnr"]) == {"1", "5", "15"}
+    assert set(results["psnr"]) == {"1", "5", "15", "floors"}
+    assert set(results["psnr"]["floors"]["last_frame"]) == {"1", "5", "15"}
+    assert set(results["foreground"]) == {"1", "5", "15"}
+    assert results["tracking"]["entity_frames"] == 4 * results["frames"]
+    assert {"random_identities", "nothing"} == set(results["tracking"]["floors"])
+    assert re.search(r"^tracking +hota 0\.\d", said, re.M)
+    assert re.search(r"^floor: last frame copied +1: 2\d\.", said, re.M)
     assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
     assert len(results["correspondence"]) == 4
-    assert set(results["imagination_validity"]) == {"1", "10", "40"}
+    assert set(results["imagination_validity"]) == {"1", "10", "40", "floors"}
     assert set(results["reward_rate"]) == {"imagined", "real"}
     assert imageio.imread(out / "prediction.png").std() > 0
     assert imageio.imread(out / "correspondence.png").std() > 0
 
 
+@pytest.mark.learning
 def test_demo_writes_what_it_promises(tmp_path: Path) -> None:
     main(
         [
@@ -217,6 +229,7 @@ def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     assert (tmp_path / "policy.zip").exists()
 
 
+@pytest.mark.learning
 def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) -> None:
     film = np.concatenate([episode[:30] for episode in video.episodes[:5]])
     write_film(tmp_path / "film.mp4", film)
@@ -230,7 +243,7 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
     assert results["training_frames"] == len(film) - round(0.1 * len(film))
     assert not (tmp_path / "run" / "world" / "labels.safetensors").exists()
     assert not (tmp_path / "run" / "frames.bin").exists()
-    assert load_world(tmp_path / "run").tokenizer.frame_size == (48, 64)
+    assert load_world(tmp_path / "run").frame_size == (48, 64)
     write_film(tmp_path / "wide.mp4", scene(40, 48, 128))
     out = tmp_path / "evaluated"
     main(
@@ -250,10 +263,9 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
 def test_an_interrupted_run_with_other_settings_keeps_its_frames(tmp_path: Path, capsys) -> None:
     write_film(tmp_path / "film.mp4", scene(4))
     run = tmp_path / "run"
-    run.mkdir()
+    (run / "unfinished").mkdir(parents=True)
     for name, content in {
         "config.json": "{}",
-        "checkpoint.pt": "",
         "frames.json": "{}",
         "frames.bin": "x",
     }.items():

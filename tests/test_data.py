@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from flam_rl.checkpoint import load_world
-from flam_rl.data.clips import Clips, Codes, tokenize
+from flam_rl.core.checkpoint import load_world
 from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
 from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.models.tiles.clips import Clips, Codes, tokenize
 from flam_rl.types import LabelledTransitions, Video
 
 
@@ -94,11 +94,11 @@ def test_clips_are_successive_frames_of_one_episode() -> None:
 def test_tokenized_video_is_the_same_in_memory_and_mapped_from_a_file(tmp_path: Path, video: Video) -> None:
     few, world = Video(video.episodes[:3]), load_world("multigrid")
     held, mapped = (
-        tokenize(world.tokenizer, few),
-        tokenize(world.tokenizer, few, tmp_path / "codes.npy", batch=7),
+        tokenize(world.model.tokenizer, few),
+        tokenize(world.model.tokenizer, few, tmp_path / "codes.npy", batch=7),
     )
     assert held.frames_FN.dtype == mapped.frames_FN.dtype == torch.uint8
     assert torch.equal(held.frames_FN, mapped.frames_FN)
     assert (tmp_path / "codes.npy").stat().st_size < 64 * few.frames + 200
     for codes, frames in zip(mapped.episodes, few.episodes, strict=True):
-        assert torch.equal(codes.long(), world.encode(torch.as_tensor(frames)))
+        assert torch.equal(codes.long(), world.model.encode(torch.as_tensor(frames)))

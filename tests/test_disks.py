@@ -13,11 +13,11 @@ import pytest
 from failing import COMMANDS, arguments, fails, names
 
 import flam_rl
-from flam_rl.agents.adapter import ActionAdapter
-from flam_rl.data.clips import tokenize
+from flam_rl.core.world import World
 from flam_rl.data.minari import write_dataset
 from flam_rl.files import written_whole
-from flam_rl.models.world import World
+from flam_rl.grounding.adapter import ActionAdapter
+from flam_rl.models.tiles.clips import tokenize
 from flam_rl.results import write_results
 from flam_rl.types import Episode, Video
 
@@ -97,7 +97,7 @@ def test_nothing_that_is_written_whole_leaves_a_part_on_a_full_disk(
         lambda: flam_rl.save_world(world, mount / "world", ""),
         lambda: write_results(mount, {"long": "x" * 10**6}, 0),
         lambda: [adapter.save(mount / f"adapter{i}.safetensors") for i in range(9)],
-        lambda: tokenize(world.tokenizer, Video(video.episodes * 2), mount / "codes.npy"),
+        lambda: tokenize(world.model.tokenizer, Video(video.episodes * 2), mount / "codes.npy"),
     ):
         with pytest.raises(OSError, match="No space left on device"):
             write()

@@ -75,7 +75,7 @@ def test_render_and_masks() -> None:
     env = gym.make("FLAM-v0", observation="pixels", masks=True)
     observation, info = env.reset(seed=0)
     assert np.array_equal(env.render(), observation)
-    assert info["masks"].shape == (env.unwrapped.core.world.factors, 8, 8)
+    assert info["masks"].shape == (env.unwrapped.core.world.factors, 64, 64)
     assert gym.make("FLAM-v0").reset(seed=0)[1] == {}
 
 
@@ -345,6 +345,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
+@pytest.mark.learning
 def test_many_worlds_are_compiled_without_being_asked_few_are_not(tmp_path: Path) -> None:
     ran = run_python(COMPILED_BY_DEFAULT)
     assert ran.stdout.split() == ["False", "True"], ran.stderr
@@ -378,6 +379,7 @@ print(most, ours())
 """
 
 
+@pytest.mark.learning
 def test_threads_of_dropped_and_closed_envs_end() -> None:
     ran = run_python(DROPPED)
     assert ran.stdout.split() == ["2", "0"], ran.stderr

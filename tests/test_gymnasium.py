@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as vector_wrappers
 
 import flam_rl
-from flam_rl.checkpoint import SHIPPED
+from flam_rl.core.checkpoint import SHIPPED
 from flam_rl.envs import DecodedEnv
 
 
@@ -65,7 +65,7 @@ def test_a_spec_never_names_a_world_that_is_another(world, tmp_path: Path) -> No
         env.unwrapped.spec.to_json()
     flam_rl.save_world(world, tmp_path / "mine", "A card.")
     assert env.unwrapped.spec.to_json()
-    world.model.forward_dynamics.net[0].weight.add_(1e-3)
+    world.model.code_model.forward_dynamics.net[0].weight.add_(1e-3)
     with pytest.raises(ValueError, match=r"no longer what .*mine holds"):
         env.unwrapped.spec.to_json()
     world.source = ""
@@ -131,11 +131,11 @@ def test_gymnasiums_vector_wrappers(mode: str) -> None:
         )
     )
     infos = episode(listed)
-    assert [info["masks"].shape for info in infos] == [(4, 8, 8)] * 3
+    assert [info["masks"].shape for info in infos] == [(4, 64, 64)] * 3
     if mode == "SameStep":
         ended = [info for info in infos if "final_obs" in info]
         assert all(info["final_obs"] in listed.single_observation_space for info in ended)
-        assert all(info["final_info"]["masks"].shape == (4, 8, 8) for info in ended)
+        assert all(info["final_info"]["masks"].shape == (4, 64, 64) for info in ended)
         assert 0 < len(ended) <= 3
     else:
         grey = vector_wrappers.GrayscaleObservation(

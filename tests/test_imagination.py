@@ -6,37 +6,36 @@ import pickle
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from flam_rl.models.aggregator import AggregatorConfig
-from flam_rl.models.dynamics import PLAUSIBLE, plausible
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM
-from flam_rl.models.heads import Adapter, EventHead, FrozenEvents, Labels
-from flam_rl.models.imagination import Imagination, Imagined
-from flam_rl.models.layers import FrozenLinear
-from flam_rl.models.threads import LoneThreads, lone_threads, one_core
-from flam_rl.models.world import World
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.core.heads import Adapter, EventHead, FrozenEvents, Labels
+from flam_rl.core.layers import FrozenLinear
+from flam_rl.core.threads import LoneThreads, lone_threads, one_core
+from flam_rl.core.world import World
+from flam_rl.models.tiles.aggregator import AggregatorConfig
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.dynamics import PLAUSIBLE, plausible
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.stepper import Imagination, Imagined
 
 
 def plain_step(
-    world: World, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
+    flam: FLAM, factors_KS: torch.Tensor, wanted_CA: torch.Tensor, order: list[int], chance: list[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One world, one factor after the other, by the public parts alone: what the fused step must equal."""
-    flam, prior = world.model, world.model.latent_action_prior
+    prior = flam.latent_action_prior
     factors = factors_KS[None]
     seen = flam.forward_dynamics.look(factors)
     places = flam.aggregator.places(factors)
     following, next_places = torch.zeros_like(factors), torch.zeros_like(places)
-    taken = torch.zeros(world.factors, world.latent_action_dim)
-    moved = torch.zeros(world.factors, dtype=torch.bool)
+    taken = torch.zeros(flam.factors, flam.latent_action_dim)
+    moved = torch.zeros(flam.factors, dtype=torch.bool)
     for turn, factor in enumerate(order):
-        others = torch.arange(world.factors)[None] != factor
+        others = torch.arange(flam.factors)[None] != factor
         logits = prior.logits(factors[:, factor, None], others, places, next_places, moved[None])
         probs = logits[0, 0].softmax(-1)
         allowed = [code for code in range(len(probs)) if probs[code] >= PLAUSIBLE]
@@ -63,7 +62,7 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
         12,
         torch.randn(12, 1, world.latent_action_dim),
     )
-    state = imagination.begin(world.start(worlds, torch.Generator().manual_seed(0)))
+    state = imagination.begin(world.start(worlds, torch.Generator().manual_seed(0)).factors)
     plain = state.factors_BKS.clone()
     for step in range(15):
         generator = torch.Generator().manual_seed(step)
@@ -72,12 +71,15 @@ def test_a_fixed_seed_rollout_equals_the_plain_reference(world: World) -> None:
         chance = torch.rand(world.factors, worlds, 1, generator=generator)
         state, taken = imagination.step(state, wanted, torch.Generator().manual_seed(step))
         expected = [
-            plain_step(world, plain[b], wanted[b], order, chance[:, b, 0].tolist()) for b in range(worlds)
+            plain_step(world.model.code_model, plain[b], wanted[b], order, chance[:, b, 0].tolist())
+            for b in range(worlds)
         ]
         plain = torch.stack([factors for factors, _ in expected])
         assert torch.equal(taken.latent_actions_BLA, torch.stack([actions for _, actions in expected]))
         assert torch.allclose(state.factors_BKS, plain, atol=1e-4)
-    assert torch.allclose(state.places_KBN.transpose(0, 1), world.model.aggregator.places(plain), atol=1e-4)
+    assert torch.allclose(
+        state.places_KBN.transpose(0, 1), world.model.code_model.aggregator.places(plain), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,14 +102,13 @@ def test_the_step_equals_the_reference_whatever_the_sizes(
     )
     flam = FLAM(config, CodeFacts.blank(config, grid, codes=9, pixels=12, code_dim=8)).eval()
     flam.latent_action_prior.codebook.copy_(torch.randn(16, 4))
-    world = SimpleNamespace(model=flam, factors=factors, latent_action_dim=4)
     start = torch.nn.functional.rms_norm(torch.randn(6, factors, 16), (16,))
     wanted, chance = torch.randn(6, len(controlled), 4), torch.rand(factors, 6, 1)
     order = controlled + [factor for factor in reversed(range(factors)) if factor not in controlled]
     imagination = Imagination(flam, controlled)
     state, taken = imagination._step(imagination.begin(start), wanted, torch.tensor(order), chance)
     for b in range(6):
-        expected, actions = plain_step(world, start[b], wanted[b], order, chance[:, b, 0].tolist())
+        expected, actions = plain_step(flam, start[b], wanted[b], order, chance[:, b, 0].tolist())
         assert torch.equal(taken.latent_actions_BLA[b], actions)
         assert torch.allclose(state.factors_BKS[b], expected, atol=1e-5)
 
@@ -129,7 +130,7 @@ def test_imagine_is_the_step_repeated(world: World) -> None:
     assert rollout.log_prior_BTC.shape == (5, 6, 1)
     assert rollout.rewards_BT.shape == rollout.terminations_BT.shape == (5, 6)
     imagination, generator = world.imagination([1]), torch.Generator().manual_seed(1)
-    state = imagination.begin(start)
+    state = imagination.begin(start.factors)
     for step in range(6):
         state, taken = imagination.step(state, state.factors_BKS.flatten(1)[:, None, :4], generator)
         assert torch.equal(state.factors_BKS, rollout.factors_BTKS[:, step + 1])
@@ -152,13 +153,13 @@ def test_gradients_flow_through_imagination_to_the_policy(world: World) -> None:
 
 @torch.inference_mode()
 def test_only_plausible_actions_are_taken(world: World) -> None:
-    factors = world.start(64, torch.Generator().manual_seed(0))
+    factors = world.start(64, torch.Generator().manual_seed(0)).factors
     wanted = 6 * torch.rand(64, 1, world.latent_action_dim) - 3
     imagination = world.imagination([2])
     taken, likelihood, *_ = imagination.step(imagination.begin(factors), wanted)[1]
-    codebook = world.model.latent_action_prior.codebook
+    codebook = world.model.code_model.latent_action_prior.codebook
     code = torch.cdist(taken[:, 2], codebook).argmin(-1)
-    probability = world.model.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
+    probability = world.model.code_model.prior_logits(factors)[:, 2].softmax(-1).gather(-1, code[:, None])
     assert probability.min() >= PLAUSIBLE
     assert likelihood.shape == (64, 1)
     assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
@@ -167,21 +168,22 @@ def test_only_plausible_actions_are_taken(world: World) -> None:
 @torch.inference_mode()
 def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
     """Codes of the factor that moves first, drawn 20,000 times from one state, against the prior itself."""
-    factors = world.start(1, torch.Generator().manual_seed(3))
-    probs = world.model.prior_logits(factors)[0, 1].softmax(-1)
+    factors = world.start(1, torch.Generator().manual_seed(3)).factors
+    probs = world.model.code_model.prior_logits(factors)[0, 1].softmax(-1)
     expected = torch.where(probs >= PLAUSIBLE, probs, 0)
     imagination = world.imagination()
     state = imagination.begin(factors.expand(20_000, -1, -1))
     chance = torch.rand(world.factors, 20_000, 1, generator=torch.Generator().manual_seed(0))
     taken = imagination._step(state, None, torch.tensor([1, 0, 2, 3]), chance)[1].latent_actions_BLA[:, 1]
-    code = torch.cdist(taken, world.model.latent_action_prior.codebook).argmin(-1)
+    code = torch.cdist(taken, world.model.code_model.latent_action_prior.codebook).argmin(-1)
     found = torch.bincount(code, minlength=len(probs)) / 20_000
     assert torch.allclose(found, expected / expected.sum(), atol=0.015)
 
 
 @torch.inference_mode()
 def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> None:
-    start = world.start(2048, torch.Generator().manual_seed(0))  # enough for all but the smallest products
+    # Enough for all but the smallest products.
+    start = world.start(2048, torch.Generator().manual_seed(0))
     lived = world.imagine(lambda seen: seen, start, 15, generator=torch.Generator().manual_seed(1))
     factors = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -190,7 +192,7 @@ def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> 
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
         factors.append(again.factors_BTKS[:, -1])
-    exact, rounded = (world.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
+    exact, rounded = (world.model.aggregate(found).log_probs_BNV.argmax(-1) for found in factors)
     assert not torch.equal(*factors)
     assert (exact == rounded).float().mean() >= 0.999
 
@@ -199,7 +201,8 @@ def test_a_product_is_rounded_where_that_is_faster() -> None:
     linear = torch.nn.Linear(512, 512)
     frozen = FrozenLinear(linear.weight, linear.bias, torch.bfloat16)
     few, many = torch.randn(15, 512), torch.randn(16, 512)
-    assert torch.equal(frozen(few), linear(few))
+    assert frozen(few).dtype == torch.float32
+    assert torch.allclose(frozen(few), linear(few), atol=1e-5)  # sums in another order
     assert frozen(many).dtype == torch.bfloat16
     assert torch.allclose(frozen(many).float(), linear(many), atol=0.05)
     before = frozen(few)
@@ -212,7 +215,10 @@ def test_pickles(world: World) -> None:
     imagination = world.imagination([1])
     other = pickle.loads(pickle.dumps(imagination))
     with torch.inference_mode():
-        states = [one.begin(world.start(3, torch.Generator().manual_seed(0))) for one in (imagination, other)]
+        states = [
+            one.begin(world.start(3, torch.Generator().manual_seed(0)).factors)
+            for one in (imagination, other)
+        ]
         first, second = (
             one.step(state, torch.zeros(3, 1, 4), torch.Generator().manual_seed(0))[0]
             for one, state in zip((imagination, other), states, strict=True)
@@ -226,7 +232,7 @@ def test_any_factors_can_be_controlled(world: World, controlled: list[int]) -> N
     imagination = world.imagination(controlled)
     wanted = torch.zeros(6, len(controlled), world.latent_action_dim) if controlled else None
     with torch.inference_mode():
-        state, taken = imagination.step(imagination.begin(world.start(6)), wanted)
+        state, taken = imagination.step(imagination.begin(world.start(6).factors), wanted)
     assert state.factors_BKS.shape == (6, world.factors, world.factor_dim)
     assert taken.log_prior_BC.shape == (6, len(controlled))
     assert np.allclose(state.factors_KBS.square().mean(-1).numpy(), 1, atol=1e-4)
@@ -254,7 +260,7 @@ torch.set_num_threads(threads)
 world = flam_rl.load_world("multigrid")
 generator = torch.Generator().manual_seed(0)
 with torch.inference_mode():
-    start = world.start(worlds, generator)
+    start = world.start(worlds, generator).factors
     wanted = 3 * torch.randn(1, worlds, world.latent_action_dim, generator=generator).transpose(0, 1)
     state, reward, ended = [], [], []
     with mock.patch("torch._inductor.compile", wraps=torch._inductor.compile) as compiled:
@@ -267,10 +273,13 @@ with torch.inference_mode():
 differs = (state[0] - state[1]).abs().amax((1, 2)) > (1e-4 if dtype == torch.float32 else 0.05)
 differs |= (reward[0] != reward[1]) | (ended[0] != ended[1])
 print(differs.float().mean().item(), compiled.call_count, torch.get_num_threads())
+settings = torch._inductor.config
+assert settings.pattern_matcher and not settings.cpp_wrapper, "options of one compilation changed the process"
 assert not torch._dynamo.utils.counters["stats"], "its cache misses now and then when threads look at once"
 """
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("threads", "worlds", "dtype", "compilations", "tolerated"),
     # Compiled for 33 and for 34 worlds; for 256. Rounding changes a code that is drawn, and then all that follows.
@@ -330,7 +339,7 @@ torch.set_num_threads(2)
 world = flam_rl.load_world("multigrid")
 with torch.inference_mode():
     imagination = world.imagination()
-    start = imagination.begin(world.start(4, torch.Generator().manual_seed(0)))
+    start = imagination.begin(world.start(4, torch.Generator().manual_seed(0)).factors)
     step = lambda: imagination.step(start, generator=torch.Generator().manual_seed(0))[0].factors_KBS
     here = step()
     child = os.fork()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.disentanglement import evaluate_disentanglement
-from flam_rl.evaluation.foreground import (
-    entity_masks,
-    evaluate_foreground,
-    foreground_of,
-    grow,
-    median_frame,
-    quality,
-)
+from flam_rl.evaluation.foreground import beside_floors, differs, grow, median_frame, quality
 from flam_rl.evaluation.intervention import evaluate_intervention
 from flam_rl.evaluation.segmentation import evaluate_segmentation, foreground_ari, mask_iou
-from flam_rl.types import Entities
+from flam_rl.evaluation.truth import boxes_filled, chosen_actions, true_entities, truths_of
+from flam_rl.types import Entities, Truth
 
 SIZE = 32
 
@@ -26,13 +22,13 @@ def squares(corners: np.ndarray, side: int = 4, masks: bool = True) -> Entities:
     box = np.concatenate([corners, corners + side], -1).astype(float)
     box[corners[..., 0] < 0] = np.nan
     entities = Entities(~np.isnan(box[..., 0]), box)
-    drawn = entity_masks(entities, (SIZE, SIZE)).astype(np.float32)
+    drawn = boxes_filled(entities.box, (SIZE, SIZE)).astype(np.float32)
     return Entities(entities.presence, box, drawn) if masks else entities
 
 
 def draw(entities: Entities, background: int = 40, color: int = 200) -> np.ndarray:
     """Frames uint8 `(T, H, W, 3)` of entities in one grey."""
-    shown = entity_masks(entities, (SIZE, SIZE)).any(1)
+    shown = boxes_filled(entities.box, (SIZE, SIZE)).any(1)
     return np.where(shown[..., None], color, background).astype(np.uint8).repeat(3, -1)
 
 
@@ -68,57 +64,57 @@ def test_psnr_of_frames_and_of_mean_error() -> None:
 def test_predictions_beside_their_floors() -> None:
     truth = walkers()
     frames = draw(truth)
-    found = evaluate_foreground([frames, frames[:6]], [frames[5:], frames[5:6]], 4, [truth, truth])
-    assert list(found) == ["1", "5", "15"]
-    assert found["15"] is None
-    assert found["1"]["psnr"] == found["5"]["foreground_psnr"] == 100
+    where = grow(boxes_filled(truth.box, (SIZE, SIZE)).any(1), 2)
+    one, five = (
+        beside_floors(frames[[4 + h]], frames[[4 + h]], where[[4 + h]], [frames[:5]]) for h in (1, 5)
+    )
+    assert one["psnr"] == five["foreground_psnr"] == 100
     # Two squares of 4x4, two pixels further: two columns of each are wrong on either side.
-    copied = found["1"]["floors"]["last_frame"]
+    copied = one["floors"]["last_frame"]
     assert copied["psnr"] == pytest.approx(decibel(160**2 * 2 * 4 * 4 / SIZE**2))
     area = 2 * 8 * 8  # grown by two pixels to each side
     assert copied["foreground_psnr"] == pytest.approx(decibel(160**2 * 2 * 4 * 4 / area))
     assert copied["foreground_share"] == area / SIZE**2
     # A square is at a pixel in 2 of frames 0 to 4: not in their median.
-    background = found["5"]["floors"]["background"]
+    background = five["floors"]["background"]
     assert background["psnr"] == pytest.approx(decibel(160**2 * 2 * 4 * 4 / SIZE**2))
     assert background["foreground_psnr"] == pytest.approx(decibel(160**2 * 2 * 4 * 4 / area))
 
 
-def test_the_background_knows_no_future() -> None:
-    frames = draw(walkers())
-    changed = frames.copy()
-    changed[6:] = 255 - changed[6:]
-    floors = [
-        evaluate_foreground([film], [frames[5:]], 4, horizons=[1])["1"]["floors"]["background"]["psnr"]
-        for film in (frames, changed)
-    ]
-    assert floors[0] == floors[1]
-
-
-def test_foreground_with_masks_with_boxes_and_without_truth() -> None:
+def test_foreground_without_truth_is_what_differs_from_the_median() -> None:
     truth = walkers()
     frames = draw(truth)
-    exact = entity_masks(truth, (SIZE, SIZE)).any(1)
-    boxes = Entities(truth.presence, truth.box)
-    assert (foreground_of(frames, truth) == grow(exact, 2)).all()
-    assert (foreground_of(frames, boxes) == foreground_of(frames, truth)).all()
-    assert (foreground_of(frames) == exact).all()  # each pixel is background most of the time
-    assert not foreground_of(np.repeat(frames[:1], 5, 0)).any()
-    nobody = squares(np.full((12, 2, 2), -9))
-    assert not foreground_of(frames, nobody).any()
+    exact = boxes_filled(truth.box, (SIZE, SIZE)).any(1)
     assert (median_frame(frames) == 40).all()
+    assert (differs(frames, median_frame(frames)) == exact).all()  # each pixel is background most of the time
+    still = np.repeat(frames[:1], 5, 0)
+    assert not differs(still, median_frame(still)).any()
+    long = np.concatenate([frames] * 20)  # of more frames than are sampled
+    assert (median_frame(long) == 40).all()
+
+
+def test_truth_as_entities_with_masks_of_its_own_discs_or_boxes() -> None:
+    walk = walkers()
+    centre = (walk.box[..., :2] + walk.box[..., 2:]) / 2
+    identity = np.where(walk.presence, [7, 3], -1)
+    told = {"identity": identity, "presence": walk.presence, "box": walk.box.astype(np.float32)}
+    boxes = true_entities(Truth(**told), (SIZE, SIZE), masks=True)
+    assert (boxes.mask == walk.mask[:, ::-1]).all()  # by identity: 3 comes before 7
+    own = true_entities(Truth(**told, mask=walk.mask / 2), (SIZE, SIZE), masks=True)
+    assert own.mask.max() == 0.5
+    discs = true_entities(
+        Truth(**told, centre=centre, radius=np.full((12, 2), 2.0)), (SIZE, SIZE), masks=True
+    )
+    assert (discs.mask.sum((2, 3)) == 12).all()  # a square of 4x4 without its corners
+    outside = told | {"box": told["box"] - np.float32((0, 100, 0, 100))}
+    assert not true_entities(Truth(**outside), (SIZE, SIZE)).presence.any()
+    assert true_entities(Truth(box=walk.box), (SIZE, SIZE)) is None
 
 
 def test_masks_grow_in_space_and_not_in_time() -> None:
     mask = np.zeros((3, 7, 7), bool)
     mask[1, 3, 3] = True
     assert grow(mask, 2).sum((1, 2)).tolist() == [0, 25, 0]
-
-
-def test_predictions_must_be_as_many_as_episodes() -> None:
-    frames = draw(walkers())
-    with pytest.raises(ValueError, match="each of 2 episodes needs a prediction and a truth; given 1 and 2"):
-        evaluate_foreground([frames, frames], [frames], 4)
 
 
 def test_perfect_masks() -> None:
@@ -128,7 +124,7 @@ def test_perfect_masks() -> None:
         Entities(e.presence[:, o], e.box[:, o], e.mask[:, o]) for e, o in zip(truth, order, strict=True)
     ]
     for found in (truth, renamed):
-        got = evaluate_segmentation(truth, found)
+        got = evaluate_segmentation(zip(truth, found, strict=True))
         assert (got["foreground_ari"], got["mask_iou"]) == (1.0, 1.0)
         floor = got["floors"]["one_factor"]
         assert floor["foreground_ari"] == 0.0
@@ -167,19 +163,19 @@ def test_segmentation_leaves_out_who_is_never_there() -> None:
     corners = np.full((4, 3, 2), -9)
     corners[:, 0] = 4
     truth = squares(corners)
-    got = evaluate_segmentation([truth], [truth])
+    got = evaluate_segmentation([(truth, truth)])
     assert got["foreground_ari"] is None  # one entity is told from no other
     assert got["mask_iou"] == 1.0
-    assert evaluate_segmentation([squares(np.full((4, 3, 2), -9))], [truth]) is None
+    assert evaluate_segmentation([(squares(np.full((4, 3, 2), -9)), truth)]) is None
 
 
 def test_segmentation_needs_masks_of_one_size() -> None:
     truth = walkers()
     with pytest.raises(ValueError, match="these entities have none"):
-        evaluate_segmentation([truth], [Entities(truth.presence, truth.box)])
+        evaluate_segmentation([(truth, Entities(truth.presence, truth.box))])
     small = Entities(truth.presence, truth.box, truth.mask[..., :16])
     with pytest.raises(ValueError, match="differ in frames or size"):
-        evaluate_segmentation([truth], [small])
+        evaluate_segmentation([(truth, small)])
 
 
 MOVES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
@@ -303,3 +299,17 @@ def test_the_order_of_masks_changes_no_intervention() -> None:
     masks = np.maximum(before.mask, after.mask)
     found = evaluate_intervention(draw(before), draw(after), masks, np.array([0, 1]))
     assert found == evaluate_intervention(draw(before), draw(after), masks[:, ::-1], np.array([1, 0]))
+
+
+def test_the_pushes_of_pucks_show_in_what_truth_says_of_velocity() -> None:
+    """Factors and latent actions made of truth are the ceiling: each tells its own puck's push, and nothing of others."""
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0"), 1500, seed=5))
+    truth = truths_of([episode.entities for episode in episodes])
+    entities = [true_entities(one, (64, 64)) for one in truth]
+    chosen = [np.concatenate([np.full((1, 4), -1), chosen_actions(one)]) for one in truth]
+    velocity = [one.velocity for one in truth]
+    pushes = [moved[1:] - 0.88 * moved[:-1] for moved in velocity]
+    found = evaluate_disentanglement(entities, chosen, entities, velocity, pushes, iterations=10)
+    assert found["own"] > 0.95
+    assert found["other"] < 0.05
+    assert found["floors"]["factors_alone"]["own"] < 0.5

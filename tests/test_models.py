@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiles import tile_world
 
-from flam_rl.models.aggregator import AggregatorConfig
-from flam_rl.models.binding import code_statistics, coherent_keys
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.flam import FLAM
-from flam_rl.models.heads import Adapter, EventHead, Labels
-from flam_rl.models.layers import sincos_positions, unit_rms
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.core.heads import Adapter, EventHead, Labels
+from flam_rl.core.layers import sincos_positions, unit_rms
+from flam_rl.core.world import World
+from flam_rl.models.tiles.aggregator import AggregatorConfig
+from flam_rl.models.tiles.binding import code_statistics, coherent_keys
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 
 SMALL = FLAMConfig(FactorizerConfig(factors=3, factor_dim=16, hidden=32))
 GRID = (4, 4)
@@ -51,8 +52,8 @@ def small_world(config: FLAMConfig) -> World:
         0, Adapter(16, flam.latent_action_dim, 4), EventHead(16, (0,), 2.0), EventHead(16, (1,), 1.0), 9
     )
     labels.reward.net.bias_1.data.fill_(9.0)
-    starts = torch.randint(10, (4, 3, 16))
-    return World(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, WorldInfo(), labels)
+    starts = torch.randint(10, (4, flam.window, 16))
+    return tile_world(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, labels=labels)
 
 
 CONFIGS = {

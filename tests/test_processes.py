@@ -89,6 +89,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[st
         program.communicate()
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("before", "threads"), CASES)
 def test_no_process_waits_for_threads_that_it_does_not_have(programs, before: str, threads: int) -> None:
     program = programs[before, threads]

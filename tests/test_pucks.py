@@ -20,7 +20,8 @@ from flam_rl.commands.tasks import make_task
 from flam_rl.data.minari import read_entities, read_video
 from flam_rl.envs.tasks.drawing import KNOT, Texture, _spline, coverage
 from flam_rl.envs.tasks.pucks import LOOKS, PLAIN, PucksTask
-from flam_rl.envs.tasks.pucks_table import DRAG, PUSH, PUSHES, Table
+from flam_rl.envs.tasks.pucks_motions import DRAG, PUSH, PUSHES
+from flam_rl.envs.tasks.pucks_table import Table
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.types import Truth
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.data.clips import Clips, Codes, tokenize
-from flam_rl.models.world import World
-from flam_rl.models.world_model import FLAMConfig
+from flam_rl.core.world import World
+from flam_rl.models.tiles.clips import Clips, Codes, tokenize
+from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_world
 from flam_rl.training.run import Log
-from flam_rl.training.world import WorldTrainingConfig, make_model, train_world
 from flam_rl.types import Video
 
 BRIEF = WorldTrainingConfig(steps=4, frames=32, checkpoint_every=2)
@@ -24,7 +24,7 @@ BRIEF = WorldTrainingConfig(steps=4, frames=32, checkpoint_every=2)
 
 @pytest.fixture(scope="module")
 def codes(video: Video) -> Codes:
-    return tokenize(flam_rl.load_world("multigrid").tokenizer, Video(video.episodes[:6]))
+    return tokenize(flam_rl.load_world("multigrid").model.tokenizer, Video(video.episodes[:6]))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def saved(codes: Codes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go_on(world: World, codes: Codes, path: Path, config: WorldTrainingConfig = BRIEF) -> None:
-    model = make_model("flam", world.tokenizer, codes.episodes, FLAMConfig(), 0)
+    model = make_model("flam", world.model.tokenizer, codes.episodes, FLAMConfig(), 0)
     with Log(None) as log:
         train_world(model, Clips(codes, 0), config, log, checkpoint=path)
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize
 
-from flam_rl.agents.imagination import PriorPenalty
+from flam_rl.agents.ppo import PriorPenalty
 from flam_rl.envs import make_sb3_vec_env
 
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.learning
 def test_the_quick_benchmark_writes_possible_figures(tmp_path: Path) -> None:
     script = ROOT / "scripts" / "benchmark_speed.py"
     subprocess.run([sys.executable, str(script), "--out", str(tmp_path), "--quick"], check=True)

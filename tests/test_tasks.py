@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 from flam_rl.envs.tasks.behaviors import FORWARD, LEFT, RIGHT, STAY, shortest_path_action
 from flam_rl.envs.tasks.multigrid import MultiGridTask
 from flam_rl.envs.tasks.record import record_episode, record_episodes
-from flam_rl.evaluation.correspondence import LEFT as TURNED_LEFT
-from flam_rl.evaluation.correspondence import effective_actions
-from flam_rl.evaluation.imagination import valid_frames
+from flam_rl.evaluation.truth import LEFT as TURNED_LEFT
+from flam_rl.evaluation.truth import effective_actions
+from flam_rl.evaluation.validity import valid_frames
 
 
 def test_passes_the_env_checker(task: gym.Env) -> None:

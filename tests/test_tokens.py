@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.models.layers import first_least, nearest_code
-from flam_rl.models.tokenizer import MARGIN, Tokenizer, TokenizerConfig, scale
-from flam_rl.models.world import World
+from flam_rl.core.layers import first_least, nearest_code
+from flam_rl.core.world import World
+from flam_rl.models.tiles.tokenizer import MARGIN, Tokenizer, TokenizerConfig, scale
 
 HELD_OUT = 10_000
 
@@ -36,7 +36,7 @@ def frames(task: gym.Env) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def tokens(shipped: World, frames: torch.Tensor) -> torch.Tensor:
-    return torch.cat([shipped.encode(part) for part in frames.split(512)])
+    return torch.cat([shipped.model.encode(part) for part in frames.split(512)])
 
 
 @pytest.fixture
@@ -47,25 +47,26 @@ def threads() -> Iterator[None]:
 
 
 @torch.inference_mode()
+@pytest.mark.learning
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
-    assert torch.equal(shipped.encode(frames), tokens)
-    assert torch.equal(torch.stack([shipped.encode(frame) for frame in frames]), tokens)
+    assert torch.equal(shipped.model.encode(frames), tokens)
+    assert torch.equal(torch.stack([shipped.model.encode(frame) for frame in frames]), tokens)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("count", [1, 2])
 def test_tokens_do_not_depend_on_threads(shipped: World, frames, tokens, count: int, threads) -> None:
     torch.set_num_threads(count)
-    assert torch.equal(shipped.encode(frames), tokens)
+    assert torch.equal(shipped.model.encode(frames), tokens)
 
 
 @torch.inference_mode()
 def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> None:
-    exact = flam_rl.load_world("multigrid").tokenizer.double()
+    exact = flam_rl.load_world("multigrid").model.tokenizer.double()
     assert torch.equal(torch.cat([exact.encode(part) for part in frames.split(1000)]), tokens)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(flam_rl.load_world("multigrid").encode(frames), tokens)
+        assert torch.equal(flam_rl.load_world("multigrid").model.encode(frames), tokens)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -75,7 +76,7 @@ def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> No
 def test_tokens_do_not_depend_on_how_distances_are_computed(
     shipped: World, frames, tokens, mode: str
 ) -> None:
-    tokenizer = shipped.tokenizer
+    tokenizer = shipped.model.tokenizer
     for part, expected in zip(frames.split(1000), tokens.split(1000), strict=True):
         latent = tokenizer.encoder(scale(tokenizer.patches(part)))
         distance = torch.cdist(latent.flatten(0, 1), tokenizer.codebook, compute_mode=mode)
@@ -84,7 +85,7 @@ def test_tokens_do_not_depend_on_how_distances_are_computed(
 
 COMPILED = """
 import sys, numpy as np, torch, flam_rl
-encode = torch.compile(flam_rl.load_world("multigrid").encode)
+encode = torch.compile(flam_rl.load_world("multigrid").model.encode)
 with torch.inference_mode():
     parts = [encode(part) for part in torch.from_numpy(np.load(sys.argv[1])).split(2500)]
 np.save(sys.argv[2], torch.cat(parts).numpy())
@@ -101,7 +102,7 @@ def test_tokens_do_not_depend_on_compilation(frames, tokens, tmp_path: Path) -> 
 
 @torch.inference_mode()
 def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, tokens) -> None:
-    tokenizer = shipped.tokenizer
+    tokenizer = shipped.model.tokenizer
     generator = torch.Generator().manual_seed(0)
     for part, expected in zip(frames.split(1000), tokens.split(1000), strict=True):
         latent = tokenizer.encoder(scale(tokenizer.patches(part)))
@@ -110,15 +111,15 @@ def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, toke
         assert torch.equal(distance.argmin(-1).view(expected.shape), expected)
     clips = tokens[:9_984].unflatten(0, (-1, 16))
     at_once, one_by_one = (
-        shipped.factorize(clips),
-        torch.cat([shipped.factorize(clip[None]) for clip in clips]),
+        shipped.model.factorize(clips),
+        torch.cat([shipped.model.factorize(clip[None]) for clip in clips]),
     )
     assert torch.allclose(at_once, one_by_one, atol=1e-4)
 
 
 def test_no_code_of_the_shipped_world_is_near_another(shipped: World) -> None:
-    shipped.tokenizer.check_separated()
-    assert float(shipped.tokenizer.ambiguous) == 0
+    shipped.model.tokenizer.check_separated()
+    assert float(shipped.model.tokenizer.ambiguous) == 0
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_patches_between_two_codes_are_counted(twins: Tokenizer) -> None:
 
 def test_an_unseparated_world_is_not_saved(shipped: World, tmp_path) -> None:
     world = flam_rl.load_world("multigrid")
-    codes = world.tokenizer.quantizer._codebook.embed
+    codes = world.model.tokenizer.quantizer._codebook.embed
     codes[0, 1] = codes[0, 0] + 0.1 * MARGIN
     with pytest.raises(ValueError, match="codes 0 and 1 of the tokenizer"):
         flam_rl.save_world(world, tmp_path / "world", "")

@@ -18,9 +18,11 @@ import flam_rl  # noqa: F401  # registers the tasks
 from flam_rl.cli import main
 from flam_rl.evaluation.matching import by_identity, match_frames
 from flam_rl.evaluation.tracking import evaluate_tracking
-from flam_rl.models.tracked import Tracker, TrackerConfig, clip_context, track
+from flam_rl.models.tracked import Tracker, TrackerConfig, clip_context, track, track_all
 from flam_rl.models.tracked.camera import camera_path, shift_between, shifted
-from flam_rl.models.tracked.sprites import blend, draw, extent
+from flam_rl.models.tracked.sprites import blend, draw, extent, masks
+from flam_rl.models.tracked.sprites import lift as lift_whole
+from flam_rl.models.tracked.windows import Ground, Sprites, lift, look_at, paste, trimmed
 from flam_rl.types import Entities
 
 Record = Callable[..., tuple[np.ndarray, Entities]]
@@ -98,6 +100,68 @@ def test_layers_are_blended_by_depth_as_one_after_the_other() -> None:
         torch.testing.assert_close(scene.frame_B3HW[b], canvas)
 
 
+def test_windows_show_what_whole_frames_do() -> None:
+    generator = torch.Generator().manual_seed(0)
+    look = torch.stack([disc(3 + k % 3, (1.0, 0.5, k / 5), 20) for k in range(6)])[None].repeat(2, 1, 1, 1, 1)
+    place = torch.rand(2, 6, 2, generator=generator) * 30 - 1  # some touch, some leave the frame
+    depth = torch.tensor([[0.0, 3, 1, 2, 5, 4]]).repeat(2, 1)
+    frame, context = torch.rand(2, 2, 3, 32, 28, generator=generator)
+    layers = draw(look, place, (32, 28), slopes=True)
+    scene = blend(layers.drawn_BK4HW, depth, context)
+    cut = trimmed(look.flatten(0, 1), 2)
+    assert cut.shape[-1] < 20
+    rows = torch.arange(2).repeat_interleave(6)
+    sprites = Sprites(rows, cut, place.flatten(0, 1), depth.flatten())
+    ground = Ground(frame, context)
+    windows = look_at(sprites, ground, slopes=True, room=3)
+    assert windows.beside.any()
+    drawn, cover = paste(windows, sprites, ground)
+    torch.testing.assert_close(drawn, scene.frame_B3HW)
+    torch.testing.assert_close(cover, masks(layers.drawn_BK4HW, scene.seen_BKHW).sum(1))
+    size = windows.inside.shape[-1]
+    wholes = {
+        "drawn": layers.drawn_BK4HW,
+        "slope_x": layers.along_x_BK4HW,
+        "slope_y": layers.along_y_BK4HW,
+        "behind": scene.behind_BK3HW,
+        "seen": scene.seen_BKHW[:, :, None],
+    }
+    own = (windows.drawn[:, 3] > 0) & (windows.inside > 0)
+    for name, whole in wholes.items():
+        at, _ = ground.pixels(rows, windows.corner, size)
+        image = whole.flatten(0, 1).flatten(2)
+        pixel = (at - (rows * 32 * 28)[:, None, None]).flatten(1)
+        there = image.gather(2, pixel[:, None].expand(-1, image.shape[1], -1)).unflatten(2, (size, size))
+        found = getattr(windows, name).reshape(there.shape)
+        torch.testing.assert_close(found.movedim(1, -1)[own], there.movedim(1, -1)[own])
+    residual = (frame - scene.frame_B3HW)[:, None].expand(-1, 6, -1, -1, -1)
+    lifted = lift(windows.residual * own[:, None], sprites.place, windows.corner, cut.shape[-1])
+    there = (layers.drawn_BK4HW[:, :, 3:] > 0) * residual
+    torch.testing.assert_close(
+        lifted, trimmed_like(lift_whole(there, place, 20).flatten(0, 1), cut), atol=1e-5, rtol=1e-4
+    )
+
+
+def trimmed_like(whole: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
+    room = (whole.shape[-1] - cut.shape[-1]) // 2
+    return whole[..., room : whole.shape[-1] - room, room : whole.shape[-1] - room]
+
+
+def test_episodes_side_by_side_have_the_tracks_of_each(record: Record) -> None:
+    long, short = (record(seed, pucks=8, looks=1, background="new_texture")[0] for seed in (1, 2))
+    films = [short[:24], long[:40], short[:32]]
+    together = track_all(films, batch=2)
+    for film, found in zip(films, together, strict=True):
+        alone = track(film)
+        assert len(found.presence) == len(film)
+        assert torch.equal(found.identity, alone.identity)
+        assert torch.equal(found.presence, alone.presence)
+        there = found.presence
+        torch.testing.assert_close(found.place[there], alone.place[there], atol=0.05, rtol=0)
+        torch.testing.assert_close(found.context, alone.context, atol=0.02, rtol=0)
+
+
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=4)
@@ -114,28 +178,31 @@ def test_pucks_of_four_looks_are_followed_and_redrawn(record: Record, seed: int)
     assert psnr(tracks.draw()[0], colors_of(film)) > 38  # 39.2 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(2))
 def test_pucks_that_look_alike_keep_their_identity(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, looks=1, background="new_texture")
     tracks = track(film)
     figures = evaluate_tracking([truth], [tracks.entities(64, 64)])
     assert figures["switches"] == 0
-    assert figures["f1"] > 0.95  # of seeds 0 to 3 the worst is 0.959, the others 1
+    assert figures["f1"] > 0.99  # of seeds 0 to 7 the worst is 0.999; one rests in the second
     assert psnr(tracks.draw()[0], colors_of(film)) > 35  # 35.9 dB
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", range(4))
 def test_pucks_come_and_go(record: Record, seed: int) -> None:
     film, truth = record(seed, pucks=8, background="new_texture", visits=True)
     tracks = track(film)
     entities = tracks.entities(64, 64)
     figures = evaluate_tracking([truth], [entities])
-    assert figures["f1"] > 0.93  # the worst is 0.941, the others 0.998 or more
+    assert figures["f1"] > 0.98  # of seeds 0 to 4 0.999 or more
     assert figures["switches"] <= 1  # 1 in the worst, 0 elsewhere
     comes, born = (int((each.presence.argmax(0) > 3).sum()) for each in (truth, entities))
     assert 0 < comes <= born <= comes + 2  # 2 in the worst that nobody is, else none
 
 
+@pytest.mark.learning
 def test_a_moving_camera_is_followed() -> None:
     task = gym.make("flam_rl/Pucks-v0", goal="flee", background="new_texture", camera="moving").unwrapped
     frame, info = task.reset(seed=0)
@@ -208,6 +275,7 @@ def preview(data: Path, out: Path, *more: str) -> dict:
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.learning
 def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> None:
     write_film(tmp_path / "data" / "0", record(0, pucks=4)[0])
     found = preview(tmp_path / "data", tmp_path / "out")
@@ -224,6 +292,7 @@ def test_preview_tells_what_would_be_found(record: Record, tmp_path: Path) -> No
     assert few["failures"] == ["2 or more at once in 100% of frames: try --factors 4"]
 
 
+@pytest.mark.learning
 def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 255, (12, 16, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from tiles import tile_world
 
-from flam_rl.evaluation.foreground import entity_masks
+from flam_rl.core.registry import TILE_MODELS, ModelName
+from flam_rl.evaluation import segmentation, tracking
+from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.matching import (
     box_iou,
     by_identity,
@@ -20,15 +22,14 @@ from flam_rl.evaluation.matching import (
     match_frames,
     shuffle_identities,
 )
-from flam_rl.evaluation.segmentation import evaluate_segmentation
 from flam_rl.evaluation.tracking import evaluate_tracking
-from flam_rl.models.baselines import MODELS, ModelName
-from flam_rl.models.entities import entities_of_tokens
-from flam_rl.models.factorizer import FactorizerConfig
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
-from flam_rl.types import Entities, Episode
+from flam_rl.evaluation.truth import boxes_filled, truths_of
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.entities import entities_of_tokens
+from flam_rl.models.tiles.factorizer import FactorizerConfig
+from flam_rl.models.tiles.kinds import CODE_MODELS
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
+from flam_rl.types import Entities, Episode, Truth, Video
 
 SIZE = 8
 FIGURES = ("hota", "deta", "assa", "idf1", "precision", "recall", "f1")
@@ -328,7 +329,7 @@ def test_shuffled_identities_are_the_same_boxes() -> None:
 
 
 def entities_masked(entities: Entities) -> Entities:
-    return Entities(entities.presence, entities.box, entity_masks(entities, (64, 64)).astype(np.float32))
+    return Entities(entities.presence, entities.box, boxes_filled(entities.box, (64, 64)).astype(np.float32))
 
 
 def test_bad_input() -> None:
@@ -364,14 +365,14 @@ def test_boxes_of_tokens() -> None:
     assert entities_of_tokens(masks, (4, 6), 8, masks=False).mask is None
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TILE_MODELS)
 def test_every_model_tells_its_entities_or_why_not(name: ModelName) -> None:
     config, tokenizer = FLAMConfig(FactorizerConfig(factors=3)), Tokenizer(TokenizerConfig(), (32, 48))
-    model = MODELS[name](config, CodeFacts.blank(config, tokenizer.grid, *tokenizer.looks().shape, 32))
-    world = World(tokenizer, model, torch.zeros(1, 4, 24), WorldInfo())
+    model = CODE_MODELS[name](config, CodeFacts.blank(config, tokenizer.grid, *tokenizer.looks().shape, 32))
+    world = tile_world(tokenizer, model, torch.zeros(1, model.window, 24, dtype=torch.uint8))
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
-    if model.TOLD or model.factors == 1:
-        with pytest.raises(ValueError, match=r"tells no entities apart|told the true actions"):
+    if model.NEEDS_ACTIONS or model.factors == 1:
+        with pytest.raises(ValueError, match=r"tells no entities apart|given true actions"):
             world.entities(frames)
         return
     found = world.entities(frames, masks=True)
@@ -384,22 +385,22 @@ def test_every_model_tells_its_entities_or_why_not(name: ModelName) -> None:
             world.entities(wrong)
 
 
-def truth_of_agents(episode: Episode) -> Entities:
-    """MultiGrid's agents as the task says they are: each fills a cell of 8 pixels."""
-    corner = 8.0 * episode.entities["position"]
-    return entities_masked(discs(corner + 4))
-
-
-def test_the_shipped_world_tracks_the_agents_of_multigrid(
-    world, episodes: list[Episode], task: gym.Env
-) -> None:
-    truth = [truth_of_agents(episode) for episode in episodes]
-    found = [world.entities(episode.frames, masks=True) for episode in episodes]
-    assert found[0].mask.shape == (len(episodes[0].frames), world.factors, 64, 64)
-    tracked = evaluate_tracking(truth, found)
+def test_the_shipped_world_tracks_the_agents_of_multigrid(world, episodes: list[Episode]) -> None:
+    encoded = encode(
+        world,
+        Video(tuple(episode.frames for episode in episodes)),
+        truths_of([episode.entities for episode in episodes]),
+    )
+    tracked = tracking.measure(encoded, encoded.truth)
     assert min(tracked[name] for name in FIGURES) > 0.95
     assert tracked["switches_per_1000"] < 5
     assert tracked["hota"] > tracked["floors"]["random_identities"]["hota"] + 0.4
-    shown = evaluate_segmentation(truth, found)
+    shown = segmentation.measure(encoded, encoded.truth)
     assert min(shown["foreground_ari"], shown["mask_iou"]) > 0.95
     assert max(shown["floors"]["one_factor"].values()) < 0.05
+    # The cells that truth tells of are those of the frames: a wrong truth must show.
+    late = [
+        Truth(**{name: np.roll(values, 5, 0) for name, values in truth.arrays().items()})
+        for truth in encoded.truth
+    ]
+    assert tracking.measure(encoded, late)["f1"] < 0.7

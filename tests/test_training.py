@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -12,18 +13,27 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from tiles import tile_world
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from flam_rl.data.clips import Clips, tokenize
 from flam_rl.data.minari import read_video, write_dataset
-from flam_rl.evaluation.correspondence import evaluate_correspondence
-from flam_rl.evaluation.prediction import evaluate_prediction
-from flam_rl.models.flam import FLAM
-from flam_rl.models.tokenizer import TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import FLAMConfig
+from flam_rl.evaluation import correspondence, tokens
+from flam_rl.evaluation.encoded import encode
+from flam_rl.evaluation.truth import truths_of
+from flam_rl.models.tiles.clips import Clips, tokenize
+from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.flam import FLAM
+from flam_rl.models.tiles.tokenizer import TokenizerConfig
+from flam_rl.models.tiles.tokenizer_training import TokenizerTrainingConfig, train_tokenizer
+from flam_rl.models.tiles.training import (
+    WorldTrainingConfig,
+    beta_at,
+    make_model,
+    train_prior,
+    train_world,
+    warmed_cosine,
+)
 from flam_rl.training.run import Log, pick_device, seed_everything
-from flam_rl.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
-from flam_rl.training.world import WorldTrainingConfig, beta_at, make_model, train_prior, train_world
 from flam_rl.types import Episode, Video
 
 CPU = torch.device("cpu")
@@ -123,6 +133,33 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, v
     assert same(whole, train_briefly(few, checkpoint=tmp_path / "checkpoint.pt"))
 
 
+def rates(schedule: LRScheduler, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found += schedule.get_last_lr()
+        schedule.optimizer.step()
+        schedule.step()
+    return found
+
+
+def make_optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2e-3)
+
+
+@pytest.mark.parametrize("steps", [7, 150, 5000])
+def test_learning_rates_are_the_formulas(steps: int) -> None:
+    cosine = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+    for least in (0.01, 0.02):
+        schedule = CosineAnnealingLR(make_optimizer(), steps, least * 2e-3)
+        assert rates(schedule, steps) == pytest.approx(
+            [2e-3 * ((1 - least) * c + least) for c in cosine], rel=1e-9
+        )
+    warmed = [2e-3 * (min(1.0, step / 100) * (0.98 * c + 0.02)) for step, c in enumerate(cosine)]
+    assert rates(warmed_cosine(make_optimizer(), 2e-3, steps), steps) == pytest.approx(warmed, rel=1e-12)
+    resumed = warmed_cosine(make_optimizer(), 2e-3, steps, first=5)
+    assert rates(resumed, steps - 5) == pytest.approx(warmed[5:], rel=1e-12)
+
+
 def test_beta_rises_and_falls() -> None:
     config = WorldTrainingConfig()
     values = [beta_at(config, done) for done in (0.0, 0.2, 0.4, 0.599, 0.7, 0.85, 1.0)]
@@ -162,9 +199,10 @@ def test_a_short_training_on_real_frames_binds_and_predicts(task: gym.Env) -> No
         flam = train_world(
             make_model("flam", tokenizer, codes.episodes, FLAMConfig(), 0), Clips(codes, 0), config, log
         )
-    world = World(tokenizer, flam, torch.stack([codes.episodes[0][:4]]), WorldInfo())
+    world = tile_world(tokenizer, flam, torch.stack([codes.episodes[0][:4]]))
     held_out = Video(tuple(e.frames for e in test))
-    assert evaluate_prediction(world, held_out)["token_accuracy_changed"]["1"] > 0.7
-    found = evaluate_correspondence(world, held_out, [e.entities for e in test], iterations=10)
+    encoded = encode(world, held_out, truths_of([e.entities for e in test]))
+    assert tokens.measure(encoded)["token_accuracy_changed"]["1"] > 0.7
+    found = correspondence.correspond(encoded, encoded.truth, iterations=10)
     assert found.disentanglement > 0.8
     assert sorted(found.matrix.argmax(0).tolist()) == [0, 1, 2, 3]

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from failing import COMMANDS, arguments, fails, names
+from tiles import tile_world
 
 import flam_rl
 from flam_rl.cli import main
+from flam_rl.core.world import WorldInfo
 from flam_rl.data.minari import write_dataset
-from flam_rl.models.tokenizer import Tokenizer, TokenizerConfig
-from flam_rl.models.world import World, WorldInfo
-from flam_rl.models.world_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
+from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.results import read_json
 from flam_rl.types import Episode, Video
 
@@ -48,7 +49,7 @@ def test_a_task_that_is_not_installed(
         monkeypatch.delitem(sys.modules, name)
     for command in ("collect", "train", "evaluate", "agent", "demo"):
         said = fails(arguments(command, tmp_path / "run", data), capsys)
-        assert "needs the package multigrid: pip install 'flam_rl[tasks]'" in said
+        assert "needs the package multigrid: pip install 'flam_rl[multigrid]'" in said
         assert not (tmp_path / "run").exists()
 
 
@@ -57,7 +58,6 @@ def test_a_task_that_is_not_installed(
     [
         ("flam_rl/Nothing-v0", "Nothing"),
         ("nowhere:Env-v0", "nowhere"),
-        ("CartPole-v1", "needs a task with make_behavior()"),
         ("no id at all", "Malformed|malformed"),
     ],
 )
@@ -175,16 +175,16 @@ def test_the_oracle_is_refused_films_before_training(tmp_path: Path, video: Vide
     for index, episode in enumerate(video.episodes[:2]):
         write_film(tmp_path / "films" / f"{index}.mp4", episode[:9])
     said = fails([*arguments("train", tmp_path / "run", tmp_path / "films"), "--model", "oracle"], capsys)
-    assert "is told true actions; this video comes without" in said
+    assert "is given true actions; films come without" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys) -> None:
     config, tokenizer = FLAMConfig(), Tokenizer(TokenizerConfig(), (64, 96))
-    model = flam_rl.models.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
+    model = flam_rl.models.tiles.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
     tokenizer.quantizer._codebook.embed.normal_()
     info = WorldInfo("flam_rl/MultiGrid-v0", {"agents": 4})
-    wide = World(tokenizer, model, torch.zeros((2, 4, 96), dtype=torch.uint8), info)
+    wide = tile_world(tokenizer, model, torch.zeros((2, 4, 96), dtype=torch.uint8), info)
     flam_rl.save_world(wide, tmp_path / "wide", "")
     evaluate = ["evaluate", "--world", str(tmp_path / "wide"), "--out", str(tmp_path / "out")]
     assert "allowed are uint8 frames of (64, 96, 3)" in fails(evaluate, capsys)
@@ -197,13 +197,13 @@ def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys)
 
 def test_a_damaged_run_is_named(tmp_path: Path, data: Path, capsys) -> None:
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "checkpoint.pt").write_bytes(b"")
+    (run / "unfinished").mkdir(parents=True)
+    (run / "unfinished" / "checkpoint.pt").write_bytes(b"")
     (run / "config.json").write_text("{")
     said = fails([*arguments("train", run, data), "--labels", "0"], capsys)
     assert f"{run / 'config.json'}: damaged, no JSON" in said
     os.unlink(run / "config.json")
     tiny = "--tokenizer-training.steps 1 --world.steps 4 --labels 0"
     said = fails([*arguments("train", run, data), *tiny.split()], capsys)
-    assert f"{run / 'checkpoint.pt'}: damaged, or of another run" in said
+    assert f"{run / 'unfinished' / 'checkpoint.pt'}: damaged, or of another run" in said
     assert "delete it to start anew" in said

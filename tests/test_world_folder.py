@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flam_rl
-from flam_rl.models.baselines import MODELS
+from flam_rl.core.registry import MODELS
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -50,36 +50,48 @@ def refused(folder: Path, message: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c["tokenizer"].update(patch=0), "tokenizer: .*patch is 0; allowed is 1 to 256"),
-        (lambda c: c["tokenizer"].update(patch="8"), "tokenizer.patch: .*integer; found '8'"),
-        (lambda c: c["tokenizer"].update(patch=7), "64x64 do not divide into patches of 7"),
-        (lambda c: c["tokenizer"].update(patch=True), "tokenizer.patch: .*integer; found True"),
         (
-            lambda c: c["tokenizer"].update(codebook_size=10**15),
+            lambda c: c["settings"]["tokenizer"].update(patch=0),
+            "tokenizer: .*patch is 0; allowed is 1 to 256",
+        ),
+        (lambda c: c["settings"]["tokenizer"].update(patch="8"), "tokenizer.patch: .*integer; found '8'"),
+        (lambda c: c["settings"]["tokenizer"].update(patch=7), "64x64 do not divide into patches of 7"),
+        (lambda c: c["settings"]["tokenizer"].update(patch=True), "tokenizer.patch: .*integer; found True"),
+        (
+            lambda c: c["settings"]["tokenizer"].update(codebook_size=10**15),
             "codebook_size is 10+; allowed is 1 to 32768",
         ),
         (
-            lambda c: c["tokenizer"].update(codebook_size=2**15, frame_size=[4096, 4096]),
+            lambda c: c["settings"]["tokenizer"].update(codebook_size=2**15, frame_size=[4096, 4096]),
             "numbers; allowed are",
         ),
-        (lambda c: c["tokenizer"].update(frame_size=[64]), "tokenizer.frame_size.1: the field is missing"),
         (
-            lambda c: c["tokenizer"].update(frame_size=[64, -64]),
+            lambda c: c["settings"]["tokenizer"].update(frame_size=[64]),
+            "tokenizer.frame_size.1: the field is missing",
+        ),
+        (
+            lambda c: c["settings"]["tokenizer"].update(frame_size=[64, -64]),
             "frame_size is .*; allowed are sides of 1 to 4096",
         ),
-        (lambda c: c["flam"]["factorizer"].update(factors=10**9), "factors is 10+; allowed is 1 to 256"),
         (
-            lambda c: c["flam"]["factorizer"].update(factor_dim=63),
+            lambda c: c["settings"]["flam"]["factorizer"].update(factors=10**9),
+            "factors is 10+; allowed is 1 to 256",
+        ),
+        (
+            lambda c: c["settings"]["flam"]["factorizer"].update(factor_dim=63),
             "factor_dim is 63; allowed is a multiple of 4",
         ),
-        (lambda c: c["flam"]["aggregator"].update(layers=10**9), "layers is 10+; allowed is 1 to 64"),
         (
-            lambda c: c["flam"]["aggregator"].update(kind="paper"),
+            lambda c: c["settings"]["flam"]["aggregator"].update(layers=10**9),
+            "layers is 10+; allowed is 1 to 64",
+        ),
+        (
+            lambda c: c["settings"]["flam"]["aggregator"].update(kind="paper"),
             "flam.aggregator.kind: .*'competitive'.*'paper'",
         ),
-        (lambda c: c["flam"].update(pull=float("nan")), "flam.pull: .*finite number; found nan"),
+        (lambda c: c["settings"]["flam"].update(pull=float("nan")), "flam.pull: .*finite number; found nan"),
         (
-            lambda c: c["flam"].update(flavour="mint"),
+            lambda c: c["settings"]["flam"].update(flavour="mint"),
             "flam.flavour: no field of this name is allowed; found 'mint'",
         ),
         (lambda c: c["info"].update(horizon="abc"), "info.horizon: .*integer; found 'abc'"),
@@ -91,8 +103,8 @@ def refused(folder: Path, message: str) -> None:
             "info.metrics.psnr.1: .*number; found 'high'",
         ),
         (lambda c: c.update(model="gan"), "model: .*'flam'.*found 'gan'"),
-        (lambda c: c.update(tokenizer=[8]), r"tokenizer: .*object; found \[8\]"),
-        (lambda c: c.pop("flam"), "flam: the field is missing"),
+        (lambda c: c["settings"].update(tokenizer=[8]), r"tokenizer: .*object; found \[8\]"),
+        (lambda c: c["settings"].pop("flam"), "settings.flam: the field is missing"),
         (lambda c: c.update(version="2"), "version: .*integer; found '2'"),
         (
             lambda c: c["labels"].update(agent_factor=4),
@@ -119,8 +131,8 @@ def test_settings_that_cannot_be_are_named(folder: Path, edit: Edit, message: st
     ("text", "message"),
     [
         ("[" * 200_000, "recursion limit"),
-        ('{"version": 2, "info": ' + '{"a":' * 200_000, "recursion limit"),
-        (json.dumps({"version": 2, "padding": "x" * 2**21}), r"is of \d+ bytes; allowed are 1048576"),
+        ('{"version": 3, "info": ' + '{"a":' * 200_000, "recursion limit"),
+        (json.dumps({"version": 3, "padding": "x" * 2**21}), r"is of \d+ bytes; allowed are 1048576"),
         ("{", "Invalid JSON"),
         ("[]", r"object; found \[\]"),
         ("null", "object; found None"),
@@ -141,7 +153,7 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
     ("name", "tensor"),
-    [("model.safetensors", "model.factorizer.slots_KS"), ("labels.safetensors", "reward.value")],
+    [("model.safetensors", "code_model.factorizer.slots_KS"), ("labels.safetensors", "reward.value")],
 )
 def test_numbers_that_are_none_are_refused(folder: Path, name: str, tensor: str, number: float) -> None:
     change_tensors(folder, name, lambda tensors: tensors[tensor].view(-1)[:1].fill_(number))
@@ -152,7 +164,7 @@ def test_numbers_that_are_none_are_refused(folder: Path, name: str, tensor: str,
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
 def test_nothing_is_cast(folder: Path, dtype: torch.dtype) -> None:
-    name = "model.weight_V"
+    name = "code_model.weight_V"
     change_tensors(folder, "model.safetensors", lambda t: t.update({name: t[name].to(dtype)}))
     refused(
         folder,
@@ -200,7 +212,7 @@ def test_starts_that_cannot_be_played_are_refused(folder: Path, starts: torch.Te
 
 def test_a_size_that_the_files_do_not_hold_takes_no_memory(folder: Path) -> None:
     """Half a gigabyte asked for by a config whose files hold 4 MB."""
-    change_config(folder, lambda config: config["tokenizer"].update(hidden=2**14, code_dim=4096))
+    change_config(folder, lambda config: config["settings"]["tokenizer"].update(hidden=2**14, code_dim=4096))
     code = f"""
 import resource, torch, flam_rl
 flam_rl.load_world("multigrid")
@@ -308,7 +320,7 @@ def test_any_damage_is_harmless_or_said(folder: Path, seed: int) -> None:
         else:
             played += 1
             assert all(tensor.isfinite().all() for tensor in loaded.state_dict().values())
-            assert torch.isfinite(loaded.start(2)).all()
+            assert torch.isfinite(loaded.start(2).factors).all()
         (folder / name).write_bytes(whole[name])
     assert all(message.startswith(re.sub(r"\d+", "", str(folder))) for message in refused)
     assert len(refused) > 20

@@ -15,13 +15,6 @@ BehaviorName = Literal["random", "goal", "patrol"]
 BEHAVIORS: tuple[BehaviorName, ...] = ("random", "goal", "patrol")
 
 
-def turn_towards(heading: int, wanted: int) -> int:
-    """Action that brings `heading` one step nearer to `wanted` (both in 0..3)."""
-    if heading == wanted:
-        return FORWARD
-    return LEFT if (heading - wanted) % 4 == 1 else RIGHT
-
-
 def shortest_path_action(position: np.ndarray, heading: int, target: np.ndarray, blocked: np.ndarray) -> int:
     """First action of a path with the fewest actions, turns included, to `target`.
 

@@ -88,3 +88,22 @@ def draw_discs(
         if left < right and top < bottom:
             patch = picture[:, top:bottom, left:right]
             patch += alpha[top - y : bottom - y, left - x : right - x] * (rgb - patch)
+
+
+def disc_boxes(
+    centre: np.ndarray, radius: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a frame shows of discs.
+
+    Args:
+        centre: `(n, 2)`, x and y, in pixels of the frame; outside of it too. radius: `(n,)`, pixels.
+
+    Returns:
+        Boxes `(n, 4)`, x0 y0 x1 y1 in pixels; and bool `(n,)`, whether a box is a pixel or more wide and high.
+    """
+    frame = np.array([width, height])
+    outside = np.maximum(0, np.maximum(-centre, centre - frame))[:, ::-1]  # how far along the other axis
+    half = np.sqrt(np.maximum(radius[:, None] ** 2 - outside**2, 0))  # width and height of what is seen
+    corners = (centre - half).clip(0, frame), (centre + half).clip(0, frame)
+    box = np.concatenate(corners, 1).astype(np.float32)
+    return box, np.all(box[:, 2:] - box[:, :2] >= 1, axis=1)

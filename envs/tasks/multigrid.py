@@ -8,37 +8,55 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ...types import Tiles
+from ...types import Tiles, Truth
 from .behaviors import BEHAVIORS, STAY, Behavior, BehaviorName, shortest_path_action
+from .registry import Task
 
-try:
-    from multigrid.core.actions import Action
-    from multigrid.core.constants import Color
-    from multigrid.core.grid import Grid
-    from multigrid.core.world_object import Goal, Wall
-    from multigrid.envs.empty import EmptyEnv
-    from multigrid.utils.random import RandomMixin
-except ImportError as error:
-    raise ImportError(
-        "flam_rl/MultiGrid-v0 needs the package multigrid: pip install 'flam_rl[tasks]'"
-    ) from error
-
+TASKS = (
+    Task(
+        id="flam_rl/MultiGrid-v0",
+        entry_point="flam_rl.envs.tasks.multigrid:MultiGridTask",
+        install="flam_rl[multigrid]",
+        behaviors=BEHAVIORS,
+        expert=True,
+        actions=("turn left", "turn right", "forward", "stay"),
+        keys={"ArrowLeft": 0, "ArrowRight": 1, "ArrowUp": 2, "ArrowDown": 3},
+        variants={"two": {"agents": 2}, "four": {"agents": 4}, "eight": {"agents": 8}},
+    ),
+)
 FRAME_SIZE = 64
-ACTIONS = (Action.left, Action.right, Action.forward, Action.done)
-"""What the task's actions 0..3 are in MultiGrid's own enumeration."""
 COLORS = ("red", "blue", "purple", "yellow", "grey", "cyan", "orange", "white", "green")
 """Agents' colours in order; green, the goal's own, comes last, so that up to 8 agents stay visible on it."""
-for _name, _rgb in {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}.items():
-    if _name not in Color.__members__:  # MultiGrid has six colours
-        Color.add_color(_name, np.array(_rgb))
+MORE_COLORS = {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}
+"""Those that MultiGrid, which has six, is told of."""
 
 
-class _Room(EmptyEnv):
-    """MultiGrid's empty room where only agent 0 ends the episode; the others walk over the goal."""
+def _make_room(**settings: Any) -> Any:
+    """MultiGrid's empty room where only agent 0 ends the episode; the others walk over the goal.
 
-    def on_success(self, agent, rewards, terminations) -> None:
-        if agent.index == 0:
-            super().on_success(agent, rewards, terminations)
+    Raises:
+        ImportError: the package multigrid is missing.
+    """
+    TASKS[0].sim("multigrid")
+    from multigrid.core.actions import Action
+    from multigrid.core.constants import Color
+    from multigrid.envs.empty import EmptyEnv
+
+    class Room(EmptyEnv):
+        ACTIONS = (Action.left, Action.right, Action.forward, Action.done)
+        """What the task's actions 0..3 are in MultiGrid's own enumeration."""
+
+        def on_success(self, agent, rewards, terminations) -> None:
+            if agent.index == 0:
+                super().on_success(agent, rewards, terminations)
+
+    for name, rgb in MORE_COLORS.items():
+        if name not in Color.__members__:
+            Color.add_color(name, np.array(rgb))
+    room = Room(**settings)
+    for agent in room.agents:
+        agent.state.color = COLORS[agent.index % len(COLORS)]
+    return room
 
 
 class MultiGridTask(gym.Env):
@@ -69,9 +87,10 @@ class MultiGridTask(gym.Env):
     Terminates when agent 0 stands on the goal; truncates after `max_steps`.
 
     ## Info
-    `info["success"]`: bool. `info["entities"]`, for evaluation only: `action` int `(agents,)`, what each
-    agent did to come here (-1 at reset); `position` int `(agents, 2)`, cells `(x, y)`; `direction` int
-    `(agents,)`, 0 east, 1 south, 2 west, 3 north.
+    `info["success"]`: bool. For evaluation only: `info["truth"]`, a `flam_rl.types.Truth` with a row for each agent, all of
+    them always present: identity, presence, box and centre (of its cell), velocity (pixels that it went in the step)
+    and action (what it did to come here, -1 at reset). `info["entities"]`: `action` as well; `position` int
+    `(agents, 2)`, cells `(x, y)`; `direction` int `(agents,)`, 0 east, 1 south, 2 west, 3 north.
 
     ## Arguments
     agents: how many, 1 or more, the caller's included.
@@ -81,6 +100,7 @@ class MultiGridTask(gym.Env):
 
     Raises:
         ValueError: an argument outside of what is listed above.
+        ImportError: multigrid is missing.
 
     ## Version history
     v0: first version.
@@ -110,8 +130,7 @@ class MultiGridTask(gym.Env):
         self.render_mode = render_mode
         self.behaviors = tuple(behaviors)
         self.observation_space = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        self.action_space = gym.spaces.Discrete(len(ACTIONS))
-        self._room = _Room(
+        self._room = _make_room(
             size=size,
             agents=agents,
             agent_start_pos=None,
@@ -121,8 +140,7 @@ class MultiGridTask(gym.Env):
             highlight=False,
             tile_size=FRAME_SIZE // size,
         )
-        for agent in self._room.agents:
-            agent.state.color = COLORS[agent.index % len(COLORS)]
+        self.action_space = gym.spaces.Discrete(len(TASKS[0].actions))
         inside = np.arange(1, size - 1)
         self._free = np.stack(np.meshgrid(inside, inside, indexing="ij"), -1).reshape(-1, 2)
         self._walls = np.ones((size, size), bool)
@@ -132,6 +150,8 @@ class MultiGridTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        from multigrid.utils.random import RandomMixin
+
         super().reset(seed=seed)
         # multigrid draws placements from a generator that its own reset(seed=) does not touch.
         self._room.np_random = self.np_random
@@ -146,7 +166,8 @@ class MultiGridTask(gym.Env):
             )
             for _ in self._room.agents[1:]
         ]
-        return self.render(), self._info(np.full(len(self._room.agents), -1))
+        here = np.array(self._room.agent_states.pos)
+        return self.render(), self._info(np.full(len(self._room.agents), -1), here)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self.action_space.contains(action):
@@ -155,10 +176,11 @@ class MultiGridTask(gym.Env):
             other.act(agent.state.pos, int(agent.state.dir), self._blocked(agent.index))
             for other, agent in zip(self._others, self._room.agents[1:], strict=True)
         ]
+        before = np.array(self._room.agent_states.pos)
         _, rewards, terminated, truncated, _ = self._room.step(
-            {index: ACTIONS[chosen] for index, chosen in enumerate(actions)}
+            {index: self._room.ACTIONS[chosen] for index, chosen in enumerate(actions)}
         )
-        info = self._info(np.array(actions))
+        info = self._info(np.array(actions), before)
         return self.render(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def expert_action(self) -> int:
@@ -184,13 +206,14 @@ class MultiGridTask(gym.Env):
 
     def tiles(self) -> Tiles:
         """Every tile that the renderer can draw, for reading imagined frames."""
+        from multigrid.core.grid import Grid
+        from multigrid.core.world_object import Goal, Wall
+
         drawn: list[tuple[np.ndarray, int, int]] = []
         size = self._room.tile_size
         for thing in (None, Wall(), Goal()):
             drawn.append((Grid.render_tile(thing, tile_size=size), -1, -1))
-        shown = _Room(size=8, agents=len(self._room.agents), tile_size=size)
-        for agent in shown.agents:
-            agent.state.color = COLORS[agent.index % len(COLORS)]
+        for agent in _make_room(size=8, agents=len(self._room.agents), tile_size=size).agents:
             for heading in range(4):
                 agent.state.dir = heading
                 for thing in (None, Goal()):
@@ -205,13 +228,20 @@ class MultiGridTask(gym.Env):
         blocked[positions[:, 0], positions[:, 1]] = True
         return blocked
 
-    def _info(self, actions: np.ndarray) -> dict[str, Any]:
-        states = self._room.agent_states
+    def _info(self, actions: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+        """What is so now that `actions` led here from the cells `before`."""
+        states, side = self._room.agent_states, self._room.tile_size
+        position = np.array(states.pos)
+        truth = Truth(
+            identity=np.arange(len(position)),
+            presence=np.ones(len(position), bool),
+            box=np.concatenate([side * position, side * (position + 1)], 1).astype(np.float32),
+            centre=(side * (position + 0.5)).astype(np.float32),
+            velocity=(side * (position - before)).astype(np.float32),
+            action=actions,
+        )
         return {
             "success": bool(states.terminated[0]),
-            "entities": {
-                "action": actions,
-                "position": np.array(states.pos),
-                "direction": np.array(states.dir),
-            },
+            "truth": truth,
+            "entities": {"action": actions, "position": position, "direction": np.array(states.dir)},
         }

@@ -8,11 +8,29 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ...types import Truth
 from .behaviors import BEHAVIORS, BehaviorName
 from .drawing import Texture, coverage, draw_discs
-from .pucks_table import DRAG, PUSH, PUSHES, Motion, Puck, Table, steer
+from .pucks_motions import CHASE_SPEED, PUSHES, Motion, escape, steer
+from .pucks_table import Puck, Table
+from .registry import Task
 
+TASKS = (
+    Task(
+        id="flam_rl/Pucks-v0",
+        entry_point="flam_rl.envs.tasks.pucks:PucksTask",
+        install="flam_rl[pucks]",
+        behaviors=BEHAVIORS,
+        expert=True,
+        actions=("none", "left", "right", "up", "down"),
+        keys={"ArrowLeft": 1, "ArrowRight": 2, "ArrowUp": 3, "ArrowDown": 4},
+        variants={
+            "four looks": {"pucks": 4},
+            "eight alike": {"pucks": 8, "looks": 1, "background": "new_texture"},
+            "come and go": {"pucks": 8, "background": "new_texture", "visits": True},
+            "moving camera": {"pucks": 6, "background": "new_texture", "camera": "moving", "visits": True},
+        },
+    ),
+)
 LOOKS = np.array(
     [(230, 50, 50), (60, 120, 250), (250, 210, 40), (50, 200, 80)]
     + [(190, 70, 220), (40, 210, 220), (250, 140, 30), (240, 240, 240)],
@@ -22,10 +40,6 @@ LOOKS = np.array(
 PLAIN, WHITE = np.array([[45, 48, 54], [235, 235, 235]], np.float32)
 RING = 6.0
 """Outer radius of the goal, pixels."""
-CHASE_SPEED = 0.6
-"""Pixels a step: who rests, bumps into others or lets itself be cornered is caught."""
-PLAN = 12
-"""Steps for which the fleeing expert holds each of the two pushes that it looks ahead by."""
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "action": ("discrete", "box"),
     "goal": ("reach", "flee"),
@@ -122,6 +136,7 @@ class PucksTask(gym.Env):
             raise ValueError(f"sizes is {sizes!r}; allowed are two radii, 2 <= smallest <= largest")
         if len(frame_size) != 2 or min(frame_size) < 32:
             raise ValueError(f"frame_size is {frame_size!r}; allowed are a height and a width of 32 or more")
+        TASKS[0].sim("pymunk")
         self.height, self.width = frame_size
         eighths = 11 if camera == "moving" else 8
         self._size = self.width * eighths // 8, self.height * eighths // 8
@@ -158,7 +173,10 @@ class PucksTask(gym.Env):
         while not self._place():
             pass
         self._still = None if self._range.any() else self._ground()
-        return self.render(), {"success": False, "truth": self._truth({})}
+        return self.render(), {
+            "success": False,
+            "truth": self.table.truth(self._camera, self.height, self.width, {}),
+        }
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         force, push = self._read(action)
@@ -177,7 +195,7 @@ class PucksTask(gym.Env):
         else:
             terminated = any((0, chaser) in self.table.met for chaser in range(1, 1 + self.chasers))
             success, reward = truncated and not terminated, -float(terminated)
-        info = {"success": success, "truth": self._truth(pushes)}
+        info = {"success": success, "truth": self.table.truth(self._camera, self.height, self.width, pushes)}
         return self.render(), reward, terminated, truncated, info
 
     def expert_action(self) -> int | np.ndarray:
@@ -217,12 +235,12 @@ class PucksTask(gym.Env):
         """The present frame, uint8 `(H, W, 3)`."""
         picture = self._ground() if self._still is None else self._still.copy()
         look = [puck.identity % self.looks for puck in self.table.present]
-        draw_discs(picture, *self._discs(), LOOKS[look])
+        draw_discs(picture, *self.table.discs(self._camera), LOOKS[look])
         return (picture + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0).copy()
 
     def masks(self) -> np.ndarray:
         """How much of each pixel of the present frame shows each puck: float32 `(pucks, H, W)`, 0 to 1."""
-        centre, radius = self._discs()
+        centre, radius = self.table.discs(self._camera)
         x, y = (np.tile(np.arange(side), (len(radius), 1)) for side in (self.width, self.height))
         free = np.ones((self.height, self.width), np.float32)
         masks = np.zeros((self.rows, self.height, self.width), np.float32)
@@ -264,21 +282,7 @@ class PucksTask(gym.Env):
         me, *others = self.table.present
         if self.goal == "reach":
             return steer(me, *self.ring)
-        plans = np.array([(first, then) for first in PUSHES for then in PUSHES], float)
-        place, velocity = np.full((len(plans), 2), (me.x, me.y)), np.full((len(plans), 2), (me.vx, me.vy))
-        rows = others[: self.chasers]
-        chasers = np.array([[(puck.x, puck.y) for puck in rows]])
-        touch = np.array([puck.radius + me.radius for puck in rows])
-        nearest = np.full(len(plans), np.inf)
-        for ahead in range(2 * PLAN):
-            velocity = (1 - DRAG) * velocity + PUSH * plans[:, ahead // PLAN]
-            place = np.clip(place + velocity, me.radius, np.array(self._size) - me.radius)
-            way = place[:, None] - chasers
-            distance = np.sqrt((way * way).sum(-1))
-            chasers = chasers + way * (CHASE_SPEED / np.maximum(distance, CHASE_SPEED))[..., None]
-            gap = (distance - touch).min(1)
-            nearest = np.minimum(nearest, gap)
-        return int((nearest + 0.5 * gap).argmax()) // len(PUSHES)
+        return escape(me, others[: self.chasers], self._size)
 
     def _read(self, action: int | np.ndarray) -> tuple[tuple[float, float], int]:
         """The caller's force, and the push that it is nearest to."""
@@ -310,38 +314,3 @@ class PucksTask(gym.Env):
         if self.goal == "reach":
             draw_discs(picture, (self.ring - self._camera)[None], np.array([RING]), WHITE[None], RING - 1.5)
         return picture
-
-    def _discs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres `(n, 2)` in the frame and radii `(n,)` of the pucks on the table."""
-        discs = np.array([(puck.x, puck.y, puck.radius) for puck in self.table.present])
-        return discs[:, :2] - self._camera, discs[:, 2]
-
-    def _truth(self, pushes: dict[int, int]) -> Truth:
-        """Of the present frame, where `pushes` led."""
-        present = self.table.present
-        rows = [puck.row for puck in present]
-        centre, radius = self._discs()
-        frame = np.array([self.width, self.height])
-        outside = np.maximum(0, np.maximum(-centre, centre - frame))[:, ::-1]  # how far along the other axis
-        half = np.sqrt(np.maximum(radius[:, None] ** 2 - outside**2, 0))  # width and height of what is seen
-        box = np.concatenate([(centre - half).clip(0, frame), (centre + half).clip(0, frame)], 1)
-        velocity = np.array([(puck.vx, puck.vy) for puck in present])
-        numbers = np.full((self.rows, 9), np.nan, np.float32)
-        numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
-        presence = np.all(numbers[:, 2:4] - numbers[:, :2] >= 1, axis=1)  # False where NaN
-        numbers[~presence] = np.nan
-        whole = np.full((self.rows, 3), (-1, -1, 0))
-        touched = self.table.touched
-        whole[rows] = [(p.identity, pushes.get(p.row, -1), p.row in touched) for p in present]
-        whole[~presence] = -1, -1, 0
-        return Truth(
-            identity=whole[:, 0].copy(),
-            presence=presence,
-            box=numbers[:, :4].copy(),
-            centre=numbers[:, 4:6].copy(),
-            radius=numbers[:, 8].copy(),
-            velocity=numbers[:, 6:8].copy(),
-            action=whole[:, 1].copy(),
-            contact=whole[:, 2].astype(bool),
-            camera=self._camera.astype(np.float32),
-        )

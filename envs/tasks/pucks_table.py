@@ -1,28 +1,24 @@
-"""The table of `flam_rl/Pucks-v0`: discs that push and bounce (pymunk), and what moves each of them by itself."""
+"""The table of `flam_rl/Pucks-v0`: the physics of discs that push and bounce (pymunk)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-try:
-    import pymunk
-except ImportError as error:
-    raise ImportError("flam_rl/Pucks-v0 needs the package pymunk: pip install 'flam_rl[pucks]'") from error
+from ...types import Truth
+from .drawing import disc_boxes
+from .pucks_motions import DRAG, PUSH, Motion, steer
 
-PUSHES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-"""Direction `(x, y)` of each push, y down: none, left, right, up, down."""
-PUSH, DRAG = 0.3, 0.12
-"""In a step velocity becomes `(1 - DRAG) * velocity + PUSH * push`, pixels a step: 2.5 at most by pushes alone."""
+if TYPE_CHECKING:
+    import pymunk
+
 SUBSTEPS = 4
 """Physics steps in a step: a puck moves about half a pixel at most in one, so that overlaps stay below a pixel."""
 BOUNCE = 0.9
 """Elasticity of a puck; two that meet part with 0.81 (its square) of their speed of approach."""
-MOTIONS = ("drift", "wander", "chase", "flee", "rest")
 _WALL = 1
 """Category of the walls; pucks that come or leave collide with all others."""
 
@@ -55,58 +51,6 @@ class Puck:
         return math.hypot(self.x - other.x, self.y - other.y) - self.radius - other.radius
 
 
-def steer(puck: Puck, x: float, y: float, speed: float = 2.0) -> int:
-    """The push that brings a puck's velocity nearest to one that leads to `(x, y)` and stops there."""
-    way_x, way_y = x - puck.x, y - puck.y
-    pace = min(0.15, speed / max(math.hypot(way_x, way_y), 1e-6))
-    lack_x, lack_y = pace * way_x - (1 - DRAG) * puck.vx, pace * way_y - (1 - DRAG) * puck.vy
-    if max(abs(lack_x), abs(lack_y)) < PUSH / 2:
-        return 0
-    if abs(lack_x) >= abs(lack_y):
-        return 2 if lack_x > 0 else 1
-    return 4 if lack_y > 0 else 3
-
-
-class Motion:
-    """A puck's behaviour: one of `MOTIONS` for 20 to 60 steps, then another.
-
-    drift: pushes only where it became slow, along its way. wander: pushes in a direction for 2 to 6 steps, pauses as long, again.
-    chase: goes after another puck until they touch. flee: goes away from the nearest one when it is within 12 pixels.
-    rest: never pushes.
-    """
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng, self.steps_left = rng, 0
-
-    def push(self, me: Puck, others: Sequence[Puck]) -> int:
-        """The push that puck `me` chooses among `others`."""
-        if self.steps_left == 0:
-            self.kind = MOTIONS[int(self.rng.integers(len(MOTIONS)))]
-            self.steps_left = int(self.rng.integers(20, 61))
-            self.direction = self.hold = 0
-            self.prey = others[int(self.rng.integers(len(others)))] if others else me
-        self.steps_left -= 1
-        if self.kind == "drift" and max(abs(me.vx), abs(me.vy)) < 0.8:
-            if max(abs(me.vx), abs(me.vy)) < 0.05:
-                return int(self.rng.integers(1, 5))
-            return steer(me, me.x + 99 * me.vx, me.y + 99 * me.vy)
-        if self.kind == "wander":
-            if self.hold == 0:
-                self.direction = 0 if self.direction else int(self.rng.integers(1, 5))
-                self.hold = int(self.rng.integers(2, 7))
-            self.hold -= 1
-            return self.direction
-        if self.kind == "chase":
-            if self.prey.stage != "in" or me.gap(self.prey) < 1:
-                self.steps_left = 0
-            return steer(me, self.prey.x, self.prey.y)
-        if self.kind == "flee" and others:
-            nearest = min(others, key=me.gap)
-            if me.gap(nearest) < 12:
-                return steer(me, me.x + 5 * (me.x - nearest.x), me.y + 5 * (me.y - nearest.y))
-        return 0
-
-
 class Table:
     """Pucks within four walls. Its arithmetic is IEEE 754's additions, multiplications, divisions and square roots: the unit of
     time of pymunk's own is one substep, for its powers of it to be exact.
@@ -119,6 +63,8 @@ class Table:
     def __init__(
         self, width: int, height: int, rows: int, sizes: tuple[float, float], rng: np.random.Generator
     ) -> None:
+        import pymunk
+
         self.width, self.height, self.sizes, self.rng = width, height, sizes, rng
         self.pucks: list[Puck | None] = [None] * rows
         self.away = [0] * rows
@@ -127,6 +73,8 @@ class Table:
         """Rows that touched something in the last step, and `met`, pairs that touched each other."""
         self.met: set[tuple[int, int]] = set()
         self._identities = 0
+        self._among_walls = pymunk.ShapeFilter()
+        self._through_walls = pymunk.ShapeFilter(mask=pymunk.ShapeFilter.ALL_MASKS() ^ _WALL)
         self._space, thick = pymunk.Space(), 20.0
         self._space.collision_bias = 0.25  # of an overlap is left after a substep
         self._space.on_collision(post_solve=self._note_contact)
@@ -151,6 +99,8 @@ class Table:
 
     def add(self, row: int, radius: float, x: float, y: float, vx: float, vy: float) -> Puck:
         """A new entity in an empty row. Pushes move all alike, but heavy (large) ones give more when they bounce."""
+        import pymunk
+
         body = pymunk.Body(radius * radius, math.inf)  # does not turn
         body.position = x, y
         body.velocity = vx / SUBSTEPS, vy / SUBSTEPS
@@ -201,13 +151,45 @@ class Table:
         puck.steps_left -= 1
         if puck.stage == "coming" and depth >= puck.radius:
             puck.stage, puck.steps_left = "in", int(self.rng.integers(30, 90))
-            puck.shape.filter = pymunk.ShapeFilter()
+            puck.shape.filter = self._among_walls
         elif puck.stage == "in" and puck.steps_left <= 0:
             self._pass_walls(puck, "leaving")
         elif puck.stage == "leaving" and depth <= -puck.radius:
             self._space.remove(puck.body, puck.shape)
             puck.stage, self.pucks[row] = "gone", None
             self.away[row] = int(self.rng.integers(10, 40))
+
+    def discs(self, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres `(n, 2)` in a frame whose corner is at `camera`, and radii `(n,)`, of the pucks on the table."""
+        discs = np.array([(puck.x, puck.y, puck.radius) for puck in self.present])
+        return discs[:, :2] - camera, discs[:, 2]
+
+    def truth(self, camera: np.ndarray, height: int, width: int, pushes: dict[int, int]) -> Truth:
+        """Of a frame of this size whose corner is at `camera`, now that `pushes` of the rows led here."""
+        present = self.present
+        rows = [puck.row for puck in present]
+        centre, radius = self.discs(camera)
+        box, seen = disc_boxes(centre, radius, height, width)
+        velocity = np.array([(puck.vx, puck.vy) for puck in present])
+        numbers = np.full((len(self.pucks), 9), np.nan, np.float32)
+        numbers[rows] = np.concatenate([box, centre, velocity, radius[:, None]], 1)
+        presence = np.zeros(len(self.pucks), bool)
+        presence[rows] = seen
+        numbers[~presence] = np.nan
+        whole = np.full((len(self.pucks), 3), (-1, -1, 0))
+        whole[rows] = [(p.identity, pushes.get(p.row, -1), p.row in self.touched) for p in present]
+        whole[~presence] = -1, -1, 0
+        return Truth(
+            identity=whole[:, 0].copy(),
+            presence=presence,
+            box=numbers[:, :4].copy(),
+            centre=numbers[:, 4:6].copy(),
+            radius=numbers[:, 8].copy(),
+            velocity=numbers[:, 6:8].copy(),
+            action=whole[:, 1].copy(),
+            contact=whole[:, 2].astype(bool),
+            camera=camera.astype(np.float32),
+        )
 
     def _enter(self, row: int) -> None:
         """Put a new puck just outside of a random side, if there is room."""
@@ -222,10 +204,10 @@ class Table:
 
     def _pass_walls(self, puck: Puck, stage: Literal["coming", "leaving"]) -> None:
         puck.stage = stage
-        puck.shape.filter = pymunk.ShapeFilter(mask=pymunk.ShapeFilter.ALL_MASKS() ^ _WALL)
+        puck.shape.filter = self._through_walls
 
     def _note_contact(self, arbiter: pymunk.Arbiter, space: pymunk.Space, data: Any) -> None:
-        rows = sorted(shape.row for shape in arbiter.shapes if isinstance(shape, pymunk.Circle))
+        rows = sorted(shape.row for shape in arbiter.shapes if hasattr(shape, "row"))
         self.touched.update(rows)
         if len(rows) == 2:
             self.met.add((rows[0], rows[1]))

@@ -10,22 +10,22 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3 import PPO
 
-from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
-from ..agents.imagination import train_in_imagination
-from ..checkpoint import load_world, save_world
-from ..data.clips import tokenize
+from ..agents.ppo import train_in_imagination
+from ..core.checkpoint import load_world, save_world
+from ..core.world import WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.tasks.record import record_episodes, record_labels
+from ..evaluation.encoded import encode
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
-from ..models.baselines.rival import parameters
-from ..models.world import WorldInfo
+from ..evaluation.truth import truths_of
+from ..grounding.adapter import fit_labels
+from ..models.build import Footage, build_world
+from ..models.rivals.rival import parameters
 from ..results import read_json, write_json
-from ..training.build import build_world
 from ..training.run import Log, pick_device, seed_everything
-from ..training.tokenizer import train_tokenizer
 from ..types import Episode, Json, Video
 from .suites import ABLATED, Budget, Cell, cell_config
 
@@ -75,9 +75,7 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
-        world,
-        _video(test),
-        [episode.entities for episode in test],
+        encode(world, _video(test), truths_of([episode.entities for episode in test])),
         task.unwrapped,
         cell.seed,
         probe_iterations=budget.probe_iterations,
@@ -96,28 +94,10 @@ def _make_world(
     began = time.perf_counter()
     episodes = list(record_episodes(task, budget.transitions, cell.seed))
     with Log(folder / "logs") as log:
-        # Same video and same seed, so every model of a seed gets the same tokenizer.
-        tokenizer = train_tokenizer(
-            _video(episodes),
-            cell.build.tokenizer,
-            cell.build.tokenizer_training,
-            cell.seed,
-            pick_device("auto"),
-            log,
-        )
-        codes = tokenize(tokenizer, _video(episodes))
         actions = [episode.entities["action"] for episode in episodes]
-        del episodes
+        footage = Footage(_video(episodes), test, actions)
         training_began = time.perf_counter()
-        world = build_world(
-            cell.build,
-            tokenizer,
-            codes,
-            tokenize(tokenizer, test),
-            info,
-            log,
-            actions=actions,
-        )
+        world = build_world(cell.build, footage, info, pick_device("auto"), log)
     ended = time.perf_counter()
     card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
     save_world(world, folder / "world", card)

@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+from rliable.library import get_interval_estimates
+from scipy.stats import trim_mean
 
 from ..types import Json
 
 Estimate = tuple[float, float, float]
 """Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
+Of = Callable[[Json], float | None]
+"""What a cell says; None if it does not."""
+RESAMPLES = 1000
 
 
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Mean of the middle half over seeds and its 95% percentile-bootstrap interval (Agarwal et al. 2021)."""
-    found = np.asarray(values, float)
-    if not len(found):
-        return math.nan, math.nan, math.nan
-    middle = float(_iqm(found))
-    if len(found) < 2 or np.ptp(found) == 0:
-        return middle, middle, middle
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        drawn = bootstrap(
-            (found,), _iqm, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
-        ).confidence_interval
-    return middle, float(drawn.low), float(drawn.high)
+def interquartile_means(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Of each group, what its seeds gave, the mean of the middle half and its 95% percentile-bootstrap interval
+    (Agarwal et al. 2021); NaN of an empty one. Groups of as many seeds are drawn from together: many cost as much as one."""
+    found = [np.asarray(values, float) for values in groups]
+    estimates = [(math.nan, math.nan, math.nan)] * len(found)
+    for seeds in sorted({len(values) for values in found} - {0}):
+        chosen = [index for index, values in enumerate(found) if len(values) == seeds]
+        scores = np.stack([found[index] for index in chosen], 1)
+        with _own_draws():
+            middle, ends = get_interval_estimates({"": scores}, _of_each, reps=RESAMPLES)
+        for index, *estimate in zip(chosen, middle[""], *ends[""], strict=True):
+            estimates[index] = float(estimate[0]), float(estimate[1]), float(estimate[2])
+    return estimates
 
 
-def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return trim_mean(values, 0.25, axis=axis)
+def interquartile_mean(values: Sequence[float]) -> Estimate:
+    """`interquartile_means` of one group."""
+    return interquartile_means([values])[0]
 
 
-def over_seeds(cells: list[Json], of: Callable[[Json], float | None], **where: object) -> Estimate:
-    """The estimate of what `of` says of the cells whose entries are `where`; those of which it says None are left out."""
-    chosen = (cell for cell in cells if all(cell[key] == value for key, value in where.items()))
-    return interquartile_mean([value for value in map(of, chosen) if value is not None])
+def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Of, Json]]) -> list[Estimate]:
+    """For each pair asked, a figure and the entries of the cells that are meant, the estimate of what those cells say.
+
+    Cells of which the figure is None are left out.
+    """
+    return interquartile_means(
+        [
+            [
+                value
+                for cell in cells
+                if all(cell[key] == entry for key, entry in where.items()) and (value := of(cell)) is not None
+            ]
+            for of, where in asked
+        ]
+    )
 
 
 def estimate_text(estimate: Estimate, digits: int) -> str:
@@ -49,3 +64,20 @@ def estimate_text(estimate: Estimate, digits: int) -> str:
     if low == high:
         return f"{middle:.{digits}f}"
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _of_each(scores: np.ndarray) -> np.ndarray:
+    """rliable's `aggregate_iqm` of each column of scores `(seeds, groups)`, all at once."""
+    means: np.ndarray = trim_mean(scores, 0.25, axis=0)
+    return means
+
+
+@contextmanager
+def _own_draws() -> Iterator[None]:
+    """rliable draws from numpy's global generator: it starts at 0 meanwhile, and goes on as if nothing had been drawn."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..agents.imagination import ImaginationConfig
-from ..models.baselines import MODELS, ModelName
-from ..models.tokenizer import TokenizerConfig
-from ..training.build import BuildConfig
-from ..training.tokenizer import TokenizerTrainingConfig
-from ..training.world import WorldTrainingConfig
+from ..agents.ppo import ImaginationConfig
+from ..core.registry import TILE_MODELS, ModelName
+from ..models.build import BuildConfig
+from ..models.tiles.tokenizer import TokenizerConfig
+from ..models.tiles.tokenizer_training import TokenizerTrainingConfig
+from ..models.tiles.training import WorldTrainingConfig
 from ..types import Json
 
 
@@ -75,7 +75,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "full": Budget(
         entities=(2, 4, 6, 8),
-        models=tuple(MODELS),
+        models=TILE_MODELS,
         seeds=5,
         transitions=60_000,
         test_transitions=12_000,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..agents.imagination import ImaginationConfig, save_policy, train_in_imagination
-from ..checkpoint import load_world
+from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
+from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedVectorEnv
 from ..evaluation.policies import score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
-from .tasks import find_task
+from .tasks import find_task, fitted
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def agent(config: AgentConfig) -> None:
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
-    tasks = None if task is None else DecodedVectorEnv(several(task), world)
+    shape = (*world.frame_size, 3)
+    tasks = None if task is None else DecodedVectorEnv(several(fitted(task, shape)), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
     save_policy(model, config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}

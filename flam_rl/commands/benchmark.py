@@ -11,8 +11,8 @@ from ..benchmark.cells import run_cell
 from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
+from ..core.registry import TILE_MODELS
 from ..evaluation.perceptual import FVD, LPIPS
-from ..models.baselines import MODELS
 from ..results import read_json, write_results
 from ..types import Json
 from .checks import check_out
@@ -116,7 +116,7 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
     for what, given, allowed in (
         ("suite", [config.suite], SUITES),
         ("budget", [config.budget], BUDGETS),
-        ("model", config.models, MODELS),
+        ("model", config.models, TILE_MODELS),
     ):
         unknown = [name for name in given if name not in allowed]
         if unknown:
@@ -130,7 +130,7 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
     if config.workers < 1:
         raise ValueError(f"workers is {config.workers}; allowed is 1 or more")
     budget = BUDGETS[config.budget]
-    models = tuple(name for name in MODELS if name in config.models)
+    models = tuple(name for name in TILE_MODELS if name in config.models)
     return SUITES[config.suite](budget, config.seeds or range(budget.seeds), models)
 
 

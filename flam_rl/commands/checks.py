@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-
-import torch
-
-from ..models.world import WorldInfo
-from ..training.build import BuildConfig
-from ..world_config import VERSION, TokenizerSettings, WorldConfig
 
 
 def check_out(out: Path) -> None:
@@ -27,22 +20,3 @@ def check_out(out: Path) -> None:
             probe.write(bytes(4096))  # a full disk takes files, but nothing in them
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror} ({there})") from error
-
-
-def check_settings(config: BuildConfig, frame_size: tuple[int, int]) -> None:
-    """
-    Args:
-        frame_size: height and width in pixels.
-
-    Raises:
-        ValueError: the networks that `config` describes cannot be made for such frames.
-    """
-    codes, factors = config.tokenizer.codebook_size, config.flam.factorizer.factors
-    if factors >= codes:
-        raise ValueError(
-            f"factors is {factors}; allowed is 1 to {codes - 1}: each needs a code of the {codes} that moves, and the "
-            "background one"
-        )
-    tokenizer = TokenizerSettings(**asdict(config.tokenizer), frame_size=frame_size)
-    with torch.device("meta"):  # takes no memory and no time
-        WorldConfig(VERSION, tokenizer, config.model, config.flam, WorldInfo(), None).make()

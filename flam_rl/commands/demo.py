@@ -8,27 +8,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
-import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3 import PPO
+from tabulate import tabulate
 
-from ..agents.adapter import fit_labels
 from ..agents.behavior_cloning import BehaviorCloning
-from ..agents.imagination import ImaginationConfig, Judgement, save_policy, train_in_imagination
-from ..checkpoint import load_world
+from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
+from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
-from ..envs.tasks.record import check_policy, record_episodes, record_labels
-from ..evaluation.pictures import enlarge, factor_colors, figure_to_image, mask_picture, write_gif
+from ..envs.tasks.acting import check_policy
+from ..envs.tasks.record import record_episodes, record_labels
+from ..evaluation.pictures import write_gif
 from ..evaluation.policies import PolicyScore, score_policy, several
-from ..models.world import World
+from ..grounding.adapter import fit_labels
 from ..results import write_results
 from ..types import Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
-from .tasks import find_task, misfit
+from .demo_pictures import rollout_frames, write_plot
+from .tasks import find_task, fitted, misfit
 
 NAMES = {
     "random": "random",
@@ -75,7 +73,8 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
-    if reason := misfit(task, (*world.tokenizer.frame_size, 3)):
+    task = fitted(task, (*world.frame_size, 3))
+    if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
         check_policy(task, policy)
@@ -124,80 +123,23 @@ def demo(config: DemoConfig) -> None:
         "imagination": [asdict(found) for found in history],
     }
     path = write_results(config.out, results, config.seed)
-    _plot(scores, history, config.out / "plot.png")
+    write_plot(config.out / "plot.png", {NAMES[name]: score for name, score in scores.items()}, history)
     print(table(scores))
     print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
 
 
 def table(scores: dict[str, PolicyScore]) -> str:
     """The scores as text."""
-    lines = [f"{'policy':<28}{'success':>8}  {'95% interval':<14}{'return':>7}"]
-    for name, score in scores.items():
-        interval = f"{score.ci95[0]:.2f} - {score.ci95[1]:.2f}"
-        lines.append(f"{NAMES[name]:<28}{score.success_rate:>8.2f}  {interval:<14}{score.mean_return:>7.2f}")
-    return "\n".join(lines)
-
-
-@torch.inference_mode()
-def rollout_frames(
-    world: World, decoded: DecodedEnv, model: PPO, seed: int, episodes: int = 4
-) -> list[np.ndarray]:
-    """Frames of a GIF: the agent on the real task | in imagination from the same frame | the factors' masks."""
-    assert world.labels is not None
-    frames: list[np.ndarray] = []
-    task: Any = decoded.env
-    imagination, colors = world.imagination([world.moved_by(decoded.agent_factor)]), factor_colors(world)
-    for index in range(episodes):
-        observation, _ = decoded.reset(seed=seed + index)
-        imagined_steps = 0
-        state = imagination.begin(decoded.factors_BKS)
-        generator = torch.Generator().manual_seed(seed + index)
-        done = finished = False
-        real = task.render()
-        while not (done and finished):
-            factors = state.factors_BKS
-            imagined = world.draw(factors)[0].numpy()
-            frames.append(_side_by_side([real, imagined, mask_picture(world, factors, colors)[0]]))
-            if not done:
-                action = model.predict(observation, deterministic=True)[0]
-                observation, _, terminated, truncated, _ = decoded.step(action)
-                real = task.render()
-                done = terminated or truncated
-            if not finished:
-                wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])
-                state, _ = imagination.step(state, wanted[:, None], generator)
-                imagined_steps += 1
-                ended = bool(world.labels.termination(state.factors_BKS) > 0.5)
-                finished = ended or imagined_steps == world.info.horizon
-        frames += frames[-1:] * 4
-    return frames
-
-
-def _side_by_side(images: list[np.ndarray], gap: int = 8) -> np.ndarray:
-    large = [enlarge(image, 3) for image in images]
-    between = np.full((large[0].shape[0], gap, 3), 255, np.uint8)
-    return np.concatenate([large[0], between, large[1], between, large[2]], 1)
-
-
-def _plot(scores: dict[str, PolicyScore], history: list[Judgement], path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    for index, (name, score) in enumerate(scores.items()):
-        error = [[score.success_rate - score.ci95[0]], [score.ci95[1] - score.success_rate]]
-        left.barh(
-            index,
-            score.success_rate,
-            xerr=np.maximum(error, 0),
-            color="tab:blue" if name == "imagination" else "silver",
-            capsize=3,
+    rows = [
+        (
+            NAMES[name],
+            f"{score.success_rate:.2f}",
+            "{:.2f} - {:.2f}".format(*score.ci95),
+            f"{score.mean_return:.2f}",
         )
-    left.set_yticks(range(len(scores)), [NAMES[name] for name in scores])
-    left.invert_yaxis()
-    left.set_xlim(0, 1.05)
-    left.set_xlabel("success on the real task, 95% interval")
-    checks = np.arange(1, len(history) + 1)
-    right.plot(checks, [found.success for found in history], label="imagined success, pessimistic")
-    right.plot(checks, [found.plausible for found in history], label="plausible latent actions")
-    right.set_ylim(0, 1.05)
-    right.set_xlabel("check during training in imagination")
-    right.legend()
-    imageio.imwrite(path, figure_to_image(figure))
+        for name, score in scores.items()
+    ]
+    header = ("policy", "success", "95% interval", "return")
+    return tabulate(
+        rows, header, tablefmt="plain", disable_numparse=True, colalign=("left", "right", "left", "right")
+    )

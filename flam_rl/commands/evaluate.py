@@ -5,31 +5,33 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 
-from ..checkpoint import load_world
+from ..core.checkpoint import load_world
+from ..core.world import World
 from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
+from ..evaluation import correspondence
 from ..evaluation.card import compare, comparison_text
-from ..evaluation.correspondence import evaluate_correspondence
-from ..evaluation.imagination import random_reward_rate, random_reward_rate_batched
+from ..evaluation.encoded import Encoded, encode
 from ..evaluation.measure import measure_world
-from ..evaluation.perceptual import FVD, LPIPS, left_out
+from ..evaluation.perceptual import FVD, LPIPS, lacking
 from ..evaluation.pictures import matrix_picture, prediction_picture
 from ..evaluation.policies import several
-from ..models.world import World
+from ..evaluation.summary import summary
+from ..evaluation.truth import truths_of
+from ..evaluation.validity import random_reward_rate, random_reward_rate_batched
 from ..results import write_results
 from ..training.run import DeviceName, pick_device
 from ..types import Json, Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +75,22 @@ def evaluate(config: EvaluateConfig) -> None:
     lpips = LPIPS(config.lpips_weights).to(world.device) if config.lpips_weights else None
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
-        height, width = world.tokenizer.frame_size
+        height, width = world.frame_size
         reading = read(config.data, ReadingConfig(height=height, width=width))
-        video, entities = reading.video, reading.entities()
+        video, told = reading.video, reading.entities()
     else:
         assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
-        entities = [episode.entities for episode in recorded]
-    results = evaluate_world(world, video, entities, task, config.seed, config.episodes, lpips, fvd)
+        told = [episode.entities for episode in recorded]
+    encoded = encode(world, video, truths_of(told))
+    results = evaluate_world(encoded, task, config.seed, config.episodes, lpips, fvd)
     results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)
-    write_pictures(world, video, entities, results, config.out)
+    write_pictures(encoded, results, config.out)
     print(summary(results))
     print(comparison_text(results["card"]))
-    if missing := left_out(lpips is not None, fvd is not None):
+    if missing := lacking(lpips is not None, fvd is not None):
         print(missing)
     print(f"wrote {path}")
 
@@ -102,7 +105,8 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
-    reason = misfit(task, (*world.tokenizer.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3))
+    reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit
     if reason and config.data is None:
@@ -114,9 +118,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
 
 
 def evaluate_world(
-    world: World,
-    video: Video,
-    entities: list[dict[str, np.ndarray]] | None,
+    encoded: Encoded,
     task: gym.Env | None,
     seed: int,
     episodes: int = 200,
@@ -128,15 +130,16 @@ def evaluate_world(
     Args:
         episodes: of the random agent on the real task.
     """
-    results = measure_world(
-        world, video, entities, task and task.unwrapped, seed, lpips=lpips, fvd=fvd
-    ) | dict.fromkeys(("dci_factor_alone", "reward_rate"))
+    results = measure_world(encoded, task and task.unwrapped, seed, lpips=lpips, fvd=fvd) | dict.fromkeys(
+        ("dci_factor_alone", "reward_rate")
+    )
     if results["dci"]:
-        assert entities is not None
-        control = evaluate_correspondence(world, video, entities, latent=False)
-        results["dci_factor_alone"] = control.scores() | {"correspondence": control.matrix.tolist()}
-    if task is not None and world.labels is not None:
-        results["reward_rate"] = evaluate_reward_rate(world, task, seed, episodes)
+        control = correspondence.measure(encoded, encoded.truth, latent=False)
+        assert control is not None
+        matrix = control.pop("matrix")
+        results["dci_factor_alone"] = control | {"correspondence": matrix}
+    if task is not None and encoded.world.labels is not None:
+        results["reward_rate"] = evaluate_reward_rate(encoded.world, task, seed, episodes)
     return results
 
 
@@ -148,49 +151,12 @@ def evaluate_reward_rate(world: World, task: gym.Env, seed: int, episodes: int) 
     }
 
 
-def write_pictures(
-    world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, results: Json, out: Path
-) -> None:
+def write_pictures(encoded: Encoded, results: Json, out: Path) -> None:
     """prediction.png, and correspondence.png when it was measured."""
-    longest = max(range(min(200, len(video.episodes))), key=lambda index: len(video.episodes[index]))
-    truth = entities[longest] if entities else None
-    imageio.imwrite(out / "prediction.png", prediction_picture(world, video.episodes[longest], truth))
+    longest = max(range(min(200, len(encoded.frames))), key=lambda index: len(encoded.frames[index]))
+    imageio.imwrite(out / "prediction.png", prediction_picture(encoded, longest))
     if results["correspondence"]:
         title = f"disentanglement {results['dci']['disentanglement']:.2f}"
         imageio.imwrite(
             out / "correspondence.png", matrix_picture(np.array(results["correspondence"]), title)
         )
-
-
-def summary(results: Json) -> str:
-    """A few lines for people."""
-    lines = [
-        f"tokens             {results['codes']} codes, {results['ambiguous_patches']:.4f} of the training patches between two",
-        f"PSNR (dB)          {_by_horizon(results['psnr'])}",
-        f"changed tokens     {_by_horizon(results['token_accuracy_changed'])}",
-    ]
-    lines.append("KL per factor      " + "  ".join(f"{kl:.2f}" for kl in results["kl_per_factor"]))
-    if results["dci"]:
-        lines.append("DCI                " + "  ".join(f"{k} {v:.3f}" for k, v in results["dci"].items()))
-    if results["masks"]:
-        found = results["masks"]
-        lines.append(
-            f"masks              foreground ARI {found['foreground_ari']:.3f}  IoU {found['mask_iou']:.3f}"
-        )
-    if results["transfer"] is not None:
-        lines.append(f"transfer           {_by_horizon(results['transfer'])}")
-    if results["lpips"]:
-        lines.append(f"LPIPS              {_by_horizon(results['lpips'])}")
-    if results["fvd"] is not None:
-        lines.append(f"FVD                {results['fvd']:.1f}")
-    if results["imagination_validity"]:
-        lines.append(f"valid imagination  {_by_horizon(results['imagination_validity'])}")
-    if results["reward_rate"]:
-        lines.append(
-            "random reward rate " + "  ".join(f"{k} {v:.3f}" for k, v in results["reward_rate"].items())
-        )
-    return "\n".join(lines)
-
-
-def _by_horizon(values: dict[str, Any]) -> str:
-    return "  ".join(f"{horizon}: {value:.3f}" for horizon, value in values.items() if value is not None)

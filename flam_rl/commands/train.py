@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import resource
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,34 +15,38 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from ..agents.adapter import fit_labels
-from ..checkpoint import check_replaceable, save_world
+from ..core.checkpoint import check_replaceable, save_world
+from ..core.registry import kind_of
+from ..core.world import World, WorldInfo
 from ..data import cache
-from ..data.clips import tokenize
 from ..data.hold_out import Split, hold_out
 from ..data.minari import action_count, find_dataset, read_labels, recorded_task
 from ..data.reading import Reading, ReadingConfig, frame_size, read
+from ..evaluation import correspondence
 from ..evaluation.card import card_figures
-from ..evaluation.correspondence import evaluate_correspondence
+from ..evaluation.encoded import encode
 from ..evaluation.pictures import (
-    mask_picture,
+    masks_picture,
     matrix_picture,
     prediction_picture,
     reconstruction_picture,
 )
-from ..models.baselines import MODELS
-from ..models.world import World, WorldInfo
+from ..evaluation.summary import summary
+from ..evaluation.truth import truths_of
+from ..grounding.adapter import fit_labels
+from ..models.build import BuildConfig, Footage, build_world, check_build
 from ..results import made_by, read_json, source_text, write_json, write_results
-from ..training.build import BuildConfig, build_world, check_told
 from ..training.run import DeviceName, Log, pick_device, seed_everything
-from ..training.tokenizer import train_tokenizer
 from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
-from .checks import check_out, check_settings
-from .evaluate import evaluate_world, summary, write_pictures
+from .checks import check_out
+from .evaluate import evaluate_world, write_pictures
 from .preview import preview
-from .tasks import find_task, misfit
+from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished"
+"""Folder in a run's that an interrupted run goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +101,24 @@ def train(config: TrainConfig) -> None:
     check_out(config.out)
     check_replaceable(config.out / "world")
     dataset = find_dataset(config.data)
-    if dataset is None and MODELS[config.model].TOLD:
-        check_told(config, None)  # says that films tell nothing
+    if dataset is None and kind_of(config.model).needs_actions:
+        raise ValueError(f"the model {config.model!r} is given true actions; films come without")
     actions = action_count(dataset) if dataset and config.labels else None
     task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
     task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
-    size = _check_size(config)
-    check_settings(config, size)
+    size = frame_size(config.data, config.files)
+    check_build(config, size)
     task = _fitting(task, (*size, 3), actions, config)
     _check_interrupted(config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
-    told = _told(config, split)
-    check_told(config, told)
+    entity_actions = _entity_actions(config, split)
+    check_build(config, size, entity_actions)
     if reading.dataset:
         _check_labels(config, reading, split)
     write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
-        tokenizer = train_tokenizer(
-            split.training, config.tokenizer, config.tokenizer_training, config.seed, device, log
-        )
-        codes = tokenize(tokenizer, split.training, config.out / "codes.npy")
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
@@ -128,30 +129,20 @@ def train(config: TrainConfig) -> None:
             if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
                 _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
-        world = build_world(
-            config,
-            tokenizer,
-            codes,
-            tokenize(tokenizer, split.held_out),
-            info,
-            log,
-            pictures,
-            config.out / "checkpoint.pt",
-            told,
-        )
+        footage = Footage(split.training, split.held_out, entity_actions)
+        world = build_world(config, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
-    if reading.dataset and config.labels and not world.model.TOLD:
+    if reading.dataset and config.labels and not world.model.needs_actions:
         labelled = _labelled(reading, split, config.labels)
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(
             f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
         )
     save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
-    results = evaluate_world(
-        world, split.held_out, split.held_out_entities, task, config.seed, config.episodes
-    )
+    encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
+    results = evaluate_world(encoded, task, config.seed, config.episodes)
     results |= {
         "wall_s": time.perf_counter() - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -161,9 +152,8 @@ def train(config: TrainConfig) -> None:
     world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results, config.seed)
-    write_pictures(world, split.held_out, split.held_out_entities, results, config.out)
-    for scratch in ("checkpoint.pt", "codes.npy"):
-        (config.out / scratch).unlink(missing_ok=True)
+    write_pictures(encoded, results, config.out)
+    shutil.rmtree(config.out / UNFINISHED)
     cache.remove(config.out)
     print(summary(results))
     print(
@@ -171,22 +161,9 @@ def train(config: TrainConfig) -> None:
     )
 
 
-def _check_size(config: TrainConfig) -> tuple[int, int]:
-    """Height and width of the frames, which divide into patches."""
-    height, width = frame_size(config.data, config.files)
-    patch = config.tokenizer.patch
-    if height % patch or width % patch:
-        up = [-(-side // patch) * patch for side in (height, width)]
-        raise ValueError(
-            f"frames of {height}x{width} do not divide into patches of {patch}x{patch} pixels; give for example "
-            f"--files.height {up[0]} --files.width {up[1]}, or another --tokenizer.patch"
-        )
-    return height, width
-
-
-def _told(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
-    """True actions of the training episodes, for the one model that is told them."""
-    if not MODELS[config.model].TOLD or not split.training_entities:
+def _entity_actions(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+    """True actions of the training episodes, for the one model that is given them."""
+    if not kind_of(config.model).needs_actions or not split.training_entities:
         return None
     return [truth["action"] for truth in split.training_entities]
 
@@ -225,6 +202,7 @@ def _fitting(
     """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
     if task is None:
         return None
+    task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
     if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
         reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"
@@ -242,7 +220,7 @@ def _resolved(config: TrainConfig) -> Json:
 
 def _check_interrupted(config: TrainConfig) -> None:
     path = config.out / "config.json"
-    if path.exists() and (config.out / "checkpoint.pt").exists() and read_json(path) != _resolved(config):
+    if path.exists() and (config.out / UNFINISHED).exists() and read_json(path) != _resolved(config):
         raise ValueError(
             f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
         )
@@ -252,17 +230,17 @@ def _log_pictures(
     world: World, video: Video, entities: list[dict[str, np.ndarray]] | None, log: Log, step: int
 ) -> None:
     world.model.eval()
-    longest = max(range(len(video.episodes)), key=lambda index: len(video.episodes[index]))
-    episode, truth = video.episodes[longest], entities[longest] if entities else None
-    log.picture("world/reconstruction", reconstruction_picture(world, episode[:6]), step)
-    log.picture("world/prediction", prediction_picture(world, episode, truth), step)
-    with torch.no_grad():
-        factors = world.factorize(world.encode(torch.as_tensor(episode[:8], device=world.device))[None])[0]
-    log.picture("world/masks", np.concatenate(list(mask_picture(world, factors)), 1), step)
-    if entities and "direction" in entities[0] and len(video.episodes) >= 4:
-        found = evaluate_correspondence(world, video, entities, iterations=10)
-        log.picture("world/correspondence", matrix_picture(found.matrix, f"step {step}"), step)
-        for name, value in found.scores().items():
+    encoded = encode(world, video, truths_of(entities))
+    longest = max(range(len(encoded.frames)), key=lambda index: len(encoded.frames[index]))
+    log.picture("world/reconstruction", reconstruction_picture(encoded, longest), step)
+    log.picture("world/prediction", prediction_picture(encoded, longest), step)
+    log.picture("world/masks", masks_picture(encoded, longest), step)
+    found = correspondence.measure(encoded, encoded.truth, iterations=10)
+    if found is not None:
+        log.picture(
+            "world/correspondence", matrix_picture(np.array(found.pop("matrix")), f"step {step}"), step
+        )
+        for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()
 
@@ -276,7 +254,7 @@ def model_card(world: World, results: Json, config: TrainConfig) -> str:
 | | |
 | --- | --- |
 | task | {world.info.task or "none: video files"} {world.info.task_kwargs or ""} |
-| video | {results["training_frames"]} action-free frames of {world.tokenizer.frame_size[0]}x{world.tokenizer.frame_size[1]} |
+| video | {results["training_frames"]} action-free frames of {world.frame_size[0]}x{world.frame_size[1]} |
 | label budget | {budget} transitions, for labels.safetensors only |
 | factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
 | parameters | {results["parameters"]} |

@@ -11,7 +11,7 @@ import numpy as np
 from ..types import Video
 
 LONGEST = 1000
-"""Frames; a longer episode goes to training in pieces, because some of it works on a whole episode at once."""
+"""Frames; a longer episode goes to training and evaluation in pieces, because some of it works on a whole episode at once."""
 
 
 class Piece(NamedTuple):
@@ -76,6 +76,11 @@ def hold_out(video: Video, entities: list[dict[str, np.ndarray]] | None, seed: i
         truth(training),
         truth(held_out),
     )
+
+
+def in_pieces(video: Video) -> list[Piece]:
+    """All frames of a video, in pieces of `LONGEST` at most."""
+    return _short([Piece(number, 0, len(frames)) for number, frames in enumerate(video.episodes)])
 
 
 def _short(pieces: list[Piece]) -> list[Piece]:

@@ -8,12 +8,14 @@ import mimetypes
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import minari
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from minari import MinariDataset
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
@@ -125,7 +127,7 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
             building,
             observation_space=task.observation_space,
             action_space=task.action_space,
-            env_spec=task.spec,
+            env_spec=_spec(task),
             data_format="parquet",
             jpeg_encoding=False,
         )
@@ -140,6 +142,15 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
             folder.rmdir()
         os.replace(building, folder)
     return MinariDataset(folder)
+
+
+def _spec(task: gym.Env) -> EnvSpec | None:
+    """What made `task`, in a form that JSON holds: a class that was registered itself by its name."""
+    spec = task.spec
+    if spec is None or not callable(spec.entry_point):
+        return spec
+    made_by: Any = spec.entry_point
+    return replace(spec, entry_point=f"{made_by.__module__}:{made_by.__qualname__}")
 
 
 def _buffer(index: int, episode: Episode) -> EpisodeBuffer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
+from tabulate import tabulate
+
 from ..types import Json
 
 TOLERANCES = {"psnr": 2.0, "dci": 0.02, "imagination_validity": 0.03}
@@ -15,10 +17,15 @@ Figures = Mapping[str, Mapping[str, float | None] | None]
 
 
 def card_figures(results: Json) -> Json:
-    """Of what was measured, the figures that a card shows: `WorldInfo.metrics`. NaN is what could not be measured."""
+    """Of what was measured, the figures that a card shows, without floors: `WorldInfo.metrics`. NaN is what could not be
+    measured."""
     return {
         name: results[name]
-        and {key: x if x is not None and isfinite(x) else None for key, x in results[name].items()}
+        and {
+            key: x if x is not None and isfinite(x) else None
+            for key, x in results[name].items()
+            if key != "floors"
+        }
         for name in ON_CARD
     }
 
@@ -56,13 +63,22 @@ def comparison_text(comparison: Json) -> str:
     """A few lines for people."""
     if not comparison["figures"]:
         return "the world's card has no figures to compare with"
-    lines = [f"{'':<32}{'measured':>10}{'card':>10}"]
+    rows = []
     for figure in comparison["figures"]:
-        numbers = (f"{'-' if x is None else f'{x:.3f}':>10}" for x in (figure["measured"], figure["card"]))
+        numbers = ("-" if x is None else f"{x:.3f}" for x in (figure["measured"], figure["card"]))
         short = ""
         if figure["name"] in comparison["falls_short"]:
-            short = f"  lower by {figure['card'] - figure['measured']:.3f}, more than {figure['tolerance']}"
-        lines.append(f"{figure['name']:<32}{''.join(numbers)}{short}")
+            short = f"lower by {figure['card'] - figure['measured']:.3f}, more than {figure['tolerance']}"
+        rows.append([figure["name"], *numbers, short])
+    lines = [
+        tabulate(
+            rows,
+            ["", "measured", "card", ""],
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=("left", "right", "right", "left"),
+        )
+    ]
     if comparison["falls_short"]:
         lines.append(f"the world FALLS SHORT of its card: {', '.join(comparison['falls_short'])}")
     else:

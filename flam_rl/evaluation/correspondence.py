@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,28 +11,14 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from ..models.threads import lone_threads, one_core
-from ..models.world import World
+from ..core.threads import lone_threads
 from ..progress import progress
-from ..types import Video
+from ..types import Json, Truth
+from .encoded import Encoded, left_out
+from .truth import chosen_actions
 
 WIDEST = 128
 """Numbers of a factor that a probe sees: of a wider one, a whole scene's, so many principal components."""
-NOTHING, LEFT, RIGHT, WALKED = range(4)
-
-
-def effective_actions(position: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """What entities' actions did: 0 nothing, 1 turned left, 2 turned right, 3 walked.
-
-    Args:
-        position: int `(T + 1, entities, 2)`. direction: int `(T + 1, entities)` in 0..3, clockwise.
-
-    Returns:
-        int `(T, entities)`; an action that changed nothing, as walking into a wall, counts as nothing.
-    """
-    walked = (position[1:] != position[:-1]).any(-1)
-    turned = (direction[1:] - direction[:-1]) % 4
-    return np.select([walked, turned == 3, turned == 1], [WALKED, LEFT, RIGHT], NOTHING)
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ class Correspondence:
     completeness: float
     informativeness: float
 
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Json:
         """The three numbers."""
         names = ("disentanglement", "completeness", "informativeness")
         return {name: getattr(self, name) for name in names}
@@ -75,14 +61,18 @@ def _one_to_one(matrix: np.ndarray) -> float:
     return float(((1 - entropy) * mass).sum() / mass.sum())
 
 
+FEWEST = 4
+"""Episodes that probes need: they are tested on others than they are trained on."""
+
+
 def training_episodes(count: int, seed: int) -> np.ndarray:
     """Which of `count` episodes probes are trained on, three quarters of them; they are tested on the others.
 
     Raises:
         ValueError: fewer than 4 episodes.
     """
-    if count < 4:
-        raise ValueError(f"probes need 4 episodes or more; given {count}")
+    if count < FEWEST:
+        raise ValueError(f"probes need {FEWEST} episodes or more; given {count}")
     return np.random.default_rng(seed).permutation(count)[: round(0.75 * count)]
 
 
@@ -93,6 +83,8 @@ def probe_gain(x: np.ndarray, y: np.ndarray, train: np.ndarray, iterations: int,
         x: float `(n, features)`. y: int `(n,)`. train: bool `(n,)`, False for the test.
         iterations: boosting rounds.
     """
+    if train.all() or not train.any():
+        return 0.0
     known = np.bincount(y[train])
     majority = float((y[~train] == known.argmax()).mean())
     if np.count_nonzero(known) < 2:
@@ -104,35 +96,62 @@ def probe_gain(x: np.ndarray, y: np.ndarray, train: np.ndarray, iterations: int,
     return float(gain / (1 - majority)) if gain > chance else 0.0
 
 
-def evaluate_correspondence(
-    world: World,
-    video: Video,
-    entities: list[dict[str, np.ndarray]],
+def measure(
+    encoded: Encoded,
+    truth: Sequence[Truth] | None,
     latent: bool = True,
     iterations: int = 40,
     seed: int = 0,
+) -> Json | None:
+    """`correspond`, where there is truth of entities that are the same in all episodes, and 4 episodes; else None.
+
+    Returns:
+        `disentanglement`, `completeness`, `informativeness`; `matrix`, as lists. Chance is 0 in all of them.
+    """
+    reason = _lacking(encoded, truth)
+    if reason:
+        left_out("dci", reason)
+        return None
+    assert truth is not None
+    found = correspond(encoded, truth, latent, iterations, seed)
+    return found.scores() | {"matrix": found.matrix.tolist()}
+
+
+def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> str:
+    if truth is None or any(chosen_actions(one) is None for one in truth):
+        return "there is no truth of what entities do"
+    if len(encoded.frames) < FEWEST:
+        return f"probes need {FEWEST} episodes or more; given {len(encoded.frames)}"
+    everyone = truth[0].identity
+    alike = everyone is not None and all(
+        one.identity is not None
+        and one.identity.shape[1:] == everyone.shape[1:]
+        and (one.identity == everyone[0]).all()
+        for one in truth
+    )
+    return "" if alike else "entities are not the same in all episodes: see disentanglement"
+
+
+def correspond(
+    encoded: Encoded, truth: Sequence[Truth], latent: bool = True, iterations: int = 40, seed: int = 0
 ) -> Correspondence:
-    """Gradient-boosted probes, trained on three quarters of the episodes and tested on the others.
+    """Gradient-boosted probes from factors to what entities do, trained on three quarters of the episodes and tested on
+    the others.
 
     Args:
-        entities: of each episode, `position` and `direction` as `effective_actions` takes them.
+        truth: of each episode, that of the same entities, which are always there.
         latent: probe from factor and latent action; else from the factor alone, the control.
         iterations: boosting rounds.
 
     Raises:
         ValueError: fewer than 4 episodes.
     """
-    training = training_episodes(len(video.episodes), seed)
-    seen, acted, targets, episode = [], [], [], []
-    with one_core(), torch.inference_mode():
-        for index, (frames, truth) in enumerate(zip(video.episodes, entities, strict=True)):
-            factors = world.factorize(world.encode_episode(frames, truth)[None])
-            seen.append(factors[0, :-1].cpu().numpy())
-            acted.append(world.of_factors(world.infer_actions(factors).mean)[0].cpu().numpy())
-            targets.append(effective_actions(truth["position"], truth["direction"]))
-            episode.append(np.full(len(frames) - 1, index))
-    x, y, of = np.concatenate(seen), np.concatenate(targets), np.concatenate(episode)
-    train = np.isin(of, training)
+    training = training_episodes(len(encoded.frames), seed)
+    lengths = [len(frames) - 1 for frames in encoded.frames]
+    x = torch.cat([scene.factors[:-1] for scene in encoded.scenes]).cpu().numpy()
+    acted = torch.cat([encoded.of_factors(index) for index in range(len(lengths))]).cpu().numpy()
+    y = np.concatenate([chosen_actions(one) for one in truth])
+    train = np.isin(np.repeat(np.arange(len(lengths)), lengths), training)
     if x.shape[-1] > WIDEST:
         x = np.stack(
             [
@@ -142,13 +161,14 @@ def evaluate_correspondence(
             1,
         )
     if latent:
-        x = np.concatenate([x, np.concatenate(acted)], -1)
+        x = np.concatenate([x, acted], -1)
     matrix = np.zeros((x.shape[1], y.shape[1]))
     with progress(total=matrix.size, desc="probes", unit="probe") as bar:
 
         def fit(pair: tuple[int, int]) -> None:
             i, j = pair
-            matrix[i, j] = probe_gain(x[:, i], y[:, j], train, iterations, seed)
+            told = y[:, j] >= 0
+            matrix[i, j] = probe_gain(x[told, i], y[told, j], train[told], iterations, seed)
             bar.update()
 
         lone_threads().map(fit, list(np.ndindex(matrix.shape)))

@@ -6,9 +6,63 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import Entities, Json
-from .correspondence import dci, probe_gain, training_episodes
-from .matching import in_contact, match_clip
+from ..types import Entities, Json, Truth
+from .correspondence import FEWEST, dci, probe_gain, training_episodes
+from .encoded import Encoded, left_out
+from .matching import by_identity, in_contact, match_clip
+from .truth import chosen_actions, true_entities
+
+
+def measure(
+    encoded: Encoded, truth: Sequence[Truth] | None, iterations: int = 40, seed: int = 0
+) -> Json | None:
+    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not tell who is where and
+    what they choose to do, or the world does not tell entities apart.
+
+    Steps on which truth tells of contact are left out, and so are those of entities that are near each other.
+    """
+    reason, true = _lacking(encoded, truth)
+    if reason:
+        left_out("disentanglement", reason)
+        return None
+    assert truth is not None
+    chosen = []
+    for one in truth:
+        acted = chosen_actions(one)
+        assert acted is not None
+        assert one.identity is not None
+        assert one.presence is not None
+        # Nobody chose to come to the first frame.
+        whole = np.concatenate(
+            [np.full_like(acted[:1], -1) if len(acted) else np.full((1, one.identity.shape[1]), -1), acted]
+        )
+        there = np.where(one.presence, one.identity, -1)
+        chosen.append(by_identity(whole, there, -1))
+    found = evaluate_disentanglement(
+        true,
+        chosen,
+        encoded.entities,
+        [scene.factors.cpu().numpy() for scene in encoded.scenes],
+        [encoded.of_factors(index).cpu().numpy() for index in range(len(encoded.frames))],
+        iterations,
+        seed,
+    )
+    if found is None:
+        left_out("disentanglement", "there are never two entities at a time that choose what to do")
+    return found
+
+
+def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> tuple[str, list[Entities]]:
+    """Why there is nothing to measure, empty if there is; the true entities."""
+    size = encoded.world.frame_size
+    true = [true_entities(one, size) for one in truth or ()]
+    if truth is None or any(chosen_actions(one) is None for one in truth) or None in true:
+        return "there is no truth of who is where and what they do", []
+    if encoded.world.factors == 1:
+        return "the world draws the scene as one factor", []
+    if len(encoded.frames) < FEWEST:
+        return f"probes need {FEWEST} episodes or more; given {len(encoded.frames)}", []
+    return "", [one for one in true if one is not None]
 
 
 def evaluate_disentanglement(

@@ -3,68 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
+import torch
 from scipy.ndimage import binary_dilation, generate_binary_structure
 
-from ..types import Entities, Json
-from .prediction import BEST_PSNR, HORIZONS
+from ..core.threads import one_core
+from ..progress import progress
+from ..types import Json, Truth
+from .encoded import Encoded
+from .prediction import BEST_PSNR, HORIZONS, Clips
+from .truth import true_entities
 
+START = 8
+"""The frame from which is predicted: those before it show what the background is."""
 GROWN = 2
 """Pixels by which true masks are dilated: what is drawn beside an entity's edge is an error of its own."""
 DIFFERS = 16
 """Grey levels of 255, in any channel, from which a pixel differs from the episode's median."""
+SAMPLED = 64
+"""Frames at most, spread over an episode, that its median is of."""
 
 
-def evaluate_foreground(
-    episodes: Sequence[np.ndarray],
-    predicted: Sequence[np.ndarray],
-    start: int,
-    truth: Sequence[Entities] | None = None,
-    horizons: Sequence[int] = HORIZONS,
-) -> Json:
-    """PSNR of open-loop predictions: of frame `start + h` for each horizon h, over all episodes that reach it.
+@one_core()
+@torch.inference_mode()
+def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
+    """PSNR of open-loop predictions from frame `START`, whose latent actions are inferred from the true frames.
 
-    Args:
-        episodes: uint8 `(T, H, W, 3)`, the frames of each, more than `start`.
-        predicted: uint8 `(steps, H, W, 3)`, frames `start + 1` and on of each, made from frames `0` to `start`.
-        truth: of each episode; without it the foreground is what differs from the episode's median.
+    The foreground is where the true entities are, grown by `GROWN` pixels; without truth, where the frame differs from the
+    episode's median.
 
     Returns:
-        By horizon, as text, the figures of `quality`, and `floors`: the same of frame `start` copied (`last_frame`) and of
-        the median of frames `0` to `start` (`background`). None where no episode is as long.
-
-    Raises:
-        ValueError: there are not as many predictions, or truths, as episodes.
+        By horizon, as text, the figures of `beside_floors`; None where no episode is as long.
     """
-    known = [None] * len(episodes) if truth is None else truth
-    if not len(episodes) == len(predicted) == len(known):
-        raise ValueError(
-            f"each of {len(episodes)} episodes needs a prediction and a truth; given {len(predicted)} and {len(known)}"
-        )
-    shown = [foreground_of(frames, entities) for frames, entities in zip(episodes, known, strict=True)]
     result: Json = {}
-    for horizon in horizons:
-        long = [
-            index
-            for index, (frames, drawn) in enumerate(zip(episodes, predicted, strict=True))
-            if len(drawn) >= horizon and len(frames) > start + horizon
-        ]
-        true = [episodes[index][start + horizon] for index in long]
-        where = [shown[index][start + horizon] for index in long]
-        shots = {
-            "": [predicted[index][horizon - 1] for index in long],
-            "last_frame": [episodes[index][start] for index in long],
-            "background": [median_frame(episodes[index][: start + 1]) for index in long],
-        }
-        figures = {
-            name: quality(*map(np.stack, (frames, true, where))) for name, frames in shots.items() if long
-        }
-        result[str(horizon)] = figures.pop("") | {"floors": figures} if long else None
+
+    @cache
+    def median(index: int) -> np.ndarray:
+        return median_frame(encoded.frames[index])
+
+    def foreground(index: int, frame: int) -> np.ndarray:
+        if truth is not None:
+            at = Truth(**{name: values[[frame]] for name, values in truth[index].arrays().items()})
+            there = true_entities(at, encoded.world.frame_size, masks=True)
+            if there is not None:
+                assert there.mask is not None
+                return grow((there.mask > 0.5).max(1), GROWN)[0]
+        return differs(encoded.frames[index][frame], median(index))
+
+    for horizon in progress(HORIZONS, desc="foreground", unit="horizon"):
+        clips = Clips.of(encoded, START, horizon)
+        result[str(horizon)] = clips and beside_floors(
+            encoded.world.draw(clips.unroll()[-1]).cpu().numpy(),
+            clips.frames(horizon),
+            np.stack([foreground(index, START + horizon) for index in clips.chosen]),
+            [encoded.frames[index][: START + 1] for index in clips.chosen],
+        )
     return result
 
 
-def quality(predicted: np.ndarray, frames: np.ndarray, foreground: np.ndarray) -> dict[str, float | None]:
+def beside_floors(
+    predicted: np.ndarray, frames: np.ndarray, foreground: np.ndarray, known: Sequence[np.ndarray]
+) -> Json:
+    """The figures of `quality`, and `floors`: the same of the last frame known, copied (`last_frame`), and of the median of
+    the frames known, the background alone (`background`).
+
+    Args:
+        predicted, frames, foreground: as `quality` takes them.
+        known: of each, uint8 `(T, H, W, 3)`, the frames that it was predicted from.
+    """
+    floors = {
+        "last_frame": np.stack([clip[-1] for clip in known]),
+        "background": np.stack([median_frame(clip) for clip in known]),
+    }
+    return quality(predicted, frames, foreground) | {
+        "floors": {name: quality(floor, frames, foreground) for name, floor in floors.items()}
+    }
+
+
+def quality(predicted: np.ndarray, frames: np.ndarray, foreground: np.ndarray) -> Json:
     """Peak signal-to-noise ratio in dB, 100 at most, of uint8 `(B, H, W, 3)` against frames of the same shape.
 
     Args:
@@ -78,7 +96,7 @@ def quality(predicted: np.ndarray, frames: np.ndarray, foreground: np.ndarray) -
     error = np.square(predicted.astype(np.float64) - frames).mean(-1) / 255**2
     area = foreground.sum((1, 2))
     inside = np.where(foreground, error, 0).sum((1, 2))[area > 0] / area[area > 0]
-    result: dict[str, float | None] = {"foreground_share": float(foreground.mean())}
+    result: Json = {"foreground_share": float(foreground.mean())}
     for name, errors in {"psnr": error.mean((1, 2)), "foreground_psnr": inside}.items():
         result[name] = float(_decibel(errors).mean()) if len(errors) else None
         result[f"{name}_of_mean_error"] = float(_decibel(errors.mean())) if len(errors) else None
@@ -89,30 +107,10 @@ def _decibel(error: np.ndarray) -> np.ndarray:
     return -10 * np.log10(np.maximum(error, 10 ** (-BEST_PSNR / 10)))
 
 
-def foreground_of(frames: np.ndarray, truth: Entities | None = None) -> np.ndarray:
-    """Where entities are in frames uint8 `(T, H, W, 3)`: bool `(T, H, W)`.
-
-    With truth, its masks, or its boxes where it has none, grown by `GROWN` pixels; else where a frame differs from the
-    episode's median by more than `DIFFERS` grey levels.
-    """
-    if truth is None:
-        apart = np.abs(frames.astype(np.int16) - median_frame(frames))
-        return apart.max(-1) > DIFFERS
-    return grow(entity_masks(truth, frames.shape[1:3]).max(1), GROWN)
-
-
-def entity_masks(entities: Entities, size: tuple[int, ...]) -> np.ndarray:
-    """Which pixels show each entity, by its mask or, without, its box: bool `(T, K, H, W)`.
-
-    Args:
-        size: H and W of the frames.
-    """
-    if entities.mask is not None:
-        return entities.mask > 0.5
-    x0, y0, x1, y1 = np.moveaxis(entities.box, -1, 0)[..., None]
-    row, column = (np.arange(count) + 0.5 for count in size)
-    inside_y, inside_x = (row >= y0) & (row < y1), (column >= x0) & (column < x1)  # nothing is inside of NaN
-    return inside_y[..., :, None] & inside_x[..., None, :]
+def differs(frame: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Where uint8 `(..., H, W, 3)` are further from a background of this shape than `DIFFERS`: bool `(..., H, W)`."""
+    apart: np.ndarray = np.abs(frame.astype(np.int16) - background).max(-1) > DIFFERS
+    return apart
 
 
 def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -123,4 +121,4 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 def median_frame(frames: np.ndarray) -> np.ndarray:
     """The background of frames uint8 `(T, H, W, 3)`: the median over time of each pixel and channel, uint8 `(H, W, 3)`."""
-    return np.median(frames, axis=0).astype(np.uint8)
+    return np.median(frames[:: max(1, len(frames) // SAMPLED)], axis=0).astype(np.uint8)

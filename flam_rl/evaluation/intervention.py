@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from ..types import Json
+import numpy as np
+import torch
+
+from ..core.threads import one_core
+from ..types import Json, Scene, Truth
+from .encoded import Encoded, left_out
 from .foreground import grow
+
+COUNT, BATCH = 512, 64
+"""Latent actions that are changed, and at a time."""
 
 CHANGED = 8
 """Grey levels of 255, in any channel, from which a pixel is changed."""
 EDGE = 1
 """Pixels around an entity's mask that are still its own: those of its edge are mixed with what is beside it."""
+
+
+@one_core()
+@torch.inference_mode()
+def measure(
+    encoded: Encoded, truth: Sequence[Truth] | None = None, seed: int = 0, count: int = COUNT
+) -> Json | None:
+    """`evaluate_intervention` of steps from frames of the video with the inferred latent actions, of which one is exchanged
+    for what the same factor did in another frame. Where entities are is what the model itself draws by them; no truth is
+    asked for. None where the world does not tell entities apart or nothing moves on.
+    """
+    world = encoded.world
+    if world.factors == 1:
+        left_out("intervention", "the world draws the scene as one factor")
+        return None
+    steps = [(index, t) for index, acted in enumerate(encoded.latent_actions) for t in range(len(acted))]
+    there = [(index, t, k) for index, t in steps for k in np.flatnonzero(encoded.entities[index].presence[t])]
+    if not there:
+        left_out("intervention", "the world tells no entity in any frame that another follows")
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [there[row] for row in rng.integers(len(there), size=count)]
+    others = [steps[row] for row in rng.integers(len(steps), size=count)]
+    rows = torch.arange(BATCH)
+    frames: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    masks = []
+    for first in range(0, count, BATCH):
+        part, other = drawn[first : first + BATCH], others[first : first + BATCH]
+        now = torch.stack([encoded.scenes[index].factors[t] for index, t, _ in part])
+        context = torch.stack([encoded.scenes[index].context for index, _, _ in part])
+        plain = torch.stack([encoded.latent_actions[index][t] for index, t, _ in part])
+        changed, moved = plain.clone(), [world.moved_by(int(k)) for _, _, k in part]
+        changed[rows[: len(part)], moved] = torch.stack(
+            [encoded.latent_actions[index][t, which] for (index, t), which in zip(other, moved, strict=True)]
+        )
+        after = [Scene(world.step(now, taken), context) for taken in (plain, changed)]
+        for side, scene in zip(frames, after, strict=True):
+            side.append(world.draw(scene).cpu().numpy())
+        shares = torch.maximum(*(world.shares(scene) for scene in after))
+        masks.append((shares > 0.5).cpu().numpy())
+    entity = np.array([k for _, _, k in drawn])
+    before, after_change = (np.concatenate(side) for side in frames)
+    return evaluate_intervention(before, after_change, np.concatenate(masks), entity)
 
 
 def evaluate_intervention(

@@ -1,56 +1,58 @@
-"""Everything that held-out video can say of a world."""
+"""Everything that held-out video can say of a world: the list of measures, each a file with `measure(encoded, truth)`."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from ..models.world import World
-from ..types import Json, Video
-from .correspondence import evaluate_correspondence
-from .imagination import imagination_validity
-from .masks import evaluate_masks
+from ..types import Json
+from . import (
+    correspondence,
+    disentanglement,
+    foreground,
+    intervention,
+    perceptual,
+    prediction,
+    segmentation,
+    tokens,
+    tracking,
+    transfer,
+    validity,
+)
+from .encoded import Encoded
 from .perceptual import FVD, LPIPS
-from .prediction import evaluate_prediction
-from .transfer import evaluate_transfer
 
 
 def measure_world(
-    world: World,
-    video: Video,
-    entities: list[dict[str, np.ndarray]] | None,
-    task: Any,
+    encoded: Encoded,
+    task: object,
     seed: int,
     probe_iterations: int = 40,
     lpips: LPIPS | None = None,
     fvd: FVD | None = None,
 ) -> Json:
-    """What can be measured with what is given; what cannot is None.
+    """What can be measured with what is given; what cannot is None, and the log says why.
 
     Args:
-        entities: what is true of each episode; with cells' positions and directions, and 4 episodes, for the probes.
+        encoded: with truth, if the task tells.
         task: the real one, without wrappers; asked for its tiles if it has them.
+        seed: of what is drawn; probes and floors have their own, so that results can be compared.
         probe_iterations: boosting rounds of the probes.
     """
-    results: Json = {
+    truth = encoded.truth
+    correspond = correspondence.measure(encoded, truth, iterations=probe_iterations)
+    found = dict(correspond or {})
+    matrix = found.pop("matrix", None)
+    return {
         "seed": seed,
-        "frames": video.frames,
-        "codes": len(world.tokenizer.codebook),
-        "ambiguous_patches": float(world.tokenizer.ambiguous),
+        "frames": sum(len(frames) for frames in encoded.frames),
+        **prediction.measure(encoded, truth),
+        **(tokens.measure(encoded, truth) or dict.fromkeys(tokens.FIGURES)),
+        **perceptual.measure(encoded, truth, lpips, fvd),
+        "foreground": foreground.measure(encoded, truth),
+        "dci": found or None,
+        "correspondence": matrix,
+        "disentanglement": disentanglement.measure(encoded, truth, probe_iterations),
+        "intervention": intervention.measure(encoded, truth, seed),
+        "masks": segmentation.measure(encoded, truth),
+        "tracking": tracking.measure(encoded, truth),
+        "transfer": transfer.measure(encoded, truth, task, seed),
+        "imagination_validity": validity.measure(encoded, truth, task, seed),
     }
-    results |= evaluate_prediction(world, video, entities, lpips=lpips, fvd=fvd)
-    results |= dict.fromkeys(("dci", "correspondence", "masks", "transfer", "imagination_validity"))
-    if (
-        entities and "direction" in entities[0] and len(entities) >= 4
-    ):  # probes are tested on other episodes than they are trained on
-        found = evaluate_correspondence(world, video, entities, iterations=probe_iterations)
-        results |= {"dci": found.scores(), "correspondence": found.matrix.tolist()}
-    if hasattr(task, "tiles"):
-        tiles = task.tiles()
-        results["imagination_validity"] = imagination_validity(world, task, seed)
-        if entities and sum(len(episode) > 1 for episode in video.episodes) >= 2:
-            results["transfer"] = evaluate_transfer(world, video, entities, tiles, seed)
-        if entities and world.factors > 1 and tiles.images.shape[1] == world.tokenizer.config.patch:
-            results["masks"] = evaluate_masks(world, video, entities)
-    return results

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchmetrics
 from torch import nn
+
+from ..core.threads import one_core
+from ..types import Json, Truth
+from .encoded import Encoded
+from .prediction import HORIZONS, Clips
 
 HOW = {
     "LPIPS": "--lpips-weights (torchvision's alexnet-owt-7be5be79.pth)",
@@ -114,7 +120,42 @@ class FVD:
         return torch.cat(found).double().numpy()
 
 
-def left_out(lpips: bool, fvd: bool) -> str:
+@one_core()
+@torch.inference_mode()
+def measure(
+    encoded: Encoded, truth: Sequence[Truth] | None = None, lpips: LPIPS | None = None, fvd: FVD | None = None
+) -> Json:
+    """LPIPS by horizon and FVD of predictions, open loop from the first frames; None without their networks.
+
+    Returns:
+        `lpips`, with `floors` beside it, and `fvd`, with `fvd_floors`: the same of the first frame copied, `last_frame`.
+    """
+    result: Json = {"lpips": None, "fvd": None, "fvd_floors": None}
+    world = encoded.world
+    if lpips is not None:
+        distance: Json = {}
+        copied: Json = {}
+        for horizon in HORIZONS:
+            clips = Clips.of(encoded, 0, horizon)
+            distance[str(horizon)] = copied[str(horizon)] = None
+            if clips is not None:
+                true, first = (
+                    torch.as_tensor(clips.frames(step), device=world.device) for step in (horizon, 0)
+                )
+                distance[str(horizon)] = lpips.distance(world.model.colors(clips.unroll()[-1]), true)
+                copied[str(horizon)] = lpips.distance(first / 255, true)
+        result["lpips"] = distance | {"floors": {"last_frame": copied}}
+    if fvd is not None:
+        clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+        assert clips is not None
+        true = torch.stack([torch.as_tensor(clips.frames(step)) for step in range(clips.horizon + 1)], 1)
+        drawn = torch.stack([world.model.colors(scene).cpu() for scene in clips.unroll()], 1)
+        result["fvd"] = fvd.distance(true, drawn)
+        result["fvd_floors"] = {"last_frame": fvd.distance(true, (true[:, :1] / 255).expand(true.shape))}
+    return result
+
+
+def lacking(lpips: bool, fvd: bool) -> str:
     """A line that says which of the two measures were not made, why, and how to have them; empty if both were."""
     missing = [name for name, made in (("LPIPS", lpips), ("FVD", fvd)) if not made]
     if not missing:

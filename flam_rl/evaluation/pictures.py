@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..models.world import World
+from ..core.world import World
+from ..types import Scene
+from .encoded import Encoded
 
 
 def figure_to_image(figure: Figure) -> np.ndarray:
@@ -34,58 +36,57 @@ def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
 def factor_colors(world: World, starts: int = 64) -> np.ndarray:
     """The mean colour of what each factor draws in held-out frames, as bright as it gets: float `(K, 3)` in
     0..255, so that the mask of a red agent is red."""
-    clips = world.starts_STN[:: max(1, len(world.starts_STN) // starts)].long()
-    factors = world.factorize(clips)[:, -1]
-    patches = world.tokenizer.patches(world.draw(factors)).float()
-    colors = patches.unflatten(-1, (-1, 3)).mean(-2)
-    mean = torch.einsum("bkn,bnc->kc", world.aggregate(factors).masks_BKN, colors)
+    every = world.starts()
+    scenes = every.of(slice(None, None, max(1, len(every.factors) // starts)))
+    mean = torch.einsum("bkhw,bhwc->kc", world.shares(scenes), world.draw(scenes).float())
     return (230 * mean / mean.amax(-1, keepdim=True).clamp_min(1e-6)).cpu().numpy()
 
 
 @torch.inference_mode()
-def mask_picture(world: World, factors_BKS: torch.Tensor, colors_K3: np.ndarray | None = None) -> np.ndarray:
-    """Each factor's mask in its colour, by default that of what it draws: uint8 `(B, H, W, 3)`."""
+def mask_picture(world: World, scenes: Scene, colors_K3: np.ndarray | None = None) -> np.ndarray:
+    """Each factor's share of the pixels in its colour, by default that of what it draws: uint8 `(B, H, W, 3)`."""
     colors_K3 = factor_colors(world) if colors_K3 is None else colors_K3
-    masks = world.aggregate(factors_BKS).masks_BKN.unflatten(-1, world.tokenizer.grid).cpu().numpy()
-    picture = np.einsum("bkrc,kx->brcx", masks, colors_K3).clip(0, 255).astype(np.uint8)
-    return enlarge(picture, world.tokenizer.config.patch)
+    shares = world.shares(scenes).cpu().numpy()
+    return np.einsum("bkhw,kx->bhwx", shares, colors_K3).clip(0, 255).astype(np.uint8)
 
 
 @torch.inference_mode()
-def reconstruction_picture(world: World, frames: np.ndarray) -> np.ndarray:
-    """Rows: true, by the tokenizer alone, by tokenizer and factors. Frames uint8 `(T, H, W, 3)` of an episode."""
-    z = world.encode(torch.as_tensor(frames, device=world.device))
-    drawn = world.draw(world.factorize(z[None])[0])
-    rows = {"true": frames, "tokenizer": world.paint(z).cpu().numpy(), "factors": drawn.cpu().numpy()}
+def reconstruction_picture(encoded: Encoded, index: int, count: int = 6) -> np.ndarray:
+    """Rows: the first frames of an episode as they are, and as factors draw them."""
+    frames = encoded.frames[index][:count]
+    rows = {"true": frames, "factors": encoded.world.draw(_first(encoded, index, count)).cpu().numpy()}
     return _strip(rows, [f"t = {t}" for t in range(len(frames))])
+
+
+def masks_picture(encoded: Encoded, index: int, count: int = 8) -> np.ndarray:
+    """The factors' shares of the first frames of an episode, side by side."""
+    return np.concatenate(list(mask_picture(encoded.world, _first(encoded, index, count))), 1)
 
 
 @torch.inference_mode()
 def prediction_picture(
-    world: World,
-    episode: np.ndarray,
-    entities: dict[str, np.ndarray] | None = None,
-    horizons: tuple[int, ...] = (1, 5, 10, 15),
+    encoded: Encoded, index: int, horizons: tuple[int, ...] = (1, 5, 10, 15)
 ) -> np.ndarray:
-    """Rows: true, reconstructed, predicted open loop from the first frame, masks. uint8 `(H, W, 3)`.
-
-    Args:
-        entities: of the episode; only the oracle is told of them.
-    """
-    cut = slice(horizons[-1] + 1)
-    frames = torch.as_tensor(episode[cut], device=world.device)
-    z = world.encode(frames)
-    truth = {key: value[cut] for key, value in entities.items()} if entities else None
-    factors = world.factorize(world.encode_episode(episode[cut], truth)[None])
-    unrolled = world.model.unroll(factors[:, 0], world.infer_actions(factors).mean)[0]
+    """Rows: an episode as it is, as factors draw it, predicted open loop from the first frame, and masks of that."""
+    world, frames = encoded.world, encoded.frames[index]
     shown = [0, *(h for h in horizons if h < len(frames))]
+    first = encoded.seen(index, 0)
+    unrolled = world.model.unroll(first.factors[None], encoded.latent_actions[index][None, : shown[-1]])[0]
+    predicted = Scene(unrolled[shown], first.context.expand(len(shown), -1))
+    drawn = _first(encoded, index, shown[-1] + 1).of(shown)
     rows = {
-        "true": frames[shown].cpu().numpy(),
-        "reconstructed": world.paint(z[shown]).cpu().numpy(),
-        "predicted": world.draw(unrolled[shown]).cpu().numpy(),
-        "factor masks": mask_picture(world, unrolled[shown]),
+        "true": frames[shown],
+        "reconstructed": world.draw(drawn).cpu().numpy(),
+        "predicted": world.draw(predicted).cpu().numpy(),
+        "factor masks": mask_picture(world, predicted),
     }
     return _strip(rows, [f"t = {t}" for t in shown])
+
+
+def _first(encoded: Encoded, index: int, count: int) -> Scene:
+    """The scenes of the first frames of an episode, a batch."""
+    factors, context = encoded.scenes[index]
+    return Scene(factors[:count], context.expand(len(factors[:count]), -1))
 
 
 def _strip(rows: dict[str, np.ndarray], titles: list[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from scipy.stats import binomtest
 
-from ..models.threads import one_core
+from ..core.threads import one_core
 from ..progress import progress
 
 AT_ONCE = 16

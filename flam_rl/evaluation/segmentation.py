@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from ..types import Entities, Json
+from ..types import Entities, Json, Truth
+from .encoded import Encoded, left_out
 from .matching import shuffle_identities
+from .truth import true_entities
+
+MOST = 1000
+"""Frames that are looked at."""
 
 
-def evaluate_segmentation(truth: Sequence[Entities], found: Sequence[Entities], seed: int = 0) -> Json | None:
+def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0, most: int = MOST) -> Json | None:
+    """`evaluate_segmentation` of whole episodes, until `most` frames were looked at; None where truth does not tell who is
+    where, or the world does not tell entities apart."""
+    size = encoded.world.frame_size
+    if truth is None or any(true_entities(one, size) is None for one in truth):
+        left_out("masks", "there is no truth of who is where")
+        return None
+    if encoded.world.factors == 1:
+        left_out("masks", "the world draws the scene as one factor")
+        return None
+    lengths = np.cumsum([len(frames) for frames in encoded.frames])
+    count = int(np.searchsorted(lengths, most)) + 1
+
+    def pairs() -> Iterator[tuple[Entities, Entities]]:
+        for index, one in enumerate(truth[:count]):
+            true = true_entities(one, size, masks=True)
+            assert true is not None
+            yield true, encoded.masked(index)
+
+    found = evaluate_segmentation(pairs(), seed)
+    if found is None:
+        left_out("masks", "no entity is ever there")
+    return found
+
+
+def evaluate_segmentation(pairs: Iterable[tuple[Entities, Entities]], seed: int = 0) -> Json | None:
     """Masks of many clips against true ones; None where truth shows no entity.
 
     Args:
-        truth, found: one of each for a clip, with masks of the same frames.
+        pairs: true and found entities of each clip, with masks of the same frames; looked at one by one.
         seed: of the floor with random identities.
 
     Returns:
@@ -26,19 +56,27 @@ def evaluate_segmentation(truth: Sequence[Entities], found: Sequence[Entities], 
         drawn anew in each frame (`random_identities`).
 
     Raises:
-        ValueError: there are not as many truths as clips, masks are missing, or those of a clip and its truth differ in
-            frames or in size.
+        ValueError: masks are missing, or those of a clip and its truth differ in frames or in size.
     """
-    if not any(entities.presence.any() for entities in truth):
-        return None
     rng = np.random.default_rng(seed)
-    pairs = [(_masks(one) > 0.5, _masks(two)) for one, two in zip(truth, found, strict=True)]
-    shuffled = [_masks(shuffle_identities(entities, rng)) for entities in found]
-    floors = {
-        "one_factor": [(true, np.ones_like(mask[:, :1])) for true, mask in pairs],
-        "random_identities": [(true, mask) for (true, _), mask in zip(pairs, shuffled, strict=True)],
+    clips: dict[str, list[tuple[float | None, np.ndarray]]] = {
+        "": [],
+        "one_factor": [],
+        "random_identities": [],
     }
-    return _figures(pairs) | {"floors": {name: _figures(floor) for name, floor in floors.items()}}
+    for truth, found in pairs:
+        true, mask = _masks(truth) > 0.5, _masks(found)
+        if true.shape[:1] + true.shape[2:] != mask.shape[:1] + mask.shape[2:]:
+            raise ValueError(
+                f"masks of a clip, {mask.shape}, and of its truth, {true.shape}, differ in frames or size"
+            )
+        clips[""].append(_clip(true, mask))
+        clips["one_factor"].append(_clip(true, np.ones_like(mask[:, :1])))
+        clips["random_identities"].append(_clip(true, _masks(shuffle_identities(found, rng))))
+    if not any(len(iou) for _, iou in clips[""]):
+        return None
+    figures = {name: _mean(each) for name, each in clips.items()}
+    return figures.pop("") | {"floors": figures}
 
 
 def foreground_ari(true: np.ndarray, mask: np.ndarray) -> float:
@@ -73,20 +111,19 @@ def mask_iou(true: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return matched
 
 
-def _figures(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Json:
-    ari, iou = [], []
-    for true, mask in pairs:
-        if true.shape[:1] + true.shape[2:] != mask.shape[:1] + mask.shape[2:]:
-            raise ValueError(
-                f"masks of a clip, {mask.shape}, and of its truth, {true.shape}, differ in frames or size"
-            )
-        ever = true.any((0, 2, 3))
-        iou.append(mask_iou(true[:, ever], mask))
-        if ever.sum() > 1:
-            ari.append(foreground_ari(true[:, ever], mask))
+def _clip(true: np.ndarray, mask: np.ndarray) -> tuple[float | None, np.ndarray]:
+    """Foreground ARI, None of fewer than two entities that are ever there, and the IoU of each of these."""
+    ever = true.any((0, 2, 3))
+    if not ever.any():
+        return None, np.zeros(0)
+    return foreground_ari(true[:, ever], mask) if ever.sum() > 1 else None, mask_iou(true[:, ever], mask)
+
+
+def _mean(clips: Sequence[tuple[float | None, np.ndarray]]) -> Json:
+    ari = [one for one, _ in clips if one is not None]
     return {
         "foreground_ari": float(np.mean(ari)) if ari else None,
-        "mask_iou": float(np.concatenate(iou).mean()),
+        "mask_iou": float(np.concatenate([iou for _, iou in clips]).mean()),
     }
 
 

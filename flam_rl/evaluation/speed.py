@@ -18,14 +18,15 @@ from torch._inductor.utils import fresh_cache
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.dynamics import DynamicsConfig
-from ..models.factorizer import FactorizerConfig
-from ..models.flam import FLAM
-from ..models.imagination import Imagination, Imagined, SceneImagination
-from ..models.threads import one_core
-from ..models.tokenizer import TokenizerConfig
-from ..models.world import World
-from ..models.world_model import CodeFacts, FLAMConfig
+from ..core.stepping import Imagined, Stepper
+from ..core.threads import one_core
+from ..core.world import World
+from ..models.tiles.code_model import CodeFacts, FLAMConfig
+from ..models.tiles.dynamics import DynamicsConfig
+from ..models.tiles.factorizer import FactorizerConfig
+from ..models.tiles.flam import FLAM
+from ..models.tiles.stepper import Imagination
+from ..models.tiles.tokenizer import TokenizerConfig
 from ..types import Json
 
 BATCH = 256
@@ -132,11 +133,11 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
 
 def ready(
     world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False
-) -> tuple[Imagination | SceneImagination, Imagined, torch.Tensor]:
+) -> tuple[Stepper, Imagined, torch.Tensor]:
     """A stepper of factor 0, B imagined worlds and what is wanted of them: the same for every call."""
     with torch.inference_mode():
         imagination = world.imagination([0], dtype, compile)
-        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)))
+        state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)).factors)
         wanted = torch.randn(worlds, 1, world.latent_action_dim, device=world.device)
     return imagination, state, wanted
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models.tracked import TrackerConfig, Tracks
 from ..models.tracked.camera import shift_between, shifted
 from ..models.tracked.tokens import differs, find_tokens
-from ..models.tracked.tracks import as_colors
+from ..models.tracked.views import as_colors
 from ..types import Json
 
 STARTS = 3

@@ -8,12 +8,30 @@ from itertools import pairwise
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..types import Entities, Json
+from ..types import Entities, Json, Truth
+from .encoded import Encoded, left_out
 from .matching import MATCHES, box_iou, in_contact, match_frames, nothing_found, shuffle_identities
+from .truth import true_entities
 
 OVERLAPS = np.arange(1, 20) / 20
 """What boxes overlap by from which they may match: HOTA is a mean over these."""
 EPSILON = np.finfo(float).eps
+
+
+def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0) -> Json | None:
+    """`evaluate_tracking` of the entities that the world tells; None where truth does not tell boxes, or the world does not
+    tell entities apart."""
+    true = [true_entities(one, encoded.world.frame_size) for one in truth or ()]
+    if truth is None or None in true:
+        left_out("tracking", "there is no truth of who is where")
+        return None
+    if encoded.world.factors == 1:
+        left_out("tracking", "the world draws the scene as one factor")
+        return None
+    found = evaluate_tracking([one for one in true if one is not None], encoded.entities, seed)
+    if found is None:
+        left_out("tracking", "no entity is ever there")
+    return found
 
 
 def evaluate_tracking(truth: Sequence[Entities], found: Sequence[Entities], seed: int = 0) -> Json | None:

@@ -2,7 +2,8 @@
 
 from .context import ContextConfig, find_context
 from .tracker import Tracker, TrackerConfig, TrackerState
-from .tracks import Tracks, clip_context, patch_for, shared_context, track
+from .tracks import Tracks, track, track_all
+from .views import clip_context, patch_for, shared_context
 
 __all__ = [
     "ContextConfig",
@@ -15,4 +16,5 @@ __all__ = [
     "patch_for",
     "shared_context",
     "track",
+    "track_all",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from .tokens import filled, find_tokens
 
@@ -27,6 +27,14 @@ class ContextConfig:
     """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
     restless: float = 0.2
     """What a sighting counts, of 1, where something changes around it."""
+    growth: int = 8
+    """Pixels by which masks of what moves grow to where the frame has an edge."""
+    sightings: float = 0.1
+    """Share of the frames in which no entity is at a place below which these are not trusted: it may be an entity that was missed."""
+    continues: float = 0.1
+    """What a colour that continues the context may be off from what lies around."""
+    votes: int = 2
+    """How often what differs from the context is masked and the context taken again, before anything is tracked."""
     ghost: tuple[float, float] = (1.3, 2.0)
     """A difference is the context's fault if its outline is so many times as strong an edge there as in the frame; the second is
     for pieces of one."""
@@ -48,13 +56,15 @@ def find_context(
     Give past frames only to know only the past.
 
     Args:
-        valid_THW: where no entity is; a pixel that is never valid is taken from all frames that show it.
+        valid_THW: where no entity is; a pixel that seldom is takes its colour from those around it.
         seen_THW: what of the ground each frame shows, all of it by default.
     """
     every = config.every(len(frames_T3HW))
     frames = frames_T3HW[::every]
     seen = torch.ones_like(frames[:, 0], dtype=torch.bool) if seen_THW is None else seen_THW[::every]
     valid = seen if valid_THW is None else seen & valid_THW[::every]
+    hidden = valid.float().mean(0) < config.sightings
+    valid = valid & ~hidden
     context = frames[len(frames) // 2].clone()
     changes = (frames.amax(0) - frames.amin(0)).amax(0) > config.alike
     context[:, ~changes] = frames[..., ~changes].mean(0)
@@ -68,7 +78,50 @@ def find_context(
         best, score = torch.where(total > score, candidate, best), torch.maximum(total, score)
     same = (weight * ((colors - best).abs().amax(1) <= config.alike))[:, None]
     context[:, changes] = (colors * same).sum(0) / same.sum(0).clamp_min(1e-6)
+    return _continued(context, hidden, frames, seen, config)
+
+
+def _continued(
+    context_3HW: Float[Tensor, "3 H W"],
+    hidden_HW: Bool[Tensor, "H W"],
+    frames_T3HW: Float[Tensor, "T 3 H W"],
+    seen_THW: Bool[Tensor, "T H W"],
+    config: ContextConfig,
+) -> Float[Tensor, "3 H W"]:
+    """The context with what is hidden in all frames, or in none of them, filled in, from its border inwards: with that colour
+    that a frame has there which continues what lies around best, or else with the mean of what lies around."""
+    context, known = context_3HW.clone(), ~hidden_HW
+    if not bool(known.any()):
+        return context
+    while not bool(known.all()):
+        share = avg_pool2d(known[None].float(), 3, 1, 1)[0]
+        ring = (share > 0) & ~known
+        around = (avg_pool2d(context * known, 3, 1, 1) / share.clamp_min(1e-6))[:, ring]
+        colors = frames_T3HW[..., ring]
+        off = (colors - around).abs().amax(1).masked_fill(~seen_THW[:, ring], torch.inf)
+        off, best = off.min(0)
+        chosen = colors.gather(0, best.expand(1, 3, -1))[0]
+        context[:, ring] = torch.where(off <= config.continues, chosen, around)
+        known = known | ring
     return context
+
+
+def grown(
+    mask_THW: Bool[Tensor, "T H W"], frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig
+) -> Bool[Tensor, "T H W"]:
+    """Masks of things with what hangs together with them in the frames without an edge, and a pixel around.
+
+    What covers a place in all frames is in the context with its own colour, so that only its rim stands out.
+    """
+    joined = [(frames_T3HW.diff(dim=axis).abs().amax(1) <= config.alike) for axis in (-1, -2)]
+    mask = mask_THW.clone()
+    for _ in range(config.growth):
+        for axis, join in zip((-1, -2), joined, strict=True):
+            length = mask.shape[axis]
+            low, high = mask.narrow(axis, 0, length - 1), mask.narrow(axis, 1, length - 1)
+            low |= high & join
+            high |= low & join
+    return max_pool2d(mask[:, None].float(), 3, 1, 1)[:, 0] > 0
 
 
 def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool[Tensor, "T H W"]:
@@ -103,28 +156,26 @@ def without_ghosts(
                 continue
             smooth = differs & ~edges(frame, threshold) & ~edges(context, threshold) if split else differs
             for token in find_tokens(smooth, area // 2 if split else area):
-                piece = filled(filled(token.mask)) if split else filled(token.mask)
-                now, then = (outline(image, piece if split else token.mask) for image in (frame, context))
-                if then > max(ratio * now, threshold):
-                    context[:, piece] = frame[:, piece]
+                around = token.around(MARGIN)
+                mask, now, then = token.mask[around], frame[:, *around], context[:, *around]
+                piece = filled(filled(mask)) if split else filled(mask)
+                line = piece if split else mask
+                if outline(then, line) > max(ratio * outline(now, line), threshold):
+                    then[:, piece] = now[:, piece]
     return torch.as_tensor(context, device=context_3HW.device)
+
+
+MARGIN = 4
+"""Pixels around a piece that tell about its outline: it is made two wider, and an edge is taken over two."""
 
 
 def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
     """How strong an edge runs along the outline of a mask: mean difference of colour across it, over `step` pixels."""
-    total, count = 0.0, 0
-    for axis in (0, 1):
-        one, two = (
-            np.take(mask_HW, np.arange(mask_HW.shape[axis])[side], axis)
-            for side in (slice(step, None), slice(-step))
-        )
-        across = one != two
-        length = image_3HW.shape[1 + axis]
-        ahead = np.take(image_3HW, range(step, length), 1 + axis)
-        behind = np.take(image_3HW, range(length - step), 1 + axis)
-        total += float(np.abs(ahead - behind).max(0)[across].sum())
-        count += int(across.sum())
-    return total / max(count, 1)
+    down = mask_HW[step:] != mask_HW[:-step]
+    across = mask_HW[:, step:] != mask_HW[:, :-step]
+    total = np.abs(image_3HW[:, step:] - image_3HW[:, :-step]).max(0)[down].sum()
+    total += np.abs(image_3HW[:, :, step:] - image_3HW[:, :, :-step]).max(0)[across].sum()
+    return float(total) / max(int(down.sum() + across.sum()), 1)
 
 
 def edges(image_3HW: np.ndarray, threshold: float) -> np.ndarray:

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ...core.layers import mlp
 from ...types import check_ranges
-from ..layers import mlp
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 
 
@@ -43,7 +43,7 @@ class Interaction(nn.Module):
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__()
-        self.neighbors, self.half, self.speed = config.neighbors, state.half, state.speed
+        self.neighbors, self.longest, self.speed = config.neighbors, state.half, state.speed
         self.reach = config.reach
         self.own = nn.Linear(state.look_dim, config.pair_hidden)
         self.other = nn.Linear(state.look_dim, config.pair_hidden)
@@ -56,10 +56,10 @@ class Interaction(nn.Module):
         count = min(self.neighbors, k - 1)
         if count == 0:
             return factors_BKS.new_zeros(*factors_BKS.shape[:-1], self.way.out_features)
-        place, velocity = factors_BKS[..., PLACE] * self.half, factors_BKS[..., VELOCITY] * self.speed
+        place, velocity = factors_BKS[..., PLACE] * self.longest, factors_BKS[..., VELOCITY] * self.speed
         apart = place.unsqueeze(-3) - place.unsqueeze(-2)
         distance = apart.square().sum(-1).clamp_min(1e-6).sqrt()
-        absent = factors_BKS[..., PRESENCE] < 0.5
+        absent = (factors_BKS[..., PRESENCE] < 0.5) | (factors_BKS[..., DEPTH] < -0.5)  # or the camera
         lone = absent.unsqueeze(-2) | torch.eye(k, dtype=torch.bool, device=place.device)
         near, index = distance.masked_fill(lone, 1e6).topk(count, -1, largest=False)
         pick = index.unsqueeze(-1)
@@ -101,16 +101,27 @@ class InverseDynamics(nn.Module):
         return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
 
 
+STAYS, GATE = 3, 4
+"""Outputs of the network that moves factors: the logit of still being there, and how far the look changes."""
+
+
+def opened(logit: Tensor) -> Tensor:
+    """A gate in 0..1 that is exactly shut below a logit of -2.2: what is not meant to change does not drift, step after step."""
+    return (1.2 * logit.sigmoid() - 0.1).clamp(0, 1)
+
+
 class Step(NamedTuple):
     """What forward dynamics say of the next frame.
 
     Attributes:
         factors_BKS: as if everybody were there; presence is 1.
         logit_BK: of being there.
+        opened_BK: how far the gate of the look is open.
     """
 
     factors_BKS: Float[Tensor, "*B K S"]
     logit_BK: Float[Tensor, "*B K"]
+    opened_BK: Float[Tensor, "*B K"]
 
 
 class ForwardDynamics(nn.Module):
@@ -122,28 +133,47 @@ class ForwardDynamics(nn.Module):
         self.state = state
         self.interaction = Interaction(config, state)
         inputs = state.dim + config.pair_hidden + config.latent_action_dim
-        self.move = mlp(inputs, config.hidden, 4 + state.look_dim, layers=3)
+        self.move = mlp(inputs, config.hidden, 5 + state.look_dim, layers=3)
         self.birth = mlp(config.latent_action_dim, config.hidden, state.dim, layers=3)
         last = self.move[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():  # at first what moves goes on
             last.weight.mul_(0.1)
             last.bias.zero_()
+            last.bias[GATE] = -1.5
+            last.bias[STAYS] = 3.0
 
     def forward(
         self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
     ) -> Step:
         """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors."""
-        seen = self.interaction(factors_BKS)
+        return self.look_and_move(factors_BKS, self.interaction(factors_BKS), latent_actions_BKA)
+
+    def look_and_move(
+        self,
+        factors_BKS: Float[Tensor, "*B K S"],
+        seen: Float[Tensor, "*B K H"],
+        latent_actions_BKA: Float[Tensor, "*B K A"],
+    ) -> Step:
+        """The same, where what each factor sees of others is known."""
         out = self.move(torch.cat([factors_BKS, seen, latent_actions_BKA], -1))
         velocity = factors_BKS[..., VELOCITY] + out[..., :2]
-        place = factors_BKS[..., PLACE] + velocity * (self.state.speed / self.state.half)
-        depth = factors_BKS[..., DEPTH, None] + 0.1 * out[..., 2:3]
+        place = factors_BKS[..., PLACE] + self.moved(velocity)
+        depth = factors_BKS[..., DEPTH, None]
+        depth = torch.where(depth < -0.5, depth, depth + 0.1 * out[..., 2:3])
         one = torch.ones_like(depth)
-        look = factors_BKS[..., LOOK] + 0.1 * out[..., 4:]
+        look = factors_BKS[..., LOOK] + opened(out[..., GATE, None]) * out[..., 5:]
         moved = torch.cat([place, velocity, depth, one, look], -1)
         born = self.birth(latent_actions_BKA)
-        logit = torch.where(factors_BKS[..., PRESENCE] > 0.5, out[..., 3] + 3, born[..., PRESENCE] - 3)
+        logit = torch.where(factors_BKS[..., PRESENCE] > 0.5, out[..., STAYS], born[..., PRESENCE] - 3)
         born = torch.cat([born[..., :PRESENCE], one, born[..., PRESENCE + 1 :]], -1)
         there = factors_BKS[..., PRESENCE, None] > 0.5
-        return Step(torch.where(there, moved, born), logit)
+        return Step(torch.where(there, moved, born), logit, out[..., GATE].sigmoid())
+
+    def moved(self, velocity_BK2: Float[Tensor, "*B K 2"]) -> Float[Tensor, "*B K 2"]:
+        """By how much places change: by velocities over the ground, and for entities by how the ground moves in the frame."""
+        if self.state.margin:
+            camera = velocity_BK2[..., -1:, :]
+            entities = velocity_BK2[..., :-1, :] + camera
+            velocity_BK2 = torch.cat([entities, camera], -2)
+        return velocity_BK2 * (self.state.speed / self.state.half)

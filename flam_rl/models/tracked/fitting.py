@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import unfold
 
-from .sprites import Layers, Scene, blend, cut, draw
+from .sprites import cut
+from .windows import Ground, Sprites, Windows, look_at, paste, shifted_to
 
 
 @dataclass(frozen=True)
@@ -41,144 +42,155 @@ def capped(residual: Tensor, config: FitConfig) -> Tensor:
     return residual.square().clamp(max=config.cap**2)
 
 
-def fit(
-    look: Float[Tensor, "B K 4 P P"],
-    predicted: Float[Tensor, "B K 2"],
-    depth: Float[Tensor, "B K"],
-    frame: Float[Tensor, "B 3 H W"],
-    context: Float[Tensor, "B 3 H W"],
-    config: FitConfig,
-) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-    """Places where the sprites explain the frame, found jointly from where they are predicted; depth as given."""
-    b, k = depth.shape
-    place = predicted.clone()
-    size = (frame.shape[-2], frame.shape[-1])
-    pull = config.pull * torch.eye(2 * k, device=frame.device)
+def fit(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, "N 2"]:
+    """Places where the sprites explain the frames of their episodes, found jointly from where they are; depth as given."""
+    place = sprites.place.clone()
+    moving = torch.arange(len(place), device=place.device)
     for _ in range(config.iterations):
-        layers = draw(look, place, size, slopes=True)
-        scene = blend(layers.drawn_BK4HW, depth, context)
-        residual = frame - scene.frame_B3HW
-        weight = (1 + (residual / config.cap).square()).reciprocal().square()
-        slopes = torch.stack(
-            [
-                torch.addcmul(tilt[:, :, :3], tilt[:, :, 3:], scene.behind_BK3HW, value=-1)
-                for tilt in (layers.along_x_BK4HW, layers.along_y_BK4HW)
-                if tilt is not None
-            ],
-            2,
-        )
-        slopes = (slopes * scene.seen_BKHW[:, :, None, None]).view(b, 2 * k, -1)
-        weighed = slopes * weight.reshape(b, 1, -1)
-        drift = (predicted - place).reshape(b, -1, 1)
-        towards = weighed @ residual.reshape(b, -1, 1) + config.pull * drift
-        step = torch.linalg.solve(weighed @ slopes.mT + pull, towards).view(b, k, 2)
-        step = step.clamp(-config.stride, config.stride)
-        place = place + step
-        if step.abs().max() < config.enough:
+        if not len(moving):
             break
-    return place, depth
+        now = _of(sprites, moving)
+        step = _step(replace(now, place=place[moving]), now.place, ground, config)
+        place[moving] += step
+        still = torch.ones(len(ground.frame), dtype=torch.bool, device=place.device)
+        still[now.episode[step.abs().amax(1) >= config.enough]] = False
+        moving = moving[~still[now.episode]]
+    return place
+
+
+def _of(sprites: Sprites, rows: Tensor) -> Sprites:
+    return Sprites(sprites.episode[rows], sprites.look[rows], sprites.place[rows], sprites.depth[rows])
+
+
+def _step(
+    sprites: Sprites, predicted: Float[Tensor, "N 2"], ground: Ground, config: FitConfig
+) -> Float[Tensor, "N 2"]:
+    """One Gauss-Newton step of all places of each episode together."""
+    n = len(predicted)
+    windows = look_at(sprites, ground, slopes=True)
+    residual = windows.residual
+    weight = (1 + (residual / config.cap).square()).reciprocal().square() * windows.inside[:, None]
+    slopes = torch.stack(
+        [
+            torch.addcmul(tilt[:, :3], tilt[:, 3:], windows.behind, value=-1)
+            for tilt in (windows.slope_x, windows.slope_y)
+            if tilt is not None
+        ],
+        1,
+    )
+    slopes = slopes * windows.seen[:, None, None]
+    weighed = (slopes * weight[:, None]).flatten(2)
+    towards = (weighed @ residual.flatten(1)[..., None])[..., 0] + config.pull * (predicted - sprites.place)
+    rows = torch.arange(n, device=predicted.device)
+    own = weighed @ slopes.flatten(2).mT
+    one, two = (windows.beside & windows.beside.mT).triu().nonzero().unbind(1)
+    if len(one):
+        near = shifted_to(slopes.flatten(1, 2), two, one, windows.corner).view(len(one), 2, -1)
+        both = weighed[one] @ near.mT
+    # Rows of an episode lie side by side in its own matrix.
+    place_in = rows - torch.searchsorted(sprites.episode, sprites.episode)
+    most = int(place_in.max()) + 1
+    batch = len(ground.frame)
+    normal = predicted.new_zeros(batch, most, 2, most, 2)
+    normal.view(batch, 2 * most, 2 * most).diagonal(dim1=1, dim2=2).fill_(config.pull)
+    normal[sprites.episode, place_in, :, place_in] += own
+    if len(one):
+        normal[sprites.episode[one], place_in[one], :, place_in[two]] = both
+        normal[sprites.episode[one], place_in[two], :, place_in[one]] = both.mT
+    right = predicted.new_zeros(batch, most, 2)
+    right[sprites.episode, place_in] = towards
+    step = torch.linalg.solve(normal.view(batch, 2 * most, 2 * most), right.view(batch, 2 * most, 1))
+    step = step.view(batch, most, 2)[sprites.episode, place_in]
+    return step.clamp(-config.stride, config.stride)
 
 
 def try_orders(
-    look: Float[Tensor, "B K 4 P P"],
-    predicted: Float[Tensor, "B K 2"],
-    place: Float[Tensor, "B K 2"],
-    depth: Float[Tensor, "B K"],
-    frame: Float[Tensor, "B 3 H W"],
-    context: Float[Tensor, "B 3 H W"],
-    config: FitConfig,
-) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-    """Where two sprites touch, the fit with their depths exchanged if it is better: the pair of each episode that is most wrong."""
-    k = depth.shape[1]
-    if k < 2:
-        return place, depth
-    size = (frame.shape[-2], frame.shape[-1])
-    drawn = draw(look, place, size).drawn_BK4HW
-    wrong = capped(frame - blend(drawn, depth, context).frame_B3HW, config).sum(1).flatten(1)
-    alpha = drawn[:, :, 3].flatten(2)
-    overlap = ((alpha * wrong[:, None]) @ alpha.mT).triu(1).flatten(1)
-    most, pair = overlap.max(1)
-    rows = (most > config.margin).nonzero()[:, 0]
-    if not len(rows):
-        return place, depth
-    one, two = pair[rows] // k, pair[rows] % k
-    other = depth[rows].clone()
-    at = torch.arange(len(rows), device=depth.device)
-    other[at, one], other[at, two] = depth[rows, two], depth[rows, one]
-    moved, _ = fit(look[rows], predicted[rows], other, frame[rows], context[rows], config)
+    sprites: Sprites, predicted: Float[Tensor, "N 2"], ground: Ground, config: FitConfig
+) -> tuple[Float[Tensor, "N 2"], Float[Tensor, N]]:
+    """Where two sprites touch, the fit with their depths exchanged if it is better: the pair of each episode that is most wrong.
 
-    def error(where: Tensor, order: Tensor) -> Tensor:
-        scene = blend(draw(look[rows], where, size).drawn_BK4HW, order, context[rows])
-        return capped(frame[rows] - scene.frame_B3HW, config).sum((1, 2, 3))
-
-    better = rows[error(moved, other) < error(place[rows], depth[rows]) - config.margin]
-    chosen = torch.isin(rows, better)
+    Args:
+        sprites: where they were fitted. predicted: where they were fitted from.
+    """
+    place, depth = sprites.place, sprites.depth
+    windows = look_at(sprites, ground)
+    one, two = (windows.beside & windows.beside.mT).triu().nonzero().unbind(1)
+    if not len(one):
+        return place, depth
+    alpha = windows.drawn[:, 3:]
+    wrong = capped(windows.residual, config).sum(1)
+    near = shifted_to(alpha, two, one, windows.corner)[:, 0]
+    overlap = (alpha[one, 0] * wrong[one] * near).sum((1, 2))
+    pairs = []
+    for episode in sprites.episode[one[overlap > config.margin]].unique().tolist():
+        mine = torch.where(sprites.episode[one] == episode, overlap, -1)
+        pairs.append(int(mine.argmax()))
+    if not pairs:
+        return place, depth
+    first, second = one[pairs], two[pairs]
+    rows = torch.isin(sprites.episode, sprites.episode[first]).nonzero()[:, 0]
+    other = depth.clone()
+    other[first], other[second] = depth[second], depth[first]
+    tried = _of(replace(sprites, place=predicted, depth=other), rows)
+    tried = replace(tried, place=fit(tried, ground, config))
+    before, after = (_error(each, ground, config) for each in (_of(sprites, rows), tried))
+    better = (after < before - config.margin)[tried.episode]
     place, depth = place.clone(), depth.clone()
-    place[better], depth[better] = moved[chosen], other[chosen]
+    place[rows[better]], depth[rows[better]] = tried.place[better], tried.depth[better]
     return place, depth
 
 
-def gains(
-    layers: Layers, scene: Scene, frame: Float[Tensor, "B 3 H W"], config: FitConfig
-) -> Float[Tensor, "B K H W"]:
+def _error(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, B]:
+    scene, _ = paste(look_at(sprites, ground), sprites, ground)
+    return capped(ground.frame - scene, config).sum((1, 2, 3))
+
+
+def gains(windows: Windows, config: FitConfig) -> Float[Tensor, "N V V"]:
     """How much capped squared error each sprite takes away from each pixel."""
-    residual = (frame - scene.frame_B3HW)[:, None]
-    return (capped(residual + _parts(layers, scene), config) - capped(residual, config)).sum(2)
+    residual = windows.residual
+    return (capped(residual + windows.parts, config) - capped(residual, config)).sum(1)
 
 
-def evidence(
-    layers: Layers, scene: Scene, frame: Float[Tensor, "B 3 H W"], config: FitConfig
-) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+def evidence(windows: Windows, config: FitConfig) -> tuple[Float[Tensor, N], Float[Tensor, N]]:
     """How much capped squared error each sprite takes away, and how much it would if it were exactly right."""
-    hoped = capped(_parts(layers, scene), config).sum((2, 3, 4))
-    return gains(layers, scene, frame, config).sum((2, 3)), hoped
-
-
-def _parts(layers: Layers, scene: Scene) -> Tensor:
-    """What each sprite adds to the frame."""
-    drawn = layers.drawn_BK4HW
-    return (drawn[:, :, :3] - drawn[:, :, 3:] * scene.behind_BK3HW) * scene.seen_BKHW[:, :, None]
+    return gains(windows, config).sum((1, 2)), capped(windows.parts, config).sum((1, 2, 3))
 
 
 def look_around(
-    look: Float[Tensor, "B K 4 P P"],
-    predicted: Float[Tensor, "B K 2"],
-    place: Float[Tensor, "B K 2"],
-    depth: Float[Tensor, "B K"],
-    alive: Bool[Tensor, "B K"],
-    found: Bool[Tensor, "B K"],
-    frame: Float[Tensor, "B 3 H W"],
-    context: Float[Tensor, "B 3 H W"],
+    sprites: Sprites,
+    predicted: Float[Tensor, "N 2"],
+    found: Bool[Tensor, N],
+    ground: Ground,
     config: FitConfig,
     area: int,
     threshold: float,
-) -> tuple[Float[Tensor, "B K 2"], Bool[Tensor, "B K"]] | None:
-    """Places with those of lost factors that were found again, and who is found now; None if nobody was.
+) -> tuple[Float[Tensor, "N 2"], Bool[Tensor, N]] | None:
+    """Places with those of lost sprites that were found again, and who is found now; None if nobody was.
 
-    Each lost factor in turn tries all whole-pixel places within the radius on what the others leave unexplained.
+    Each lost one in turn tries all whole-pixel places within the radius on what the others leave unexplained.
     """
-    rows = (alive & ~found).any(1).nonzero()[:, 0].tolist()
-    changed = False
-    for b in rows:
-        one = slice(b, b + 1)
-        canvas = _canvas(look[one], place[one], depth[one], found[one], context[one])
-        for k in (alive[b] & ~found[b]).nonzero()[:, 0].tolist():
-            where = _search(look[b, k], predicted[b, k], frame[one], canvas, config, area, threshold)
+    place, now = sprites.place.clone(), found.clone()
+    for episode in sprites.episode[~found].unique().tolist():
+        mine = sprites.episode == episode
+        canvas = _canvas(replace(sprites, place=place), mine & now, ground)
+        for k in (mine & ~found).nonzero()[:, 0].tolist():
+            frame = ground.frame[episode, None]
+            where = _search(
+                sprites.look[k], predicted[k], frame, canvas[episode, None], config, area, threshold
+            )
             if where is not None:
-                if not changed:
-                    place, found, changed = place.clone(), found.clone(), True
-                place[b, k] = where
-                found[b, k] = True
-                canvas = _canvas(look[one], place[one], depth[one], found[one], context[one])
-    return (place, found) if changed else None
+                place[k], now[k] = where, True
+                canvas = _canvas(replace(sprites, place=place), mine & now, ground)
+    return (place, now) if bool((now & ~found).any()) else None
 
 
-def _canvas(look: Tensor, place: Tensor, depth: Tensor, found: Tensor, context: Tensor) -> Tensor:
-    """The frame as those that were found draw it."""
-    size = (context.shape[-2], context.shape[-1])
-    return blend(
-        draw(look * found[..., None, None, None], place, size).drawn_BK4HW, depth, context
-    ).frame_B3HW
+def _canvas(sprites: Sprites, there: Bool[Tensor, N], ground: Ground) -> Float[Tensor, "B 3 H W"]:
+    """The frames as those that are there draw them."""
+    rows = there.nonzero()[:, 0]
+    if not len(rows):
+        return ground.context
+    drawn = _of(sprites, rows)
+    return paste(look_at(drawn, ground), drawn, ground)[0]
 
 
 def _search(

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
+from ...core.layers import nearest_code
 from ...types import LossAndMetrics
+from ..tiles.dynamics import snap
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
 from .look_codes import LookCodes, draw_factors
+from .prior import Chances, TrackedPrior
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
 
@@ -21,9 +24,9 @@ from .tracker import TrackerConfig
 class LossConfig:
     """What an error costs: its square over twice the square of these, linear from `outlier` of them on; in nats."""
 
-    place: float = 0.1
+    place: float = 0.2
     """Pixels."""
-    velocity: float = 0.1
+    velocity: float = 0.2
     """Pixels a frame."""
     look: float = 0.5
     """Spreads of look codes."""
@@ -35,25 +38,52 @@ class LossConfig:
     """Weight of the KL of latent actions from a standard normal."""
     free: float = 0.1
     """Nats of each number of a latent action that cost nothing."""
+    change: float = 0.2
+    """Nats that a look costs when it changes."""
+    snapped: float = 0.5
+    """Share of clips whose latent actions are the nearest action codes, so that the world can be stepped by these."""
 
 
 @dataclass(frozen=True)
 class TrackedConfig:
+    """What a tracked FLAM is made of.
+
+    Attributes:
+        shared_ground: all of the video has one background, which the model knows; else it finds that of the frames it is given.
+    """
+
     state: StateConfig = field(default_factory=StateConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    shared_ground: bool = False
 
 
 class TrackedFLAM(nn.Module):
     """Factored latent action world model (arXiv 2602.16229) on tracked layers: a factor for each entity."""
 
+    ground_3HW: Tensor
+    lowest_S: Tensor
+    highest_S: Tensor
+    spread_A: Tensor
+
     def __init__(self, config: TrackedConfig) -> None:
         super().__init__()
+        state = config.state
         self.config = config
+        self.register_buffer("ground_3HW", torch.zeros(3, state.height, state.width))
+        self.register_buffer("lowest_S", torch.full((state.dim,), -3.0))
+        self.register_buffer("highest_S", torch.full((state.dim,), 3.0))
+        self.register_buffer("spread_A", torch.ones(config.dynamics.latent_action_dim))
         self.codes = LookCodes(config.state)
         self.inverse_dynamics = InverseDynamics(config.dynamics, config.state)
         self.forward_dynamics = ForwardDynamics(config.dynamics, config.state)
+        self.latent_action_prior = TrackedPrior(config.dynamics, config.state)
+
+    @property
+    def factors(self) -> int:
+        """K."""
+        return self.config.state.factors
 
     def infer_actions(self, factors_BTKS: Float[Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive frames, a Normal of shape `(B, T - 1, K, A)`."""
@@ -63,8 +93,12 @@ class TrackedFLAM(nn.Module):
         self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
     ) -> Float[Tensor, "*B K S"]:
         """The next factors; those that more likely than not are gone are 0."""
-        following, logit = self.forward_dynamics(factors_BKS, latent_actions_BKA)
-        return following * (logit > 0)[..., None]
+        following, logit, _ = self.forward_dynamics(factors_BKS, latent_actions_BKA)
+        return self.within(following) * (logit > 0)[..., None]
+
+    def within(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:
+        """Factors with each number in the range that it has in the video, and a little beyond."""
+        return torch.maximum(torch.minimum(factors_BKS, self.highest_S), self.lowest_S)
 
     def unroll(
         self, factors_BKS: Float[Tensor, "B K S"], latent_actions_BTKA: Float[Tensor, "B T K A"]
@@ -75,6 +109,32 @@ class TrackedFLAM(nn.Module):
             factors_BKS = self.step(factors_BKS, latent_actions_BKA)
             following.append(factors_BKS)
         return torch.stack(following, 1)
+
+    def chances(self, factors_BKS: Float[Tensor, "*B K S"]) -> Chances:
+        """What the prior says of action codes, of who goes and of who comes."""
+        return self.latent_action_prior(factors_BKS, self.forward_dynamics.interaction(factors_BKS))
+
+    def prior(self, factors_BKS: Float[Tensor, "*B K S"]) -> MixtureSameFamily:
+        """`p(a^i | s)` of those who are there and stay."""
+        logits = self.chances(factors_BKS).code_BKM
+        codes = self.latent_action_prior.codebook.expand(*logits.shape, -1)
+        components = Normal(codes, self.spread_A.expand(*logits.shape, -1))
+        return MixtureSameFamily(Categorical(logits=logits), Independent(components, 1))
+
+    def snap(
+        self, factors_BKS: Float[Tensor, "B K S"], index: int, latent_actions_BA: Float[Tensor, "B A"]
+    ) -> tuple[Tensor, Tensor]:
+        """The plausible action code nearest to what is wanted of factor `index`, `(B, A)`, and the log-probability of the nearest
+        of all, `(B,)`."""
+        codebook = self.latent_action_prior.codebook
+        log_probs = self.chances(factors_BKS).code_BKM[:, index].log_softmax(-1)
+        code, log_prior = snap(log_probs, latent_actions_BA, codebook)
+        return codebook[code], log_prior
+
+    def nearest_codes(self, latent_actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+        """Of each latent action the action code nearest to it."""
+        codebook = self.latent_action_prior.codebook
+        return codebook[nearest_code(latent_actions, codebook)]
 
     def draw(
         self, factors_BKS: Float[Tensor, "B K S"], context_B3HW: Float[Tensor, "B 3 H W"]
@@ -90,14 +150,19 @@ class TrackedFLAM(nn.Module):
         """
         config = self.config.loss
         posterior = self.infer_actions(factors_BTKS)
-        latent_actions_BTKA = posterior.rsample()
         there_BTK = factors_BTKS[..., PRESENCE] > 0.5
-        state, predicted, logits = factors_BTKS[:, 0], [], []
+        moves_BTK = there_BTK[:, :-1] & there_BTK[:, 1:]
+        flat, _, commitment = self.latent_action_prior.codes(posterior.mean[moves_BTK][None])
+        snapped = posterior.mean.masked_scatter(moves_BTK[..., None], flat)
+        by_code_B = torch.rand(len(factors_BTKS), device=factors_BTKS.device) < config.snapped
+        latent_actions_BTKA = torch.where(by_code_B[:, None, None, None], snapped, posterior.rsample())
+        state, predicted, logits, gates = factors_BTKS[:, 0], [], [], []
         for t in range(factors_BTKS.shape[1] - 1):
-            following, logit = self.forward_dynamics(state, latent_actions_BTKA[:, t])
+            following, logit, gate = self.forward_dynamics(state, latent_actions_BTKA[:, t])
             state = following * there_BTK[:, t + 1, :, None]
             predicted.append(state)
             logits.append(logit)
+            gates.append(gate)
         errors = self._errors(torch.stack(predicted, 1), factors_BTKS[:, 1:], there_BTK[:, 1:])
         presence = binary_cross_entropy_with_logits(torch.stack(logits, 1), there_BTK[:, 1:].float())
         kl = kl_divergence(posterior, Normal(0.0, 1.0))
@@ -105,8 +170,9 @@ class TrackedFLAM(nn.Module):
         kl_A = (kl * acts[..., None]).sum((0, 1, 2)) / acts.sum().clamp_min(1)
         cost = kl_A.clamp_min(config.free).sum()
         loss = sum(errors.values()) + config.presence * presence * acts.numel() / acts.sum().clamp_min(1)
-        loss = loss + beta * config.beta * cost
-        metrics = {"loss": loss, "nats": kl_A.sum(), "presence": presence, **errors}
+        change = (torch.stack(gates, 1) * moves_BTK).sum() / moves_BTK.sum().clamp_min(1)
+        loss = loss + beta * config.beta * cost + config.change * change + commitment.sum()
+        metrics = {"loss": loss, "nats": kl_A.sum(), "presence": presence, "change": change, **errors}
         return loss, {key: value.detach() for key, value in metrics.items()}
 
     def _errors(

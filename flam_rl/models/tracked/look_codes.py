@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..layers import mlp
-from .sprites import Layers, Scene, blend, draw
+from ...core.layers import mlp
+from .sprites import Layers, Scene, blend, draw, hats
 from .states import DEPTH, LOOK, PLACE, PRESENCE, StateConfig
 
 HIDDEN = 128
@@ -83,7 +83,21 @@ def draw_factors(
     context_B3HW: Float[Tensor, "B 3 H W"],
 ) -> tuple[Layers, Scene]:
     """The aggregator: each factor's look at its place, those of lesser depth nearer, over the context. Absent ones are not drawn."""
-    look = codes.decode(factors_BKS[..., LOOK]) * factors_BKS[..., PRESENCE, None, None, None]
-    place = config.to_pixels(factors_BKS[..., PLACE])
-    layers = draw(look, place, (config.height, config.width))
-    return layers, blend(layers.drawn_BK4HW, factors_BKS[..., DEPTH], context_B3HW)
+    shown = factors_BKS[:, : config.entities]
+    look = codes.decode(shown[..., LOOK]) * shown[..., PRESENCE, None, None, None]
+    layers = draw(look, config.to_pixels(shown[..., PLACE]), (config.height, config.width))
+    if config.margin:
+        context_B3HW = view(config, factors_BKS[:, -1, PLACE], context_B3HW)
+    return layers, blend(layers.drawn_BK4HW, shown[..., DEPTH], context_B3HW)
+
+
+def view(
+    config: StateConfig, camera_B2: Float[Tensor, "B 2"], context_B3YX: Float[Tensor, "B 3 Y X"]
+) -> Float[Tensor, "B 3 H W"]:
+    """What the camera sees of a context that is larger than a frame; at its border the camera stops."""
+    m = config.margin
+    moved = (camera_B2 * config.half).clamp(-m, m)
+    (height, width), (tall, wide) = (config.height, config.width), context_B3YX.shape[-2:]
+    across = hats(wide / 2 - m + moved[:, 0], wide, width)[:, None]
+    down = hats(tall / 2 - m + moved[:, 1], tall, height)[:, None]
+    return down @ context_B3YX @ across.mT

@@ -33,6 +33,9 @@ class LookConfig:
     """How much variance of the context is needed before it decides on alpha."""
 
 
+# Entries of one look touch; those of looks that lie one after the other do not.
+WITHIN = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3), bool)])
+
 # Means over the track of b (3), d (3), b.b, b.d and how far d stands out, and in how many frames each entry has been seen.
 STATISTICS = 10
 
@@ -93,9 +96,9 @@ def look_of(statistics: Float[Tensor, "*B 10 P P"], config: LookConfig) -> Float
     return torch.cat([color, alpha[..., None, :, :]], -3)
 
 
-def reach(alpha: Float[Tensor, "B K P P"], pixels: int = 2) -> Float[Tensor, "B K P P"]:
+def reach(alpha: Float[Tensor, "N P P"], pixels: int) -> Float[Tensor, "N P P"]:
     """Where a look may grow: 1 within so many pixels of its solid part, else 0."""
-    return (max_pool2d(alpha, 2 * pixels + 1, 1, pixels) > 0.3).to(alpha.dtype)
+    return (max_pool2d(alpha[:, None], 2 * pixels + 1, 1, pixels)[:, 0] > 0.3).to(alpha.dtype)
 
 
 def _stands_out(d: Float[Tensor, "*B 3 P P"], config: LookConfig) -> Float[Tensor, "*B P P"]:
@@ -103,21 +106,20 @@ def _stands_out(d: Float[Tensor, "*B 3 P P"], config: LookConfig) -> Float[Tenso
     return ((off - config.noise) / (config.solid - config.noise)).clamp(0, 1)
 
 
-def smaller_pieces(
-    alpha: Float[Tensor, "B K P P"], present: Bool[Tensor, "B K"], solid: float = 0.3
-) -> Bool[Tensor, "B K P P"] | None:
-    """What of the looks of those present hangs together with a smaller piece than the largest; None if every look is one piece.
+def smaller_pieces(alpha: Float[Tensor, "N P P"], solid: float = 0.3) -> Bool[Tensor, "N P P"] | None:
+    """What of looks hangs together with a smaller piece than the largest; None if every look is one piece.
 
     A factor is one thing: two that were born as one come apart here, and the smaller is discovered anew.
     """
     maps = (alpha > solid).cpu().numpy()
+    labels, count = ndimage.label(maps, WITHIN)
+    several = labels.reshape(len(maps), -1)
+    fewest = np.where(several > 0, several, count + 1).min(1)
     rest = np.zeros_like(maps)
-    for b, k in present.nonzero().tolist():
-        labels, count = ndimage.label(maps[b, k])
-        if count > 1:
-            areas = np.bincount(labels.flat)
-            areas[0] = 0
-            rest[b, k] = ndimage.binary_dilation((labels > 0) & (labels != areas.argmax())) & (
-                labels != areas.argmax()
-            )
+    for n in (several.max(1) > fewest).nonzero()[0]:
+        areas = np.bincount(several[n])
+        areas[0] = 0
+        rest[n] = ndimage.binary_dilation((labels[n] > 0) & (labels[n] != areas.argmax())) & (
+            labels[n] != areas.argmax()
+        )
     return torch.as_tensor(rest, device=alpha.device) if rest.any() else None

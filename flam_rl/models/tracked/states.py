@@ -2,7 +2,8 @@
 
 A factor is S = 6 + L numbers: place (x, y), velocity (x, y), depth, presence, and L of its look code. Rows keep their entity for
 as long as it lives; where nobody is all numbers are 0. Places are 0 in the middle of the frame and 1 at the end of its longer side;
-velocities are over the ground, in `speed` pixels a frame.
+velocities are over the ground, in `speed` pixels a frame. Where the camera moves it is the last factor: its velocity is by how much
+the ground moved in the frame, its place by how much since the context was seen, its depth -1, its look 0.
 """
 
 from __future__ import annotations
@@ -29,18 +30,25 @@ class StateConfig:
     height: int = 64
     """Of frames, in pixels."""
     width: int = 64
-    factors: int = 8
-    """K."""
+    entities: int = 8
+    """Entities at most at one time; K is one more where the camera moves."""
     patch: int = 24
     """Height and width of a look in pixels."""
     look_dim: int = 12
     """L, numbers of a look code."""
     speed: float = 1.0
     """Pixels a frame that a velocity of 1 is."""
+    margin: int = 0
+    """Pixels around a frame that its context holds, for the camera to move over; 0 where it stands still."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, height=(8, 4096), width=(8, 4096), factors=(1, 256), patch=(4, 256))
-        check_ranges(self, look_dim=(1, 256), speed=(1e-3, 1e3))
+        check_ranges(self, height=(8, 4096), width=(8, 4096), entities=(1, 256), patch=(4, 256))
+        check_ranges(self, look_dim=(1, 256), speed=(1e-3, 1e3), margin=(0, 1024))
+
+    @property
+    def factors(self) -> int:
+        """K."""
+        return self.entities + (self.margin > 0)
 
     @property
     def dim(self) -> int:
@@ -92,29 +100,37 @@ class Rows:
             torch.ones_like(self.depth)[..., None],
             look_TKL,
         ]
-        return torch.cat(numbers, -1) * self.presence[..., None]
+        factors = torch.cat(numbers, -1) * self.presence[..., None]
+        if not config.margin:
+            return factors
+        camera = factors.new_zeros(len(factors), 1, config.dim)
+        camera[:, 0, PLACE] = (self.camera - self.camera[-1]) / config.half
+        camera[1:, 0, VELOCITY] = (self.camera[1:] - self.camera[:-1]) / config.speed
+        camera[:, 0, DEPTH], camera[:, 0, PRESENCE] = -1.0, 1.0
+        return torch.cat([factors, camera], 1)
 
 
 def rows_of(tracks: Tracks, count: int | None = None) -> Rows:
     """Tracks laid into `count` rows; by default as many as they need.
 
-    An entity gets the first row that has been empty for a frame; what finds none is left out, those that are born last first.
+    An entity gets the first row that has been empty for a frame, and keeps it for as long as its track is alive; what finds none is
+    left out. Which row it gets depends on no later frame.
     """
-    names = [int(n) for n in tracks.identity[tracks.presence].unique()]
     spans = []
-    for name in names:
-        frames = (tracks.presence & (tracks.identity == name)).any(1).nonzero()[:, 0]
-        spans.append((int(frames[0]), int(frames[-1]), name))
+    for name in tracks.identity[tracks.presence].unique().tolist():
+        held = tracks.identity == name
+        frames = (tracks.presence & held).any(1).nonzero()[:, 0]
+        spans.append((int(frames[0]), name, int(frames[-1]), int(held.any(1).nonzero()[-1])))
     spans.sort()
     ends: list[int] = []
     where: dict[int, int] = {}
-    for begin, end, name in spans:
+    for begin, name, _, kept in spans:
         row = next((row for row, last in enumerate(ends) if last + 1 < begin), len(ends))
         if count is not None and row >= count:
             continue
         if row == len(ends):
-            ends.append(end)
-        ends[row] = end
+            ends.append(kept)
+        ends[row] = kept
         where[name] = row
     k, t = max(1, len(ends)) if count is None else count, len(tracks.presence)
     centred = _centred(tracks)
@@ -128,7 +144,7 @@ def rows_of(tracks: Tracks, count: int | None = None) -> Rows:
         camera=tracks.camera,
     )
     depth = _ranked(tracks.depth, tracks.presence) / max(k - 1, 1)
-    for begin, end, name in spans:
+    for begin, name, end, _ in spans:
         if name not in where:
             continue
         row, life = where[name], slice(begin, end + 1)

@@ -27,6 +27,15 @@ class Token(NamedTuple):
     size: tuple[int, int]
     area: int
 
+    def around(self, margin: int) -> tuple[slice, slice]:
+        """Rows and columns of its box and so many pixels around, as far as the frame reaches."""
+        (height, width), (x, y), (wide, tall) = self.mask.shape, self.place, self.size
+        top, left = round(y - tall / 2), round(x - wide / 2)
+        return (
+            slice(max(0, top - margin), min(height, top + tall + margin)),
+            slice(max(0, left - margin), min(width, left + wide + margin)),
+        )
+
 
 def differs(residual_B3HW: Float[Tensor, "*B 3 H W"], threshold: float) -> Bool[Tensor, "*B H W"]:
     """Where a channel is off by more than `threshold`, of colours in 0..1."""

@@ -15,8 +15,12 @@ from torch import Tensor
 
 from .fitting import FitConfig, evidence, fit, gains, look_around, try_orders
 from .looks import STATISTICS, LookConfig, first, learn, look_of, reach, smaller_pieces
-from .sprites import Extent, Layers, Scene, blend, cut, draw, extent, lift, masks
-from .tokens import differs, filled, find_tokens
+from .sprites import Extent, Layers, Scene, blend, cut, draw, extent
+from .tokens import Token, differs, filled, find_tokens
+from .windows import Ground, Sprites, Windows, lift, look_at, paste, trimmed
+
+GROWTH = 2
+"""Entries by which a look may grow a frame, to each side."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class TrackerState:
         """Where looks lie in their patches, and how large they are."""
         return extent(self.look[:, :, 3])
 
+    def first(self, count: int) -> TrackerState:
+        """The states of the first so many episodes, which share memory with this."""
+        return TrackerState(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+
     def clone(self) -> TrackerState:
         """A state that shares no memory with this one."""
         return TrackerState(**{f.name: getattr(self, f.name).clone() for f in fields(self)})
@@ -115,142 +123,188 @@ class Tracker:
             moved_B2: by how many pixels (x, y) the context moved since the last frame; not at all by default.
         """
         state = state.clone()
-        n = _rows_in_use(state.alive)
-        if n:
-            now = replace(
-                state, **{f.name: getattr(state, f.name)[:, :n] for f in fields(state) if f.name != "born"}
-            )
-            self._follow(now, frame_B3HW, context_B3HW, moved_B2)
-        self._discover(state, frame_B3HW, context_B3HW)
-        self._learn(state, frame_B3HW, context_B3HW)
-        self._bury(state, (frame_B3HW.shape[-2], frame_B3HW.shape[-1]))
+        self.advance(state, frame_B3HW, context_B3HW, moved_B2)
         return state
 
-    def _follow(self, now: TrackerState, frame: Tensor, context: Tensor, moved: Tensor | None) -> None:
-        """Propagate, correct, look around, learn looks; writes into `now`."""
-        config = self.config
-        before = now.presence
-        last = now.place.clone()
-        now.place.add_(now.velocity if moved is None else now.velocity + moved[:, None])
-        predicted = now.place.clone()
-        place, depth = fit(
-            now.look * before[..., None, None, None], predicted, now.depth, frame, context, config.fit
-        )
-        place, depth = try_orders(
-            now.look * before[..., None, None, None], predicted, place, depth, frame, context, config.fit
-        )
-        found = before & self._believed(now.look, place, depth, before, frame, context)
-        again = look_around(
-            now.look,
-            predicted,
-            place,
-            depth,
-            now.alive,
-            found,
-            frame,
-            context,
-            config.fit,
-            config.area,
-            config.threshold,
-        )
+    @torch.no_grad()
+    def advance(
+        self,
+        state: TrackerState,
+        frame_B3HW: Float[Tensor, "B 3 H W"],
+        context_B3HW: Float[Tensor, "B 3 H W"],
+        moved_B2: Float[Tensor, "B 2"] | None = None,
+    ) -> None:
+        """`step` that writes into `state`."""
+        ground = Ground(frame_B3HW, context_B3HW)
+        if bool(state.alive.any()):
+            self._follow(state, ground, moved_B2)
+        present, sprites = self._present(state)
+        windows = look_at(sprites, ground, room=GROWTH + 1) if len(present) else None
+        if self._discover(state, ground, windows, sprites):
+            present, sprites = self._present(state)
+            windows = look_at(sprites, ground, room=GROWTH + 1)
+        if windows is not None:
+            self._learn(state, present, sprites, windows)
+        self._bury(state, ground.size)
+
+    def _follow(self, state: TrackerState, ground: Ground, moved: Tensor | None) -> None:
+        """Propagate, correct, look around; writes into `state`."""
+        config, rows = self.config, state.alive.nonzero().unbind(1)
+        before, last, velocity = state.presence[rows], state.place[rows], state.velocity[rows]
+        drift = torch.zeros_like(last) if moved is None else moved[rows[0]]
+        predicted = last + velocity + drift
+        look = trimmed(state.look[rows])
+        sprites = Sprites(rows[0], look, predicted, state.depth[rows])
+        found = before
+        if bool(before.any()):
+            sprites, found = self._corrected(sprites, before, ground, config.fit)
+        again = look_around(sprites, predicted, found, ground, config.fit, config.area, config.threshold)
         if again is not None:
             place, found = again
-            place, depth = fit(
-                now.look * found[..., None, None, None], place, depth, frame, context, config.fit
+            sprites, found = self._corrected(
+                replace(sprites, place=place), found, ground, config.fit, orders=False
             )
-            found = found & self._believed(now.look, place, depth, found, frame, context)
-        place = torch.where(found[..., None], place, predicted)
-        now.place.copy_(place)
-        now.depth.copy_(depth)
-        now.age.add_(1)
-        moved_by = place - last if moved is None else place - last - moved[:, None]
-        kept = torch.where(now.age > 1, config.smoothing, 0.0)[..., None]
-        now.velocity.copy_(
-            torch.where(
-                (found & before)[..., None], kept * now.velocity + (1 - kept) * moved_by, now.velocity
-            )
-        )
-        now.unseen.copy_(torch.where(found, 0, now.unseen + 1))
+        place = torch.where(found[:, None], sprites.place, predicted)
+        age = state.age[rows] + 1
+        kept = torch.where(age > 1, config.smoothing, 0.0)[:, None]
+        smooth = kept * velocity + (1 - kept) * (place - last - drift)
+        state.place[rows] = place
+        state.depth[rows] = sprites.depth
+        state.age[rows] = age
+        state.velocity[rows] = torch.where((found & before)[:, None], smooth, velocity)
+        state.unseen[rows] = torch.where(found, 0, state.unseen[rows] + 1)
+
+    def _corrected(
+        self, sprites: Sprites, there: Tensor, ground: Ground, fitting: FitConfig, orders: bool = True
+    ) -> tuple[Sprites, Tensor]:
+        """All sprites, those that are there fitted from where they are, and which of these the frame bears out."""
+        rows = there.nonzero()[:, 0]
+        now = Sprites(*(each[rows] for each in (sprites.episode, sprites.look, sprites.place, sprites.depth)))
+        predicted = now.place
+        now = replace(now, place=fit(now, ground, fitting))
+        if orders:
+            place, depth = try_orders(now, predicted, ground, fitting)
+            now = replace(now, place=place, depth=depth)
+        gain, hoped = evidence(look_at(now, ground), fitting)
+        found = there.clone()
+        found[rows] = (gain > self.config.belief * hoped) & (hoped > fitting.least)
+        place, depth = sprites.place.clone(), sprites.depth.clone()
+        place[rows], depth[rows] = now.place, now.depth
+        return replace(sprites, place=place, depth=depth), found
+
+    def _present(self, state: TrackerState) -> tuple[Tensor, Sprites]:
+        """Rows of the factors that are in the frames, `(N, 2)`, and these, with room for what they may grow to."""
+        present = state.presence.nonzero()
+        rows = present.unbind(1)
+        look = trimmed(state.look[rows], GROWTH)
+        return present, Sprites(rows[0], look, state.place[rows], state.depth[rows])
 
     def _bury(self, state: TrackerState, size: tuple[int, int]) -> None:
         """Empties the rows of factors that were not seen for too long, or left the frame; writes into `state`."""
-        where, span = state.extent
-        centre = state.place + where
+        rows = (state.alive & (state.unseen > 0)).nonzero().unbind(1)
+        if not len(rows[0]):
+            return
+        where, span = (each[0] for each in extent(state.look[rows][None, :, 3]))
+        centre = state.place[rows] + where
         limits = torch.tensor([size[1], size[0]], device=centre.device)
         gone = ((centre < -span / 2) | (centre > limits + span / 2)).any(-1)
-        lost = state.unseen > 0
-        state.alive.logical_and_((state.unseen <= self.config.patience) & ~(gone & lost))
+        state.alive[rows] = (state.unseen[rows] <= self.config.patience) & ~gone
 
-    def _believed(
-        self, look: Tensor, place: Tensor, depth: Tensor, present: Tensor, frame: Tensor, context: Tensor
-    ) -> Tensor:
-        layers, scene = scene_of(look, place, depth, present, context)
-        gain, hoped = evidence(layers, scene, frame, self.config.fit)
-        return (gain > self.config.belief * hoped) & (hoped > self.config.fit.least)
-
-    def _learn(self, state: TrackerState, frame: Tensor, context: Tensor) -> None:
+    def _learn(self, state: TrackerState, present: Tensor, sprites: Sprites, windows: Windows) -> None:
         """Looks of what is seen, after all that is new has a factor of its own; writes into `state`."""
-        config, n = self.config, _rows_in_use(state.alive)
-        if not n:
-            return
-        look, place, found = state.look[:, :n], state.place[:, :n], state.presence[:, :n]
-        layers, scene = scene_of(look, place, state.depth[:, :n], found, context)
-        alpha = layers.drawn_BK4HW[:, :, 3]
-        others = (alpha.sum(1, keepdim=True) - alpha).clamp(0, 1)
-        shown = (scene.seen_BKHW * (1 - others))[:, :, None]
-        residual = (frame - scene.frame_B3HW)[:, None]
-        gain = gains(layers, scene, frame, config.fit)[:, :, None]
-        parts = torch.cat([shown, shown * residual, shown * scene.behind_BK3HW, shown * gain], 2)
-        lifted = lift(parts, place, config.patch)
-        whole = lifted[:, :, 0]
-        weight = (
-            torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(look[:, :, 3]) * found[..., None, None]
+        config, rows = self.config, present.unbind(1)
+        shown = (windows.seen * (1 - windows.others.clamp(0, 1)) * windows.inside)[:, None]
+        gain = gains(windows, config.fit)[:, None]
+        parts = torch.cat([shown, shown * windows.residual, shown * windows.behind, shown * gain], 1)
+        patch = sprites.look.shape[-1]
+        lifted = lift(parts, sprites.place, windows.corner, patch)
+        whole = lifted[:, 0]
+        weight = torch.where(whole > 0.3, whole.clamp(max=1), 0) * reach(sprites.look[:, 3], GROWTH)
+        missing, behind, right = (lifted[:, 1:] / whole.clamp_min(1e-3)[:, None]).split((3, 3, 1), 1)
+        room = (config.patch - patch) // 2
+        inner = (..., slice(room, config.patch - room), slice(room, config.patch - room))
+        statistics, look = state.statistics[rows], state.look[rows]
+        statistics[inner] = learn(
+            statistics[inner], sprites.look, behind, missing, weight, right[:, 0], config.look
         )
-        missing, behind, right = (lifted[:, :, 1:] / whole.clamp_min(1e-3)[:, :, None]).split((3, 3, 1), 2)
-        state.statistics[:, :n] = learn(
-            state.statistics[:, :n], look, behind, missing, weight, right[:, :, 0], config.look
-        )
-        state.look[:, :n] = look_of(state.statistics[:, :n], config.look)
-        if (rest := smaller_pieces(state.look[:, :n, 3], found)) is not None:
-            state.statistics[:, :n, 3:6].masked_fill_(rest[:, :, None], 0)
-            state.statistics[:, :n, 7:9].masked_fill_(rest[:, :, None], 0)
-            state.look[:, :n].masked_fill_(rest[:, :, None], 0)
+        look[inner] = look_of(statistics[inner], config.look)
+        if (rest := smaller_pieces(look[:, 3])) is not None:
+            statistics[:, 3:6].masked_fill_(rest[:, None], 0)
+            statistics[:, 7:9].masked_fill_(rest[:, None], 0)
+            look.masked_fill_(rest[:, None], 0)
+        state.statistics[rows], state.look[rows] = statistics, look
 
-    def _discover(self, state: TrackerState, frame: Tensor, context: Tensor) -> None:
-        """New factors from tokens that nothing drawn explains; writes into `state`."""
-        config = self.config
-        n = max(1, _rows_in_use(state.alive))
-        layers, scene = scene_of(
-            state.look[:, :n], state.place[:, :n], state.depth[:, :n], state.presence[:, :n], context
-        )
-        unexplained = differs(frame - scene.frame_B3HW, config.threshold)
-        explained = masks(layers.drawn_BK4HW, scene.seen_BKHW).sum(1) > 0.3
+    def _discover(
+        self, state: TrackerState, ground: Ground, windows: Windows | None, sprites: Sprites
+    ) -> bool:
+        """New factors, or pieces of what comes in, from tokens that nothing drawn explains; writes into `state`, and says
+        whether there are any."""
+        config, new = self.config, False
+        scene, cover = ground.context, torch.zeros_like(ground.frame[:, 0])
+        if windows is not None:
+            scene, cover = paste(windows, sprites, ground)
+        unexplained, explained = differs(ground.frame - scene, config.threshold), cover > 0.3
         for b in (unexplained.sum((-1, -2)) >= config.area).nonzero()[:, 0].tolist():
-            drawn = filled(explained[b].cpu().numpy())
-            for token in find_tokens(unexplained[b].cpu().numpy(), config.area):
+            tokens = find_tokens(unexplained[b].cpu().numpy(), config.area)
+            drawn = filled(explained[b].cpu().numpy()) if tokens else None
+            for token in tokens:
                 if (token.mask & drawn).sum() > 0.5 * token.area:
                     continue
-                if (row := _free_row(state, b)) is None:
+                residual = ground.frame[b] - scene[b]
+                if (row := self._comes_in(state, b, token, ground)) is not None:
+                    self._extend(state, b, row, filled(token.mask), residual, scene[b])
+                elif (row := _free_row(state, b)) is not None:
+                    self._bear(state, b, row, token.place, filled(token.mask), residual, scene[b])
+                else:
                     break
-                self._bear(
-                    state,
-                    b,
-                    row,
-                    token.place,
-                    filled(token.mask),
-                    frame[b] - scene.frame_B3HW[b],
-                    scene.frame_B3HW[b],
-                )
+                new = True
+        return new
+
+    def _comes_in(self, state: TrackerState, b: int, token: Token, ground: Ground) -> int | None:
+        """The factor at the frame's edge of which a token is one more piece, as the two touch in one colour; None if there is none.
+
+        A piece of one colour that came in first fits anywhere in what comes after it.
+        """
+        (x, y), (wide, tall) = token.place, token.size
+        rim = torch.as_tensor(filled(token.mask), device=ground.frame.device)
+        inner = torch.as_tensor(token.mask, device=ground.frame.device)
+        color = ground.frame[b][:, inner].mean(1)
+        for row in state.presence[b].nonzero()[:, 0].tolist():
+            look, place = state.look[b, row], state.place[b, row]
+            corner = place - self.config.patch / 2
+            ends = torch.tensor([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2]).to(corner)
+            if (ends[:2] < corner - 1).any() or (ends[2:] > corner + self.config.patch + 1).any():
+                continue
+            own = draw(look[None, None], place[None, None], ground.size).drawn_BK4HW[0, 0, 3] > 0.5
+            whole = own | inner
+            if (rim & own).any() and any(
+                side.any() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])
+            ):
+                off = (ground.frame[b][:, own].mean(1) - color).abs().max()
+                if off < 2 * self.config.threshold:
+                    return row
+        return None
+
+    def _extend(self, state: TrackerState, b: int, row: int, mask, residual: Tensor, behind: Tensor) -> None:
+        """Gives a factor what a token adds to it, to the nearest whole pixel; writes into `state`."""
+        corner = (state.place[b, row] - self.config.patch / 2).round().long()[None]
+        new = self._born_from(corner, mask, residual, behind)
+        added = (new[3:6].abs().amax(0) > 0) & (state.look[b, row, 3] < 0.5)
+        state.statistics[b, row] = torch.where(added, new, state.statistics[b, row])
+        state.look[b, row] = look_of(state.statistics[b, row], self.config.look)
+
+    def _born_from(self, corner: Tensor, mask, residual: Tensor, behind: Tensor) -> Tensor:
+        solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]
+        image = torch.cat([residual, behind, solid, torch.ones_like(solid)])
+        crop = cut(image[None], corner, self.config.patch)[0]
+        return first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0, self.config.look)
 
     def _bear(
         self, state: TrackerState, b: int, row: int, place, mask, residual: Tensor, behind: Tensor
     ) -> None:
         half = self.config.patch / 2
         corner = torch.tensor([[round(v - half) for v in place]], device=behind.device)
-        solid = torch.as_tensor(mask, device=behind.device, dtype=behind.dtype)[None]
-        image = torch.cat([residual, behind, solid, torch.ones_like(solid)])
-        crop = cut(image[None], corner, self.config.patch)[0]
-        state.statistics[b, row] = first(crop[:3], crop[3:6], crop[6] > 0, crop[7] > 0, self.config.look)
+        state.statistics[b, row] = self._born_from(corner, mask, residual, behind)
         state.look[b, row] = look_of(state.statistics[b, row], self.config.look)
         state.place[b, row] = corner[0] + half
         state.velocity[b, row] = 0
@@ -271,11 +325,6 @@ def scene_of(
     """The layers of those present, and the scene that they make over the context."""
     layers = draw(look * present[..., None, None, None], place, (context.shape[-2], context.shape[-1]))
     return layers, blend(layers.drawn_BK4HW, depth, context)
-
-
-def _rows_in_use(alive_BK: Tensor) -> int:
-    used = alive_BK.any(0).nonzero()
-    return int(used[-1]) + 1 if len(used) else 0
 
 
 def _free_row(state: TrackerState, b: int) -> int | None:

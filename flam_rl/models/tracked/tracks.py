@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
+from ...core.threads import lone_threads
+from ...progress import progress
 from ...types import Entities
-from .camera import Mosaic, camera_path
-from .context import ContextConfig, find_context, without_ghosts
-from .sprites import masks
-from .tokens import differs, sizes_of_movers
+from .camera import camera_path
+from .context import ContextConfig, grown, outline
+from .sprites import draw, extent, masks
+from .tokens import differs, filled
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
+from .views import as_colors, find_view
+from .windows import Ground, Sprites, look_at, trimmed
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,6 @@ class Tracks:
         return torch.cat(frames), torch.cat(shares)
 
 
-def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[Tensor, "T 3 H W"]:
-    """uint8 `(T, H, W, 3)` frames as colours in 0..1."""
-    return (
-        torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
-    )
-
-
 def track(
     frames: np.ndarray,
     config: TrackerConfig = TrackerConfig(),
@@ -102,93 +98,101 @@ def track(
     Raises:
         ValueError: fewer than 2 frames, or frames of another form.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
-        raise ValueError(
-            f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}"
-        )
-    colors = as_colors(frames, device)
-    if ground is not None:
-        return follow(
-            colors, ground[None].to(device), torch.zeros(len(colors), 2, device=device), config, shortest
-        )
-    path = camera_path(colors)
-    view, known = find_view(colors, path, None, config, context, past), slice(past)
-    for _ in range(context.rounds):
-        tracks = follow(colors[known], view[known] if len(view) > 1 else view, path[known], config, shortest)
-        clearer = find_view(colors, path, ~moving_masks(tracks, context.moved), config, context, past)
-        better = differs(clearer - view, config.threshold)
-        view = torch.where(better[:, None], clearer, view)
-        if better.sum() < config.area * len(view):
-            break
-    return follow(colors, view, path, config, shortest)
+    return track_all([frames], config, context, ground, past, shortest, device)[0]
 
 
-def find_view(
-    colors: Float[Tensor, "T 3 H W"],
-    path: Float[Tensor, "T 2"],
-    valid: Bool[Tensor, "N H W"] | None,
-    config: TrackerConfig,
-    context: ContextConfig,
-    past: int | None,
-) -> Float[Tensor, "C 3 H W"]:
-    """The context as each frame shows it; one for all frames where the camera stands still.
+def track_all(
+    episodes: Sequence[np.ndarray],
+    config: TrackerConfig = TrackerConfig(),
+    context: ContextConfig = ContextConfig(),
+    ground: Float[Tensor, "3 H W"] | None = None,
+    past: int | None = None,
+    shortest: int = 3,
+    device: torch.device | str = "cpu",
+    batch: int = 16,
+    described: str | None = None,
+) -> list[Tracks]:
+    """The tracks of episodes of one frame size, `batch` of them at a time on each core; see `track`.
+
+    Whatever `batch` is, the tracks of an episode are the same but for rounding.
 
     Args:
-        path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has their mean colour.
+        described: what a progress bar says; there is none by default.
+
+    Raises:
+        ValueError: an episode has fewer than 2 frames, or another form.
     """
-    known = colors[:past]
-    if not bool(path.any()):
-        ground = find_context(known, valid, context)
-        return without_ghosts(known, ground, context, config.threshold, config.area)[None]
-    mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
-    seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
-    laid = mosaic.lay(colors)[:past]
-    empty = None
-    if valid is not None:
-        moving = torch.zeros_like(colors[:, :1])
-        moving[: len(valid), 0] = (~valid).to(colors.dtype)
-        empty = mosaic.lay(moving)[:past, 0] < 0.01
-    ground = find_context(laid, empty, context, seen)
-    ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
-    shown = seen[:: context.every(len(known))].any(0)
-    ground = torch.where(shown, ground, known.mean((0, 2, 3))[:, None, None])
-    return mosaic.look(ground)
+    for frames in episodes:
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
+            raise ValueError(
+                f"tracking needs 2 or more frames, uint8 (T, H, W, 3); given {frames.dtype} {frames.shape}"
+            )
+    # Those of like length lie together, for a step of a batch costs as much at its end as at its start.
+    order = sorted(range(len(episodes)), key=lambda index: -len(episodes[index]))
+    parts = [order[start : start + batch] for start in range(0, len(order), batch)]
+    bar = progress(total=len(order), desc=described, unit="episode", disable=described is None)
+
+    def of(part: list[int]) -> list[Tracks]:
+        found = _track_together([episodes[i] for i in part], config, context, ground, past, shortest, device)
+        bar.update(len(part))
+        return found
+
+    with bar:
+        found = lone_threads().map(of, parts)
+    tracks = dict(zip(order, [each for part in found for each in part], strict=True))
+    return [tracks[index] for index in range(len(episodes))]
 
 
-def clip_context(
-    frames: np.ndarray, config: TrackerConfig, context: ContextConfig = ContextConfig()
-) -> Float[Tensor, "3 H W"]:
-    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known; a still camera is taken for granted."""
-    colors = as_colors(frames)
-    return find_view(colors, torch.zeros(len(colors), 2), None, config, context, None)[0]
-
-
-def shared_context(
-    contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
-) -> Float[Tensor, "3 H W"] | None:
-    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more, or
-    there are fewer than three."""
-    if len(contexts) < 3:
-        return None
-    stacked = torch.stack(list(contexts))
-    common = find_context(stacked, config=config)
-    apart = differs(stacked - common, config.alike).float().mean((1, 2))
-    return common if float(apart.max()) < 0.1 else None
-
-
-def patch_for(
-    clips: Sequence[np.ndarray], contexts: Sequence[Float[Tensor, "3 H W"]], config: TrackerConfig
-) -> int:
-    """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
-    sizes = np.concatenate(
-        [
-            sizes_of_movers(as_colors(clip), ground, config.threshold, config.area)
-            for clip, ground in zip(clips, contexts, strict=True)
-        ]
-    )
-    largest = float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0
-    return int(min(40, max(12, 2 * np.ceil(largest / 2 + 3))))
+def _track_together(
+    episodes: Sequence[np.ndarray],
+    config: TrackerConfig,
+    context: ContextConfig,
+    ground: Float[Tensor, "3 H W"] | None,
+    past: int | None,
+    shortest: int,
+    device: torch.device | str,
+) -> list[Tracks]:
+    """See `track_all`; longest episodes first."""
+    colors = [as_colors(frames, device) for frames in episodes]
+    if ground is not None:
+        still = [torch.zeros(len(each), 2, device=device) for each in colors]
+        return follow_all(colors, [ground[None].to(device)] * len(colors), still, config, shortest)
+    paths = [camera_path(each) for each in colors]
+    views = [
+        find_view(each, path, None, config, context, past) for each, path in zip(colors, paths, strict=True)
+    ]
+    found: dict[int, Tracks] = {}
+    left = list(range(len(colors)))
+    for turn in range(context.rounds + 1):
+        last = turn == context.rounds
+        known = slice(None if last else past)
+        tracks = follow_all(
+            [colors[i][known] for i in left],
+            [views[i][known] if len(views[i]) > 1 else views[i] for i in left],
+            [paths[i][known] for i in left],
+            config,
+            shortest,
+        )
+        found |= dict(zip(left, tracks, strict=True))
+        if last:
+            break
+        changed = []
+        for i in left:
+            things = grown(things_in(found[i], colors[i], context), colors[i][known], context)
+            clearer = find_view(colors[i], paths[i], ~things, config, context, past)
+            better = differs(clearer - views[i], config.threshold)
+            if better.sum() >= config.area * len(views[i]):
+                views[i] = torch.where(better[:, None], clearer, views[i])
+                changed.append(i)
+        left = changed
+        if not left:
+            break
+    short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
+    if short:
+        of_short = [[each[i] for i in short] for each in (colors, views, paths)]
+        again = follow_all(of_short[0], of_short[1], of_short[2], config, shortest)
+        found |= dict(zip(short, again, strict=True))
+    return [found[i] for i in range(len(colors))]
 
 
 def follow(
@@ -199,29 +203,73 @@ def follow(
     shortest: int,
 ) -> Tracks:
     """The tracks over a known context, which moves along a path with the camera."""
+    return follow_all([colors], [context], [path], config, shortest)[0]
+
+
+def follow_all(
+    colors: Sequence[Float[Tensor, "_ 3 H W"]],
+    contexts: Sequence[Float[Tensor, "_ 3 H W"]],
+    paths: Sequence[Float[Tensor, "_ 2"]],
+    config: TrackerConfig,
+    shortest: int,
+) -> list[Tracks]:
+    """The tracks of several episodes side by side, longest first; see `follow`."""
     tracker = Tracker(config)
-    state = tracker.start(1, colors.device)
-    states = []
-    moved = torch.cat([torch.zeros_like(path[:1]), path[1:] - path[:-1]])
-    for color, ground, step in zip(colors, context.expand(len(colors), -1, -1, -1), moved, strict=True):
-        state = tracker.step(state, color[None], ground[None], step[None])
-        states.append(state)
-    return tracks_of(states, context, path, shortest)
+    states = tracker.start(len(colors), colors[0].device)
+    moved = [torch.cat([torch.zeros_like(path[:1]), path[1:] - path[:-1]]) for path in paths]
+    views = [context.expand(len(each), -1, -1, -1) for each, context in zip(colors, contexts, strict=True)]
+    seen: list[_Seen] = []
+    for t in range(len(colors[0])):
+        count = sum(len(each) > t for each in colors)
+        now = states.first(count)
+        tracker.advance(
+            now, *(torch.stack([each[t] for each in parts[:count]]) for parts in (colors, views, moved))
+        )
+        seen.append(_Seen.of(now))
+    return [
+        _tracks_of([frame.only(b) for frame in seen[: len(each)]], context, path, shortest)
+        for b, (each, context, path) in enumerate(zip(colors, contexts, paths, strict=True))
+    ]
 
 
-def moving_masks(tracks: Tracks, moved: float) -> Bool[Tensor, "T H W"]:
-    """Where a track is, and a pixel around, that has been at places more than `moved` pixels apart."""
+def things_in(
+    tracks: Tracks, colors: Float[Tensor, "T 3 H W"], config: ContextConfig
+) -> Bool[Tensor, "T H W"]:
+    """Where a track is that is no ghost of the context: it has moved, or the frame has its outline."""
     far = torch.zeros_like(tracks.presence)
     for number in tracks.identity[tracks.presence].unique():
         where = tracks.presence & (tracks.identity == number)
         places = (tracks.place - tracks.camera[:, None])[where]
-        far |= where & ((places.amax(0) - places.amin(0)).amax() > moved)
-    _, shares = tracks.draw()
-    solid = _without_dents(shares * far[:, :, None, None] > 0.2).any(1, keepdim=True)
-    return max_pool2d(solid.float(), 3, 1, 1)[:, 0] > 0
+        moved = bool((places.amax(0) - places.amin(0)).amax() > config.moved)
+        far |= where & (moved or _stands_out(tracks, where, colors))
+    context = tracks.context.expand(len(far), -1, -1, -1)
+    solid = torch.zeros_like(context[:, 0], dtype=torch.bool)
+    for frames in torch.arange(len(far), device=far.device).split(16):
+        frame, row = far[frames].nonzero().unbind(1)
+        if not len(frame):
+            continue
+        ground = Ground(context[frames], context[frames])
+        look = trimmed(tracks.look[frames][frame, row])
+        sprites = Sprites(frame, look, tracks.anchor[frames][frame, row], tracks.depth[frames][frame, row])
+        windows = look_at(sprites, ground)
+        at, inside = ground.pixels(frame, windows.corner, windows.inside.shape[-1])
+        mine = _without_dents((windows.drawn[:, 3] * windows.seen > 0.5) & inside) & inside
+        solid[frames[0] : frames[-1] + 1].view(-1)[at[mine]] = True
+    return solid
 
 
-def _without_dents(mask: Bool[Tensor, "T K H W"]) -> Bool[Tensor, "T K H W"]:
+def _stands_out(tracks: Tracks, where: Bool[Tensor, "T K"], colors: Float[Tensor, "T 3 H W"]) -> bool:
+    """Whether a track's outline is stronger in its middle frame than in the context there."""
+    at = where.nonzero()[int(where.sum()) // 2]
+    t, k = at.tolist()
+    size = (colors.shape[-2], colors.shape[-1])
+    drawn = draw(tracks.look[t, k][None, None], tracks.anchor[t, k][None, None], size).drawn_BK4HW
+    mask = filled((drawn[0, 0, 3] > 0.3).cpu().numpy())
+    context = tracks.context[t if len(tracks.context) > 1 else 0]
+    return outline(colors[t].cpu().numpy(), mask) > outline(context.cpu().numpy(), mask)
+
+
+def _without_dents(mask: Bool[Tensor, "N V V"]) -> Bool[Tensor, "N V V"]:
     """Masks with all that lies between two of their pixels in a row or a column.
 
     Over a ghost that has its own colour a look has holes, and there it would never be masked.
@@ -234,28 +282,58 @@ def _without_dents(mask: Bool[Tensor, "T K H W"]) -> Bool[Tensor, "T K H W"]:
     return between[0] | between[1]
 
 
-def tracks_of(
-    states: list[TrackerState],
-    context: Float[Tensor, "C 3 H W"],
-    camera: Float[Tensor, "T 2"],
-    shortest: int = 1,
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of states after a frame: their factors, rows one after the other."""
+
+    episode: Int[Tensor, N]
+    row: Int[Tensor, N]
+    presence: Bool[Tensor, N]
+    identity: Int[Tensor, N]
+    place: Float[Tensor, "N 2"]
+    velocity: Float[Tensor, "N 2"]
+    depth: Float[Tensor, N]
+    look: Float[Tensor, "N 4 P P"]
+
+    @classmethod
+    def of(cls, state: TrackerState) -> _Seen:
+        rows = state.alive.nonzero().unbind(1)
+        kept = (state.presence, state.identity, state.place, state.velocity, state.depth, state.look)
+        return cls(*rows, *(each[rows] for each in kept))
+
+    def only(self, episode: int) -> _Seen:
+        mine = slice(
+            *torch.searchsorted(self.episode, torch.tensor([episode, episode + 1]).to(self.episode)).tolist()
+        )
+        return _Seen(*(getattr(self, f.name)[mine] for f in fields(self)))
+
+
+def _tracks_of(
+    seen: list[_Seen], context: Float[Tensor, "C 3 H W"], camera: Float[Tensor, "T 2"], shortest: int
 ) -> Tracks:
-    """The tracks of the first episode of a batch, from the states after each of its frames."""
-    rows = max(1, max(int(s.alive[0].sum(0)) and int(s.alive[0].nonzero()[-1]) + 1 for s in states))
-    presence = torch.stack([s.presence[0, :rows] for s in states])
-    identity = torch.stack([torch.where(s.alive, s.identity, -1)[0, :rows] for s in states])
-    length = torch.bincount(identity[presence].flatten(), minlength=int(states[-1].born[0]) + 1)
+    """The tracks of an episode, from its factors after each frame."""
+    rows = max([1] + [int(frame.row[-1]) + 1 for frame in seen if len(frame.row)])
+    frame = torch.cat([torch.full_like(each.row, t) for t, each in enumerate(seen)])
+    row = torch.cat([each.row for each in seen])
+
+    def dense(name: str, empty: int = 0) -> Tensor:
+        values = torch.cat([getattr(each, name) for each in seen])
+        table = values.new_full((len(seen), rows, *values.shape[1:]), empty)
+        table[frame, row] = values
+        return table
+
+    presence, identity, anchor, look = dense("presence"), dense("identity", -1), dense("place"), dense("look")
+    length = torch.bincount(identity[presence].flatten(), minlength=int(identity.max()) + 2)
     presence &= torch.where(identity >= 0, length[identity], 0) >= shortest
-    extents = [s.extent for s in states]
-    anchor = torch.stack([s.place[0, :rows] for s in states])
+    where, size = extent(look[:, :, 3])
     return Tracks(
         presence=presence,
         identity=identity,
-        place=anchor + torch.stack([e.offset_BK2[0, :rows] for e in extents]),
-        velocity=torch.stack([s.velocity[0, :rows] for s in states]),
-        size=torch.stack([e.size_BK2[0, :rows] for e in extents]),
-        depth=torch.stack([s.depth[0, :rows] for s in states]),
-        look=torch.stack([s.look[0, :rows] for s in states]),
+        place=anchor + where,
+        velocity=dense("velocity"),
+        size=size,
+        depth=dense("depth"),
+        look=look,
         anchor=anchor,
         context=context,
         camera=camera,

@@ -1,0 +1,213 @@
+"""PPO (Schulman et al. 2017, arXiv 1707.06347; Stable-Baselines3's) trained only inside FLAM-v0.
+
+A policy that trains long enough in a learned world finds what the world gets wrong. Three things hold it
+back: latent actions outside of the prior's mass cost reward, checkpoints are judged by a pessimistic
+reward (all heads of the ensemble must agree), and the best checkpoint is kept. The real task is not used.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from ..core.threads import one_core
+from ..core.world import World
+from ..envs.flam_vector_env import FLAMVectorEnv
+from ..envs.sb3 import make_sb3_vec_env
+from ..files import written_whole
+from ..models.tiles.dynamics import PLAUSIBLE
+from ..progress import progress
+from ..types import check_ranges
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    steps: int = 300_000
+    """Imagined steps, of all worlds together."""
+    num_envs: int = 128
+    """Worlds imagined at once."""
+    rollout: int = 32
+    """Steps of each world between two updates."""
+    batch: int = 1024
+    epochs: int = 4
+    learning_rate: float = 1e-3
+    gamma: float = 0.95
+    """Discount of a step."""
+    entropy: float = 1e-3
+    """Weight of the policy's entropy."""
+    prior_weight: float = 0.02
+    """Reward lost for each nat by which a latent action is less likely than plausible."""
+    checks: int = 12
+    """How often the policy is judged on the way, the best being kept."""
+    patience: int = 4
+    """Stop after so many checks without a better one."""
+
+    def __post_init__(self) -> None:
+        most = (1, 10**12)
+        check_ranges(self, steps=most, num_envs=most, rollout=most, batch=(2, 10**12), epochs=most)
+        check_ranges(self, checks=most, patience=most, learning_rate=(1e-12, 10), gamma=(0, 1))
+        check_ranges(self, entropy=(0, 1e6), prior_weight=(0, 1e6))
+
+
+def save_policy(model: PPO, path: Path) -> None:
+    """Write a policy as Stable-Baselines3 does, whole or not at all; its folder is made if need be."""
+    content = io.BytesIO()
+    model.save(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(content.getbuffer())
+
+
+class PriorPenalty(VecEnvWrapper):
+    """Takes `weight` times the nats below `PLAUSIBLE` off the reward, 5 nats at most a step.
+
+    Args:
+        venv: of `make_sb3_vec_env`; the episode returns that it logs are the world's, before this.
+    """
+
+    def __init__(self, venv: VecEnvWrapper, weight: float) -> None:
+        super().__init__(venv)
+        self.core, self.weight = venv.core, weight
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        log_prior = self.core.log_prior_BC.sum(-1).cpu().numpy()
+        short = np.clip(math.log(PLAUSIBLE) - log_prior, 0.0, 5.0)
+        return observations, rewards - self.weight * short.astype(np.float32), dones, infos
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a policy does in imagination.
+
+    Attributes:
+        score: mean discounted reward that every head of the ensemble grants.
+        success: share of episodes that end in such a reward.
+        plausible: share of the latent actions that the prior finds plausible.
+    """
+
+    score: float
+    success: float
+    plausible: float
+
+
+@torch.inference_mode()
+def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
+    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
+    assert world.labels is not None
+    env = FLAMVectorEnv(episodes, world, "agent", compile=False)
+    observations, _ = env.reset(seed=seed)
+    alive = np.ones(episodes, bool)
+    score = np.zeros(episodes)
+    plausible = []
+    for step in range(env.horizon):
+        actions, _ = model.predict(observations, deterministic=True)
+        observations, _, terminated, truncated, _ = env.step(actions)
+        agree = (world.labels.reward.logits(env.factors_BKS) > 0).all(0).cpu().numpy()
+        score += alive * agree * (gamma**step) * world.labels.reward.value.item()
+        plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
+        alive &= ~(terminated | truncated | agree)
+        if not alive.any():
+            break
+    return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))
+
+
+class KeepBest(EventCallback):
+    """Judges the policy every so often, keeps the best weights, draws the bar; each judgement is the event.
+
+    Attributes:
+        best_mean_reward: of all judgements, as Stable-Baselines3's callbacks of such an event read it.
+    """
+
+    def __init__(self, world: World, config: ImaginationConfig, seed: int) -> None:
+        super().__init__(StopTrainingOnNoModelImprovement(config.patience - 1))  # it stops after one more
+        self.world, self.config, self.seed = world, config, seed
+        self.best_mean_reward = -math.inf
+        self.best: dict[str, torch.Tensor] = {}
+        self.history: list[Judgement] = []
+        self.improving = True
+        self.judged: dict[str, str] = {}
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self.bar = progress(total=self.config.steps, desc="imagination", unit="step")
+        self.next_check = self.config.steps / self.config.checks
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.training_env.num_envs)
+        return self.improving
+
+    def _on_rollout_start(self) -> None:
+        if (loss := self.logger.name_to_value.get("train/loss")) is not None:
+            self.bar.set_postfix(self.judged, loss=f"{loss:.3f}")
+        if self.num_timesteps >= self.next_check:
+            self.next_check += self.config.steps / self.config.checks
+            self.check()
+            self.improving = self._on_event()
+
+    def check(self) -> None:
+        """Judge now."""
+        found = judge(self.model, self.world, self.config.gamma, self.seed)
+        self.history.append(found)
+        score = found.score * found.plausible
+        if score > self.best_mean_reward + 1e-3:
+            self.best_mean_reward = score
+            self.best = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
+        self.logger.record("imagination/score", found.score)
+        self.logger.record("imagination/success", found.success)
+        self.logger.record("imagination/plausible", found.plausible)
+        self.judged = {"success": f"{found.success:.2f}", "plausible": f"{found.plausible:.2f}"}
+        self.bar.set_postfix(self.judged)
+
+    def _on_training_end(self) -> None:
+        if self.improving:
+            self.check()
+        self.bar.close()
+
+
+@one_core()
+def train_in_imagination(
+    world: World, config: ImaginationConfig = ImaginationConfig(), seed: int = 0, log_dir: Path | None = None
+) -> tuple[PPO, list[Judgement]]:
+    """PPO for the agent's factor, with the best weights by imagination's own judgement.
+
+    Returns:
+        the model, its observation and action space those of FLAM-v0 with `control="agent"`, and every
+        judgement on the way.
+
+    Raises:
+        ValueError: the world has no labels.
+    """
+    env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    env.seed(seed)
+    model = PPO(
+        "MlpPolicy",
+        PriorPenalty(env, config.prior_weight),
+        n_steps=config.rollout,
+        batch_size=config.batch,
+        n_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        gamma=config.gamma,
+        ent_coef=config.entropy,
+        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        tensorboard_log=str(log_dir) if log_dir else None,
+        seed=seed,
+        device="cpu",
+    )
+    callback = KeepBest(world, config, seed + 1)
+    model.learn(config.steps, callback=callback, tb_log_name="imagination")
+    model.policy.load_state_dict(callback.best)
+    return model, callback.history

@@ -1,0 +1,165 @@
+"""The figures of a cell that reports show, beside their floors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..evaluation.summary import FLOORS
+from ..types import Json
+from .estimates import Of
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a cell.
+
+    Attributes:
+        title: of its table, column or plot, with its unit.
+        of: the figure.
+        digits: after the point.
+        floors: what it would be if the model knew nothing, by name.
+    """
+
+    title: str
+    of: Of
+    digits: int
+    floors: Mapping[str, Of] = field(default_factory=dict)
+
+
+def at(*keys: str) -> Of:
+    """The entry of a cell at nested keys; None where one of them is missing or empty, or there are none."""
+
+    def of(cell: Json) -> float | None:
+        found = cell
+        for key in keys:
+            if not found or key not in found:
+                return None
+            found = found[key]
+        return found if keys else None  # type: ignore[return-value]  # the last one is a number
+
+    return of
+
+
+def figure(title: str, digits: int, *keys: str, floors: Sequence[str] = ()) -> Measure:
+    """The figure at nested keys of a cell, and the same figure of its floors, which are beside it."""
+    beside = {FLOORS[name]: at(*keys[:-1], "floors", name, keys[-1]) for name in floors}
+    return Measure(title, at(*keys), digits, beside)
+
+
+HORIZONS = {"1": "1 step", "5": "5 steps", "15": "15 steps"}
+PSNR = {
+    steps: figure(f"PSNR after {text}, dB", 1, "psnr", steps, floors=["last_frame"])
+    for steps, text in HORIZONS.items()
+}
+FOREGROUND = {
+    steps: figure(
+        f"PSNR of the foreground after {text}, dB",
+        1,
+        "foreground",
+        steps,
+        "foreground_psnr",
+        floors=["last_frame", "background"],
+    )
+    for steps, text in HORIZONS.items()
+}
+DISENTANGLEMENT = figure("Disentanglement (DCI)", 3, "dci", "disentanglement")
+INFORMATIVENESS = figure("Informativeness (DCI)", 3, "dci", "informativeness")
+TRANSFER = figure(
+    "Latent-action transfer, entities that head the same way in both videos",
+    3,
+    "transfer",
+    "same_heading",
+    floors=["random_actions"],
+)
+ARI = figure(
+    "Foreground ARI of masks", 3, "masks", "foreground_ari", floors=["one_factor", "random_identities"]
+)
+IOU = figure("IoU of masks and entities", 3, "masks", "mask_iou", floors=["one_factor", "random_identities"])
+HOTA = figure("Tracking, HOTA", 3, "tracking", "hota", floors=["random_identities", "nothing"])
+IDF1 = figure("Tracking, IDF1", 3, "tracking", "idf1", floors=["random_identities", "nothing"])
+SWITCHES = figure(
+    "Identity switches for 1,000 entity-frames away from contact",
+    1,
+    "tracking",
+    "switches_per_1000_apart",
+    floors=["random_identities"],
+)
+VALID = figure(
+    "Imagined frames valid after 10 steps of the prior, which in the rivals does not see the state",
+    3,
+    "imagination_validity",
+    "10",
+    floors=["random_actions"],
+)
+PARAMETERS = Measure("Parameters, thousands", lambda cell: cell["parameters"] / 1000, 0)
+TRAINING = Measure("Seconds of training", at("training_s"), 0)
+TOLD = "What latent actions tell at most, nats: KL, or entropy of codes"
+NATS = Measure(TOLD, lambda cell: sum(cell["kl_per_factor"]), 1)
+ENTITIES = [
+    *PSNR.values(),
+    figure(
+        "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
+        1,
+        "psnr_by_code",
+        "1",
+    ),
+    *FOREGROUND.values(),
+    *(
+        figure(f"SSIM after {text}", 4, "ssim", steps, floors=["last_frame"])
+        for steps, text in HORIZONS.items()
+    ),
+    *(
+        figure(f"Changed tokens predicted right after {text}", 3, "token_accuracy_changed", steps)
+        for steps, text in HORIZONS.items()
+    ),
+    DISENTANGLEMENT,
+    INFORMATIVENESS,
+    TRANSFER,
+    figure("Latent-action transfer, all entities", 3, "transfer", "any_heading", floors=["random_actions"]),
+    ARI,
+    IOU,
+    HOTA,
+    IDF1,
+    SWITCHES,
+    figure(
+        "Pixels changed by a latent action that lie on its own entity",
+        3,
+        "intervention",
+        "on_entity",
+        floors=["chance"],
+    ),
+    VALID,
+    *(
+        figure(f"LPIPS after {text}", 4, "lpips", steps, floors=["last_frame"])
+        for steps, text in HORIZONS.items()
+    ),
+    figure("FVD", 1, "fvd"),
+    figure("Tokenizer alone, PSNR in dB", 1, "reconstruction_psnr"),
+    NATS,
+    PARAMETERS,
+    TRAINING,
+]
+"""The tables of the suite of entities, in their order."""
+
+
+ABLATIONS = [
+    replace(measure, title=title)
+    for title, measure in {
+        "PSNR 1, dB": PSNR["1"],
+        "PSNR 15, dB": PSNR["15"],
+        "foreground PSNR 15, dB": FOREGROUND["15"],
+        "disentanglement": DISENTANGLEMENT,
+        "informativeness": INFORMATIVENESS,
+        "transfer": TRANSFER,
+        "valid after 10": VALID,
+        "foreground ARI": ARI,
+        "HOTA": HOTA,
+        "KL, nats": NATS,
+        "parameters, thousands": PARAMETERS,
+        "training, s": TRAINING,
+        "LPIPS 1": figure("", 4, "lpips", "1", floors=["last_frame"]),
+        "FVD": figure("", 1, "fvd"),
+    }.items()
+]
+"""The columns of the suite of ablations."""

@@ -1,0 +1,146 @@
+"""A world's config.json: what it may say, and the networks that it describes."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..types import check_ranges
+from .heads import Adapter, EventHead, Labels
+from .model import Model
+from .registry import ModelName, kind_of
+from .world import World, WorldInfo
+
+VERSION = 3
+MOST_BYTES = 2**20
+"""Of a config.json."""
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    agent_factor: int
+    budget: int
+    actions: int
+    reward_sees: tuple[int, ...]
+    termination_sees: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_ranges(self, budget=(1, 2**63), actions=(1, 4096))
+
+    @classmethod
+    def of(cls, labels: Labels) -> LabelSettings:
+        """What to save of `labels`."""
+        sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
+        return cls(labels.agent_factor, labels.budget, labels.adapter.actions, *sees)
+
+    def check_factors(self, factors: int) -> None:
+        """
+        Raises:
+            ValueError: a label is of a factor that is none of `factors`.
+        """
+        seen = {"reward_sees": self.reward_sees, "termination_sees": self.termination_sees}
+        for name, indices in ({"agent_factor": (self.agent_factor,)} | seen).items():
+            if not indices or len(set(indices)) < len(indices) or not set(indices) <= set(range(factors)):
+                found = self.agent_factor if name == "agent_factor" else list(indices)
+                raise ValueError(
+                    f"labels.{name} is {found}; allowed are factors 0 to {factors - 1}, each once"
+                )
+
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class WorldConfig(Generic[Settings]):
+    """config.json, field by field; the settings are those of the model's kind."""
+
+    version: int
+    model: ModelName
+    settings: Settings
+    info: WorldInfo = field(compare=False)  # makes no network another
+    labels: LabelSettings | None
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, world: World) -> WorldConfig:
+        """What to save of `world`."""
+        labels = None if world.labels is None else LabelSettings.of(world.labels)
+        kind = cast(ModelName, world.model.kind)
+        return cls(VERSION, kind, world.model.settings, world.info, labels)
+
+    def make(self) -> tuple[Model, Labels | None]:
+        """The networks, with weights that mean nothing yet; on the meta device they take no memory.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        model = kind_of(self.model).make(self.settings)
+        return model, None if self.labels is None else self._make_labels(self.labels, model)
+
+    def _make_labels(self, labels: LabelSettings, model: Model) -> Labels:
+        labels.check_factors(model.factors)
+        dim = model.factor_dim
+        return Labels(
+            labels.agent_factor,
+            Adapter(dim, model.latent_action_dim, labels.actions),
+            EventHead(dim, labels.reward_sees, 0.0),
+            EventHead(dim, labels.termination_sees, 0.0),
+            labels.budget,
+        )
+
+
+@dataclass(frozen=True)
+class _Version:
+    version: int
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+
+@dataclass(frozen=True)
+class _Named:
+    model: ModelName
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+
+def read_config(path: Path) -> WorldConfig:
+    """
+    Raises:
+        ValueError: a field is missing, unknown, of another type or out of its range; says which, what was found and
+            what is allowed.
+    """
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"is of {size} bytes; allowed are {MOST_BYTES}")
+    text = path.read_bytes()
+    version = _decode(_Version, text).version  # first: what else there is depends on it
+    if version != VERSION:
+        raise ValueError(f"version {version}, this flam_rl reads {VERSION}")
+    settings = kind_of(_decode(_Named, text).model).settings
+    config: WorldConfig = _decode(WorldConfig[settings], text)  # type: ignore[valid-type]
+    return config
+
+
+def _decode(kind: Any, text: bytes) -> Any:
+    """`text` as an instance of the dataclass `kind`."""
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        wrong = {
+            "unexpected_keyword_argument": "no field of this name is allowed",
+            "missing": "the field is missing",
+        }.get(first["type"], first["msg"])
+        raise ValueError(f"{where}: {wrong}; found {reprlib.repr(first['input'])}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)

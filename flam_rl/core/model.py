@@ -1,0 +1,241 @@
+"""The verbs that every model has, whatever it is made of. Consumers know these and no model's class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+from torch.distributions import Distribution, Normal, kl_divergence
+
+from ..types import Entities, Scene
+from .layers import nearest_code
+from .stepping import Events, Stepper
+
+Starts = Mapping[str, torch.Tensor]
+"""What a model keeps of the scenes that imagination starts from, by name; S comes first in every tensor that has a row a start."""
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """What a model sees of B running tasks, frame by frame; it knows the past only."""
+
+    def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> Scene:
+        """The scenes `(B, ...)` after frames uint8 `(B, H, W, 3)`.
+
+        Args:
+            fresh: bool `(B,)`, the tasks of which this is the first frame.
+            moved: bool `(B,)`, the tasks that have a new frame; by default all.
+        """
+
+
+class Model(nn.Module, ABC):
+    """Frames to factors and back, and the latent actions that move factors.
+
+    A frame has K factors and a step L latent actions: FLAM has one for each factor, its rivals one for all. What no
+    factor moves is the context, X numbers that stay as they are in imagination.
+    """
+
+    needs_actions: bool = False
+    """Whether `see` must be given the entities' true actions."""
+    worth_compiling: bool = False
+    """Whether a compiled stepper pays where many worlds are stepped on a CPU."""
+    feature_shape: tuple[int, int] | None = None
+    """Shape of `features`, (N, D); None in a model that has none."""
+
+    @property
+    @abstractmethod
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of frames."""
+
+    @property
+    @abstractmethod
+    def factors(self) -> int:
+        """K."""
+
+    @property
+    @abstractmethod
+    def factor_dim(self) -> int:
+        """S."""
+
+    @property
+    @abstractmethod
+    def factor_bound(self) -> float:
+        """No entry of a factor is larger, nor smaller than minus this."""
+
+    @property
+    @abstractmethod
+    def latent_actions(self) -> int:
+        """L: how many latent actions a step has; factor i is moved by number i, or by the only one."""
+
+    @property
+    @abstractmethod
+    def latent_action_dim(self) -> int:
+        """A."""
+
+    @abstractmethod
+    def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        """Clips of frames uint8 `(B, T, H, W, 3)` to factors `(B, T, K, S)` and what the clips show of the context
+        `(B, X)`; a frame's factors depend on it and those before.
+
+        Args:
+            actions: int `(B, T, E)`, what each entity did to come to a frame, -1 where that is not known.
+
+        Raises:
+            ValueError: the model needs actions and there are none.
+        """
+
+    @abstractmethod
+    def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """Latent actions between successive factors: a Normal of shape `(B, T - 1, L, A)`."""
+
+    @abstractmethod
+    def step(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BLA: Float[torch.Tensor, "*B L A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
+        """Next factors `(B, K, S)` under latent actions `(B, L, A)`."""
+
+    @abstractmethod
+    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        """What would be done by itself: a distribution of latent actions, batch `(B, L)`, event `(A,)`."""
+
+    @abstractmethod
+    def snap(
+        self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is taken in imagination when latent action number `index` is wanted to be `(B, A)` and moves
+        first, and the prior's log-probability `(B,)` of the action code nearest to what was wanted."""
+
+    @property
+    def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
+        """The few latent actions of a factor that the prior chooses from; None in a model without."""
+        return None
+
+    def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor | None:
+        """The codes nearest to latent actions `(..., A)`, as imagination takes them; None in a model without codes."""
+        codes = self.action_codes
+        return None if codes is None else codes[nearest_code(latent_actions, codes)]
+
+    def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
+        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
+        return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
+
+    def unroll(
+        self,
+        factors_BKS: Float[torch.Tensor, "B K S"],
+        latent_actions_BTLA: Float[torch.Tensor, "B T L A"],
+    ) -> Float[torch.Tensor, "B T1 K S"]:
+        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors, the first included."""
+        factors = [factors_BKS]
+        for latent_actions_BLA in latent_actions_BTLA.unbind(1):
+            factors.append(self.step(factors[-1], latent_actions_BLA))
+        return torch.stack(factors, 1)
+
+    def predict(
+        self,
+        frames: torch.Tensor,
+        start: int,
+        steps: int,
+        latent_actions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As `World.predict`, of frames uint8 `(T, H, W, 3)` of which there are enough."""
+        seen = self.see(frames[None, : start + 1])
+        if latent_actions is None:
+            factors = self.see(frames[None, : start + 1 + steps]).factors
+            latent_actions = self.infer_actions(factors).mean[0, start:]
+        unrolled = self.unroll(seen.factors[:, -1], latent_actions[None])[0, 1:]
+        return self.draw(Scene(unrolled, seen.context.expand(steps, -1)))
+
+    @property
+    @abstractmethod
+    def settings(self) -> Any:
+        """The frozen dataclass that config.json holds, from which `Kind.make` makes such a model."""
+
+    kind: str
+    """Its name in the registry."""
+
+    @abstractmethod
+    def draw(self, scene: Scene) -> torch.Tensor:
+        """Frames uint8 `(B, H, W, 3)` of scenes."""
+
+    def colors(self, scene: Scene) -> torch.Tensor:
+        """What is drawn before it is rounded to grey levels: float `(B, H, W, 3)` in 0..1."""
+        return self.draw(scene) / 255
+
+    @abstractmethod
+    def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
+        """The share of each pixel that each factor draws; what they leave is the context's."""
+
+    def features(self, scene: Scene) -> torch.Tensor:
+        """What a policy that wants a map sees of scenes: float `(B, N, D)`, of `feature_shape`.
+
+        Raises:
+            NotImplementedError: `feature_shape` is None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features")
+
+    def entities(
+        self, frames: torch.Tensor, actions: torch.Tensor | None = None, masks: bool = False
+    ) -> Entities:
+        """Who is where in the frames of a clip, uint8 `(T, H, W, 3)`.
+
+        Args:
+            actions: as `see`'s, of this clip. masks: whether to give each entity's share of each pixel too.
+
+        Raises:
+            ValueError: the model does not tell entities apart.
+        """
+        scene = self.see(frames[None], None if actions is None else actions[None])
+        return self.entities_of(scene.of(0), masks)
+
+    @abstractmethod
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        """The same of a clip that was seen: factors `(T, K, S)`, context `(X,)`."""
+
+    @abstractmethod
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> Stepper:
+        """What steps imagined worlds with the weights that the model has now.
+
+        Args:
+            controlled: indices of the C latent actions that are the caller's; the prior decides the others.
+            dtype: of products large enough to gain from it; factors stay float32.
+            compile: whether the step is compiled. events: what tells reward and end, if anybody asks.
+
+        Raises:
+            ValueError: `compile` on a CPU without a C++ compiler.
+        """
+
+    @abstractmethod
+    def watch(self, count: int) -> Watcher:
+        """What sees `count` running tasks, frame by frame."""
+
+    @abstractmethod
+    def scenes(self, starts: Starts) -> Scene:
+        """The scenes `(S, ...)` that imagination starts from."""
+
+    @abstractmethod
+    def check_starts(self, starts: Starts) -> None:
+        """Checks names, types and shapes, and values of tensors that are not on the meta device.
+
+        Raises:
+            ValueError: they are not what `scenes` takes; says what was found and what is allowed.
+        """
+
+    def check(self) -> None:
+        """Checks that nothing in the model is decided by rounding; called before it is saved.
+
+        Raises:
+            ValueError: something is.
+        """

@@ -1,0 +1,107 @@
+"""Held-out video as a world sees it: encoded once, measured many times."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from ..core.threads import one_core
+from ..core.world import World
+from ..data.hold_out import in_pieces
+from ..progress import progress
+from ..types import Entities, Scene, Truth, Video
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a world makes of each episode of a video.
+
+    Attributes:
+        frames: uint8 `(T, H, W, 3)`; what is mapped from a file stays so.
+        scenes: factors `(T, K, S)` and the context `(X,)` that the whole episode shows.
+        latent_actions: `(T - 1, L, A)`, means of what is inferred between successive frames.
+        truth: of each episode, where the task tells; None where it does not.
+    """
+
+    world: World
+    frames: tuple[np.ndarray, ...]
+    scenes: tuple[Scene, ...]
+    latent_actions: tuple[torch.Tensor, ...]
+    truth: tuple[Truth, ...] | None
+
+    @cached_property
+    def entities(self) -> tuple[Entities, ...]:
+        """Who is where in each episode, without masks: those of an episode at a time are `masked`'s.
+
+        Raises:
+            ValueError: the world does not tell entities apart.
+        """
+        return tuple(self.masked(index, masks=False) for index in range(len(self.frames)))
+
+    @torch.inference_mode()
+    def masked(self, index: int, masks: bool = True) -> Entities:
+        """The entities of an episode with their share of each pixel.
+
+        Raises:
+            ValueError: the world does not tell entities apart.
+        """
+        return self.world.model.entities_of(self.scenes[index], masks)
+
+    def seen(self, index: int, start: int) -> Scene:
+        """Factors `(K, S)` and context of frame `start` of an episode, from what frames 0 to `start` show."""
+        scene = self.scenes[index]
+        if scene.context.shape[-1] == 0:
+            return Scene(scene.factors[start], scene.context)
+        actions = None if self.truth is None else self.truth[index].action
+        known = _see(self.world, self.frames[index][: start + 1], actions)
+        return Scene(known.factors[start], known.context)
+
+    def of_factors(self, index: int) -> torch.Tensor:
+        """The latent action of each factor, `(T - 1, K, A)`."""
+        return self.world.of_factors(self.latent_actions[index])
+
+
+@one_core()
+@torch.inference_mode()
+def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -> Encoded:
+    """What `world` makes of each episode; long ones are encoded, and measured, in pieces.
+
+    Args:
+        truth: of each episode.
+
+    Raises:
+        ValueError: the model needs true actions and the video comes without.
+    """
+    pieces = in_pieces(video)
+    frames = tuple(piece.of(video.episodes[piece.episode]) for piece in pieces)
+    known = truth and tuple(
+        Truth(**{name: piece.of(values) for name, values in truth[piece.episode].arrays().items()})
+        for piece in pieces
+    )
+    scenes, latent_actions = [], []
+    for index, episode in enumerate(progress(frames, desc="encoding", unit="episode")):
+        scene = _see(world, episode, known[index].action if known else None)
+        scenes.append(scene)
+        latent_actions.append(
+            world.infer_actions(scene.factors[None]).mean[0]
+            if len(episode) > 1
+            else scene.factors.new_zeros(0, world.latent_actions, world.latent_action_dim)
+        )
+    return Encoded(world, frames, tuple(scenes), tuple(latent_actions), known)
+
+
+def _see(world: World, frames: np.ndarray, actions: np.ndarray | None) -> Scene:
+    clip = torch.as_tensor(frames[None], device=world.device)
+    acted = None if actions is None else torch.as_tensor(actions[None], device=world.device)
+    return world.see(clip, acted).of(0)
+
+
+def left_out(name: str, reason: str) -> None:
+    """Log that a measure is left out, and why; it is None then."""
+    logger.info("%s is left out: %s", name, reason)

@@ -1,0 +1,52 @@
+"""What a tokenizer keeps of frames, and which of its codes are predicted right; of models of codes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..core.threads import one_core
+from ..types import Json, Truth
+from .encoded import Encoded, left_out
+from .prediction import HORIZONS, Clips, mean_psnr
+
+FIGURES = ("codes", "ambiguous_patches", "reconstruction_psnr", "token_accuracy_changed")
+
+
+@one_core()
+@torch.inference_mode()
+def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | None:
+    """Of a model whose frames are codes, how many there are and how they fare; None of any other.
+
+    Returns:
+        `codes`; `ambiguous_patches`, the share of the training patches that lie between two; `reconstruction_psnr`, dB of
+        the tokenizer alone; `token_accuracy_changed` by horizon, the share of the tokens that changed since the first
+        frame that is predicted right, open loop from there: 0 if the first frame is copied.
+    """
+    model = encoded.world.model
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        left_out("tokens", "the model has no codes")
+        return None
+
+    def codes(clips: Clips, step: int) -> torch.Tensor:
+        return tokenizer.encode(torch.as_tensor(clips.frames(step), device=encoded.world.device))
+
+    accuracy: Json = {}
+    for horizon in HORIZONS:
+        clips = Clips.of(encoded, 0, horizon)
+        accuracy[str(horizon)] = None
+        if clips is not None:
+            first, last = codes(clips, 0), codes(clips, horizon)
+            drawn = model.aggregate(clips.unroll()[-1].factors).log_probs_BNV.argmax(-1)  # type: ignore[operator]
+            if (changed := first != last).any():
+                accuracy[str(horizon)] = float((drawn == last)[changed].float().mean())
+    clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+    assert clips is not None
+    return {
+        "codes": len(tokenizer.codebook),
+        "ambiguous_patches": float(tokenizer.ambiguous),
+        "reconstruction_psnr": mean_psnr(tokenizer.decode(codes(clips, 1)), clips.frames(1)),
+        "token_accuracy_changed": accuracy,
+    }

@@ -1,0 +1,110 @@
+"""What a task tells of its entities, as measures ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from ..types import Entities, Truth
+from .matching import by_identity
+
+NOTHING, LEFT, RIGHT, WALKED = range(4)
+CELL = 8
+"""Pixels of a cell where a data set tells cells and nothing else does."""
+
+
+def truths_of(told: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL) -> tuple[Truth, ...] | None:
+    """The truth of each episode from what a task or a data set tells of it; None where that is nothing.
+
+    Args:
+        told: of each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with `direction`
+            `(T, n)`, where somebody heads, who is always there.
+        cell: pixels along the side of one.
+    """
+    if not told or not all(told):
+        return None
+    return tuple(_truth_of(episode, cell) for episode in told)
+
+
+def _truth_of(told: Mapping[str, np.ndarray], cell: int) -> Truth:
+    known = {field.name: told[field.name] for field in fields(Truth) if field.name in told}
+    if "direction" in told:
+        known["heading"] = told["direction"]
+    if "position" in told and "box" not in known:
+        corner = cell * told["position"].astype(np.float32)
+        there = np.ones(corner.shape[:2], bool)
+        known |= {
+            "identity": np.tile(np.arange(corner.shape[1]), (len(corner), 1)),
+            "presence": there,
+            "box": np.concatenate([corner, corner + cell], -1),
+            "centre": corner + cell / 2,
+        }
+    return Truth(**known)
+
+
+def true_entities(truth: Truth, size: tuple[int, int], masks: bool = False) -> Entities | None:
+    """The truth of an episode as entities, one for each identity; None where it tells no identities or boxes.
+
+    Args:
+        size: height and width of the frames, to which boxes are clipped.
+        masks: whether to give masks too: the truth's, or discs where it tells radii, or all of each box.
+    """
+    if truth.identity is None or truth.presence is None or truth.box is None:
+        return None
+    height, width = size
+    box = truth.box.astype(np.float64).clip(0, [width, height, width, height])
+    there = truth.presence & (box[..., 2:] > box[..., :2]).all(-1)
+    identity = np.where(there, truth.identity, -1)
+    box = np.where(there[..., None], box, np.nan)
+    mask = by_identity(_masks(truth, box, size), identity, 0) if masks else None
+    return Entities(by_identity(there, identity, False), by_identity(box, identity, np.nan), mask)
+
+
+def _masks(truth: Truth, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bool or float `(T, n, H, W)`."""
+    if truth.mask is not None:
+        return truth.mask
+    if truth.centre is None or truth.radius is None:
+        return boxes_filled(box, size)
+    x, y, radius = (part[..., None] for part in (truth.centre[..., 0], truth.centre[..., 1], truth.radius))
+    row, column = (np.arange(count) + 0.5 for count in size)
+    far = np.square(row - y)[..., :, None] + np.square(column - x)[..., None, :]
+    return far < np.square(radius)[..., None]  # nobody is inside of NaN
+
+
+def boxes_filled(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of frames of height and width `size` are in boxes `(T, n, 4)`: bool `(T, n, H, W)`."""
+    x0, y0, x1, y1 = np.moveaxis(box, -1, 0)[..., None]
+    row, column = (np.arange(count) + 0.5 for count in size)
+    inside_y, inside_x = (row >= y0) & (row < y1), (column >= x0) & (column < x1)  # nothing is inside of NaN
+    return inside_y[..., :, None] & inside_x[..., None, :]
+
+
+def effective_actions(place: np.ndarray, heading: np.ndarray) -> np.ndarray:
+    """What entities' actions did: 0 nothing, 1 turned left, 2 turned right, 3 walked.
+
+    Args:
+        place: `(T + 1, entities, 2)`, in cells or pixels. heading: int `(T + 1, entities)` in 0..3, clockwise.
+
+    Returns:
+        int `(T, entities)`; an action that changed nothing, as walking into a wall, counts as nothing.
+    """
+    walked = (place[1:] != place[:-1]).any(-1)
+    turned = (heading[1:] - heading[:-1]) % 4
+    return np.select([walked, turned == 3, turned == 1], [WALKED, LEFT, RIGHT], NOTHING)
+
+
+def chosen_actions(truth: Truth) -> np.ndarray | None:
+    """What each row's entity did by its own choice to come to the frames after the first: int `(T - 1, n)`, -1 where that
+    is not known or was decided by contact. None where truth tells no actions.
+
+    Where it tells headings, it is what the action did: one that changed nothing was no choice that shows.
+    """
+    if truth.heading is not None and truth.centre is not None:
+        return effective_actions(truth.centre, truth.heading)
+    if truth.action is None:
+        return None
+    chosen = truth.action[1:]
+    return chosen if truth.contact is None else np.where(truth.contact[1:], -1, chosen)

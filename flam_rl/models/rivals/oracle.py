@@ -1,0 +1,77 @@
+"""The ceiling: a scene model that is told the true actions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+from torch.distributions import Normal
+
+from ..tiles.aggregator import Aggregated
+from ..tiles.code_model import Acted
+from .rival import CODE_SPREAD, Coded
+from .scene import SceneModel
+
+
+class Oracle(Coded, SceneModel):
+    """The ceiling: the true joint action is given, nothing is inferred.
+
+    It is the one model that is told actions. Codes of a frame may be followed by K columns, an entity's action that
+    led to it plus 1, or 0 if it is not known; factors carry them.
+    """
+
+    NEEDS_ACTIONS = True
+    CHOICES = 4
+
+    @property
+    def latent_action_dim(self) -> int:
+        """A: an indicator of each entity's action."""
+        return self.config.factorizer.factors * self.CHOICES
+
+    @property
+    def factor_dim(self) -> int:
+        """S: features of all patches and the joint action that led to them."""
+        return super().factor_dim + self.latent_action_dim
+
+    def _make_inverse(self, width: int) -> None:
+        entities = self.config.factorizer.factors
+        self.register_buffer("frequency_GM", torch.full((entities, self.CHOICES), 1 / self.CHOICES))
+
+    def codebooks(self) -> torch.Tensor:
+        indicator = 2 * torch.eye(self.CHOICES).to(self.weight_V)  # of unit RMS
+        return indicator.expand(len(self.frequency_GM), -1, -1)
+
+    def _frame_loss(
+        self, factors_BTKS: torch.Tensor, z_BTN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return super()._frame_loss(factors_BTKS, z_BTN[..., : self.grid[0] * self.grid[1]])
+
+    def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """Codes int64 `(B, T, N)`, or with the actions that `clips.with_actions` adds, to factors `(B, T, 1, S)`."""
+        tokens = self.grid[0] * self.grid[1]
+        features = super().factorize(z_BTN[..., :tokens])
+        entities = len(self.frequency_GM)
+        told = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
+        unknown = features.new_ones(self.latent_action_dim)
+        acted = self.of_code((told - 1).clamp_min(0))
+        acted = torch.where(told.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
+        return torch.cat([features, acted.unsqueeze(-2)], -1)
+
+    def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        told = factors_BTKS[:, 1:, :, -self.latent_action_dim :]
+        return Normal(told, torch.full_like(told, CODE_SPREAD))
+
+    def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
+        told = self.infer_actions(factors_BTKS).mean
+        return Acted(told, told.new_zeros(()), {"kl": told.new_zeros(1)})
+
+    def step(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BLA: Float[torch.Tensor, "*B L A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
+        features = super().step(factors_BKS[..., : -self.latent_action_dim], latent_actions_BLA)
+        return torch.cat([features, latent_actions_BLA], -1)
+
+    def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        return super().aggregate(factors_BKS[..., : -self.latent_action_dim])

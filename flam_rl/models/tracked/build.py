@@ -1,0 +1,198 @@
+"""From video to a world of tracked layers: tracks, look codes, dynamics, prior."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...core.threads import one_core
+from ...core.world import World, WorldInfo
+from ...training.run import Log
+from ...types import Video, check_ranges
+from .dynamics import DynamicsConfig
+from .flam import LossConfig, TrackedConfig
+from .model import TrackedModel
+from .seeing import context_of, first_frames
+from .states import Rows, StateConfig, rows_of
+from .tracker import TrackerConfig
+from .tracks import Tracks
+from .training import (
+    DynamicsTrainingConfig,
+    Ground,
+    LookTrainingConfig,
+    PriorTrainingConfig,
+    Sequences,
+    find_ground,
+    sample_looks,
+    track_video,
+    train_dynamics,
+    train_looks,
+    train_prior,
+)
+
+if TYPE_CHECKING:
+    from ..build import BuildConfig, Footage
+
+ENOUGH = 0.98
+"""Share of episodes for whose entities there are factors, where the number is found from the video."""
+STARTS, GROUNDS = 1024, 64
+"""Start states at most, and backgrounds that they are in front of."""
+AHEAD = 24
+"""Frames that the camera may move on from a start before the context ends."""
+
+
+@dataclass(frozen=True)
+class TrackedBuildConfig:
+    """All that a world of tracked layers depends on but the video."""
+
+    factors: int | None = None
+    """Entities at most at one time; by default as many as the video has."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    look_dim: int = 12
+    """Numbers of a look code."""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    looks: LookTrainingConfig = field(default_factory=LookTrainingConfig)
+    dynamics_training: DynamicsTrainingConfig = field(default_factory=DynamicsTrainingConfig)
+    prior_training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.factors is not None:
+            check_ranges(self, factors=(1, 256))
+        check_ranges(self, look_dim=(1, 256))
+
+
+def check(config: BuildConfig, frame_size: tuple[int, int], actions: list[np.ndarray] | None) -> None:
+    """As `models.build.check_build`."""
+    height, width = frame_size
+    StateConfig(height, width, config.tracked.factors or 1, look_dim=config.tracked.look_dim)
+
+
+@one_core()
+def build(
+    config: BuildConfig,
+    footage: Footage,
+    info: WorldInfo,
+    device: torch.device,
+    log: Log,
+    on_step: Callable[[World, int], None],
+    folder: Path | None,
+) -> World:
+    """As `models.build.build_world`. Tracks are kept in `folder`, so that an interrupted run does not find them again.
+
+    Raises:
+        ValueError: nothing moves in the video, or an episode has one frame.
+    """
+    tracked, generator = config.tracked, torch.Generator().manual_seed(config.seed)
+    with tempfile.TemporaryDirectory(prefix="flam_rl-tracks-") as scratch:
+        cache = folder / "tracks" if folder else Path(scratch)
+        ground = find_ground(footage.training, tracked.tracker)
+
+        def episodes(video: Video) -> Iterator[tuple[np.ndarray, Tracks]]:
+            yield from zip(video.episodes, track_video(video, ground, cache), strict=True)
+
+        state = state_config(footage.training, ground, episodes, tracked)
+        settings = TrackedConfig(
+            state, ground.tracker, tracked.dynamics, tracked.loss, ground.context is not None
+        )
+        torch.manual_seed(config.seed)
+        model = TrackedModel(settings)
+        flam = model.flam
+        if ground.context is not None:
+            flam.ground_3HW.copy_(ground.context)
+        laid = (
+            (frames, rows_of(tracks, state.entities), tracks.context)
+            for frames, tracks in episodes(footage.training)
+        )
+        train_looks(
+            flam.codes,
+            sample_looks(laid, footage.training.frames, state, tracked.looks.frames),
+            state,
+            tracked.looks,
+            log,
+            generator,
+        )
+        sequences = Sequences(
+            [
+                _factors(model, rows_of(tracks, state.entities))
+                for _, tracks in episodes(footage.training)
+                if len(tracks.presence) > 1
+            ]
+        )
+        train_dynamics(flam, sequences, tracked.dynamics_training, log, generator)
+        train_prior(flam, sequences, tracked.prior_training, log, generator)
+        starts = starts_of(model, [tracks for _, tracks in episodes(footage.held_out)])
+    return World(model, starts, info).to(device)
+
+
+def state_config(
+    video: Video,
+    ground: Ground,
+    episodes: Callable[[Video], Iterator[tuple[np.ndarray, Tracks]]],
+    config: TrackedBuildConfig,
+) -> StateConfig:
+    """How many factors the video needs, and how far its camera moves.
+
+    Raises:
+        ValueError: nothing moves.
+    """
+    needed, moved = [], 0.0
+    for _, tracks in episodes(video):
+        needed.append(int(tracks.presence.any(0).sum()) and rows_of(tracks).presence.shape[1])
+        path = tracks.camera
+        ahead = min(AHEAD, len(path) - 1)
+        moved = max(moved, float((path[ahead:] - path[: len(path) - ahead]).abs().max()))
+    if not any(needed):
+        raise ValueError(
+            "nothing that moves was found in the video; flam-rl train --preview shows what is seen, and why"
+        )
+    height, width = video.episodes[0].shape[1:3]
+    return StateConfig(
+        height,
+        width,
+        config.factors or max(1, int(np.quantile(needed, ENOUGH, method="higher"))),
+        ground.tracker.patch,
+        config.look_dim,
+        margin=int(np.ceil(moved)) if moved > 0 else 0,
+    )
+
+
+@torch.no_grad()
+def _factors(model: TrackedModel, rows: Rows) -> torch.Tensor:
+    return rows.factors(model.settings.state, model.flam.codes.encode(rows.look))
+
+
+def starts_of(model: TrackedModel, episodes: list[Tracks]) -> dict[str, torch.Tensor]:
+    """Factors and backgrounds of held-out frames, spread over the episodes."""
+    state = model.settings.state
+    chosen = [tracks for tracks in episodes if len(tracks.presence) > 1]
+    still = state.margin == 0
+    each = max(1, (STARTS if still else GROUNDS) // max(1, len(chosen)))
+    factors: list[torch.Tensor] = []
+    contexts: list[torch.Tensor] = []
+    rows: list[int] = []
+    for tracks in chosen[: STARTS if model.settings.shared_ground else GROUNDS]:
+        found = _factors(model, rows_of(tracks, state.entities))
+        first = min(2, len(found) - 1)
+        for at in sorted({int(t) for t in np.linspace(first, len(found) - 1, each)}):
+            if still:
+                new = not contexts or (not model.settings.shared_ground and at == first)
+                factors.append(found[at])
+            else:
+                # A context is around the last frame that was seen, and the camera starts there.
+                known = first_frames(tracks, at + 1)
+                new = True
+                factors.append(_factors(model, rows_of(known, state.entities))[at])
+            if new:
+                shown = tracks if still else known
+                contexts.append(
+                    (context_of(state, shown).clamp(0, 1) * 255).round().to(torch.uint8).flatten()
+                )
+            rows.append(len(contexts) - 1)
+    return {"factors": torch.stack(factors), "context": torch.stack(contexts), "episode": torch.tensor(rows)}

@@ -1,0 +1,177 @@
+"""FLAM on tracked layers behind the verbs of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch.distributions import Distribution, Normal
+
+from ...core.model import Model, Starts
+from ...core.registry import Kind
+from ...core.stepping import Events
+from ...types import Entities, Scene
+from . import seeing
+from .flam import TrackedConfig, TrackedFLAM
+from .look_codes import draw_factors
+from .sprites import masks
+from .stepper import TrackedImagination
+from .watching import TrackedWatcher
+
+
+class TrackedModel(Model):
+    """A factor for each entity that moves; the context is the background behind them."""
+
+    kind = "tracked"
+
+    def __init__(self, config: TrackedConfig) -> None:
+        super().__init__()
+        self.flam = TrackedFLAM(config)
+
+    @property
+    def settings(self) -> TrackedConfig:
+        return self.flam.config
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        return self.flam.config.state.height, self.flam.config.state.width
+
+    @property
+    def factors(self) -> int:
+        return self.flam.factors
+
+    @property
+    def factor_dim(self) -> int:
+        return self.flam.config.state.dim
+
+    @property
+    def factor_bound(self) -> float:
+        return float(torch.maximum(self.flam.lowest_S.abs(), self.flam.highest_S.abs()).max())
+
+    @property
+    def latent_actions(self) -> int:
+        return self.flam.factors
+
+    @property
+    def latent_action_dim(self) -> int:
+        return self.flam.config.dynamics.latent_action_dim
+
+    @property
+    def context_dim(self) -> int:
+        """X: colours of the background, and of what lies around it where the camera moves."""
+        state = self.flam.config.state
+        return 3 * (state.height + 2 * state.margin) * (state.width + 2 * state.margin)
+
+    @property
+    def action_codes(self) -> Float[torch.Tensor, "M A"]:
+        return self.flam.latent_action_prior.codebook
+
+    def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        seen = [seeing.see(self.flam, clip.cpu().numpy()) for clip in frames]
+        factors = torch.stack([scene.factors for scene in seen])
+        return Scene(factors, torch.stack([scene.context.flatten() for scene in seen]))
+
+    def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        return self.flam.infer_actions(factors_BTKS)
+
+    def step(
+        self,
+        factors_BKS: Float[torch.Tensor, "*B K S"],
+        latent_actions_BLA: Float[torch.Tensor, "*B L A"],
+    ) -> Float[torch.Tensor, "*B K S"]:
+        return self.flam.step(factors_BKS, latent_actions_BLA)
+
+    def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        return self.flam.prior(factors_BKS)
+
+    def snap(
+        self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.flam.snap(factors_BKS, index, latent_actions_BA)
+
+    def predict(
+        self,
+        frames: torch.Tensor,
+        start: int,
+        steps: int,
+        latent_actions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The context is known from frames 0 to `start` only; tracks go on over the true frames for latent actions."""
+        return torch.as_tensor(seeing.predict(self.flam, frames.cpu().numpy(), start, steps, latent_actions))
+
+    def colors(self, scene: Scene) -> torch.Tensor:
+        return self.flam.draw(scene.factors, self._ground(scene)).movedim(1, -1)
+
+    def draw(self, scene: Scene) -> torch.Tensor:
+        return (self.colors(scene) * 255).round().to(torch.uint8).contiguous()
+
+    def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
+        layers, drawn = draw_factors(
+            self.flam.codes, self.flam.config.state, scene.factors, self._ground(scene)
+        )
+        found = masks(layers.drawn_BK4HW, drawn.seen_BKHW)
+        camera = found.new_zeros(len(found), self.factors - found.shape[1], *self.frame_size)
+        return torch.cat([found, camera], 1)
+
+    def _ground(self, scene: Scene) -> torch.Tensor:
+        state = self.flam.config.state
+        size = state.height + 2 * state.margin, state.width + 2 * state.margin
+        return scene.context.unflatten(-1, (3, *size))
+
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        """Whom factors follow: entity k is row k."""
+        ground = self._ground(Scene(scene.factors[:1], scene.context[None]))[0]
+        return seeing.entities(self.flam, Scene(scene.factors, ground), masks)
+
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> TrackedImagination:
+        return TrackedImagination(self.flam, controlled, dtype, compile, events)
+
+    def watch(self, count: int) -> TrackedWatcher:
+        return TrackedWatcher(self.flam, count)
+
+    def scenes(self, starts: Starts) -> Scene:
+        context = starts["context"].float() / 255
+        return Scene(starts["factors"], context[starts["episode"].long()])
+
+    def check_starts(self, starts: Starts) -> None:
+        """`factors` float32 `(S, K, S)`, `context` uint8 `(E, X)`, `episode` int64 `(S,)`, the row of context of each start."""
+        if starts.keys() != {"factors", "context", "episode"}:
+            raise ValueError(f"tensors are {sorted(starts)}; allowed are 'context', 'episode' and 'factors'")
+        factors, context, episode = (starts[name] for name in ("factors", "context", "episode"))
+        count, grounds = max(1, len(episode)), max(1, len(context))
+        allowed = {
+            "factors": (torch.float32, (count, self.factors, self.factor_dim)),
+            "context": (torch.uint8, (grounds, self.context_dim)),
+            "episode": (torch.int64, (count,)),
+        }
+        for name, (dtype, shape) in allowed.items():
+            tensor = starts[name]
+            if tensor.dtype != dtype or tensor.shape != shape:
+                raise ValueError(
+                    f"tensor {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; allowed is {dtype} of shape {shape}"
+                )
+        if factors.is_meta:
+            return
+        if not factors.isfinite().all():
+            raise ValueError("tensor 'factors' has numbers that are NaN or infinite; allowed are finite ones")
+        if int(episode.min()) < 0 or int(episode.max()) >= len(context):
+            raise ValueError(
+                f"tensor 'episode' has rows {int(episode.min())} to {int(episode.max())}; allowed are 0 to {len(context) - 1}"
+            )
+
+
+KINDS = {
+    "tracked": Kind(
+        TrackedConfig,
+        TrackedModel,
+        "flam_rl.models.tracked.build",
+        "FLAM on tracked layers: a factor and a latent action for each thing that moves.",
+    )
+}

@@ -1,0 +1,108 @@
+"""The prior of latent actions: what entities do by themselves, who comes and who goes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from vector_quantize_pytorch import VectorQuantize
+
+from ...core.layers import mlp
+from .dynamics import DynamicsConfig
+from .states import PRESENCE, StateConfig
+
+BANK = 256
+"""Births, drawn from those of the video, that imagination repeats."""
+
+
+class Chances(NamedTuple):
+    """What may happen next.
+
+    Attributes:
+        code_BKM: logits of action codes, of those who are there.
+        death_BK: logit that who is there is gone in the next frame.
+        birth_BK: logit that somebody comes into an empty row.
+    """
+
+    code_BKM: Float[Tensor, "*B K M"]
+    death_BK: Float[Tensor, "*B K"]
+    birth_BK: Float[Tensor, "*B K"]
+
+
+class TrackedPrior(nn.Module):
+    """`p(a^i | s)` of factors that move at once: weights of action codes, which all factors share.
+
+    Behaviour is left or right, never half of each, hence codes. Who is born takes the latent action of a birth of the video, which
+    has place, velocity and look. Own choice: the paper has no prior.
+    """
+
+    bank_NA: Tensor
+    nobody_A: Tensor
+
+    def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
+        super().__init__()
+        a = config.latent_action_dim
+        self.net = mlp(state.dim + config.pair_hidden, config.hidden, config.action_codes + 1, layers=3)
+        self.birth = mlp(state.dim + 2, config.hidden // 2, 1)
+        self.codes = VectorQuantize(
+            a,
+            config.action_codes,
+            decay=0.98,
+            kmeans_init=True,
+            threshold_ema_dead_code=1,
+            commitment_weight=1.0,
+        )
+        self.register_buffer("bank_NA", torch.zeros(BANK, a))
+        self.register_buffer("nobody_A", torch.zeros(a))
+
+    def forward(self, factors_BKS: Float[Tensor, "*B K S"], seen_BKH: Float[Tensor, "*B K H"]) -> Chances:
+        """Factors, and what each sees of others."""
+        out = self.net(torch.cat([factors_BKS, seen_BKH], -1))
+        there = factors_BKS[..., PRESENCE].sum(-1, keepdim=True)
+        scene = torch.cat([factors_BKS.sum(-2) / there.clamp_min(1), there, 1 / (there + 1)], -1)
+        birth = self.birth(scene).expand(out.shape[:-1])
+        return Chances(out[..., :-1], out[..., -1], birth)
+
+    def loss(
+        self,
+        factors_BKS: Float[Tensor, "B K S"],
+        seen_BKH: Float[Tensor, "B K H"],
+        index_BK: Int[Tensor, "B K"],
+        stays_BK: Bool[Tensor, "B K"],
+    ) -> Tensor:
+        """Cross-entropy of action codes, deaths and births, a factor of each frame.
+
+        Args:
+            index_BK: codes taken. stays_BK: who is there in the next frame.
+        """
+        chances = self(factors_BKS, seen_BKH)
+        there = factors_BKS[..., PRESENCE] > 0.5
+        code = cross_entropy(chances.code_BKM.flatten(0, -2), index_BK.flatten(), reduction="none")
+        code = code.view(there.shape) * (there & stays_BK)
+        death = binary_cross_entropy_with_logits(chances.death_BK, (~stays_BK).float(), reduction="none")
+        birth = binary_cross_entropy_with_logits(chances.birth_BK, stays_BK.float(), reduction="none")
+        return (code + torch.where(there, death, birth)).mean()
+
+    @property
+    def codebook(self) -> Float[Tensor, "M A"]:
+        """Latent actions that the codes stand for."""
+        return self.codes.codebook
+
+    @torch.no_grad()
+    def keep_births(
+        self,
+        births_NA: Float[Tensor, "N A"],
+        nobody_NA: Float[Tensor, "N A"],
+        generator: torch.Generator,
+    ) -> None:
+        """The bank of births, and what an empty row does when nobody comes, from those of the video."""
+        if len(nobody_NA):
+            self.nobody_A.copy_(nobody_NA.mean(0))
+        if len(births_NA):
+            drawn = torch.randint(len(births_NA), (len(self.bank_NA),), generator=generator)
+            self.bank_NA.copy_(births_NA[drawn])
+        else:
+            self.bank_NA.copy_(self.nobody_A.expand_as(self.bank_NA))

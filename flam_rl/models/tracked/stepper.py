@@ -1,0 +1,137 @@
+"""Imagination on tracked layers: worlds stepped in bulk, the caller acts for some factors, the prior for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...core.compiling import COMPILING, check_compiler, compile_for_one_core
+from ...core.stepping import Events, Imagined, Taken, judge
+from ...core.threads import FEWEST, LoneThreads, lone_threads
+from ..tiles.dynamics import plausible, snap
+from .flam import TrackedFLAM
+from .states import PRESENCE
+
+
+class TrackedImagination:
+    """Steps imagined worlds, all at once. Factors move at the same time; who comes and who goes the prior draws.
+
+    A caller's latent action is snapped to the nearest action code that the prior finds plausible; for a row that is empty, it is
+    ignored.
+
+    Args:
+        controlled: indices of the C factors that the caller acts for.
+        dtype: of products; factors stay float32.
+        compile: whether the step is compiled when it is first taken with so many worlds.
+        events: what tells reward and end of the next state, if anybody asks.
+
+    Raises:
+        ValueError: `compile` on a CPU without a C++ compiler.
+    """
+
+    def __init__(
+        self,
+        flam: TrackedFLAM,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> None:
+        self.flam, self.controlled, self.dtype, self.events = flam, list(controlled), dtype, events
+        self.compile = compile
+        if compile:
+            check_compiler(flam.spread_A.device)
+        self._compiled: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
+        self._threads: LoneThreads | None = None
+
+    def __reduce__(self) -> tuple:
+        return TrackedImagination, (self.flam, self.controlled, self.dtype, self.compile, self.events)
+
+    def begin(self, factors_BKS: Float[Tensor, "B K S"]) -> Imagined:
+        """Worlds in which the factors are these; nobody asks for tokens."""
+        factors_KBS = factors_BKS.transpose(0, 1).contiguous()
+        return Imagined(factors_KBS, factors_KBS[..., :0])
+
+    def close(self) -> None:
+        """Give threads back; a step that is taken later has new ones."""
+        self._threads = None
+
+    def step(
+        self,
+        now: Imagined,
+        latent_actions_BCA: Float[Tensor, "B C A"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Imagined, Taken]:
+        """One step of every world.
+
+        Args:
+            latent_actions_BCA: float, what the caller wants of the controlled factors.
+            generator: of what the prior draws.
+        """
+        factors = now.factors_BKS.contiguous()
+        worlds, count, _ = factors.shape
+        chance = torch.rand(worlds, 3, count, generator=generator, device=factors.device, dtype=torch.float32)
+        inputs = [factors, chance]
+        if self.controlled:
+            assert latent_actions_BCA is not None
+            inputs.append(latent_actions_BCA.float())
+        if factors.device.type != "cpu" or torch.is_grad_enabled():
+            following, *taken = self._step(*inputs)
+            return self.begin(following), Taken(*taken)
+        self._threads = self._threads or lone_threads()
+        shares = max(1, min(self._threads.count, worlds // FEWEST))
+        parts = list(zip(*(part.chunk(shares) for part in inputs), strict=True))
+        found = self._threads.map(lambda part: self._of(part)(*part), parts)
+        following, *taken = map(torch.cat, zip(*found, strict=True))
+        return self.begin(following), Taken(*taken)
+
+    def _of(self, part: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """`_step`, compiled for a share of such a size where it is to be."""
+        if not self.compile:
+            return self._step
+        with COMPILING:
+            size = len(part[0])
+            if size not in self._compiled:
+                self._compiled[size] = compile_for_one_core(self._step, [one.contiguous() for one in part])
+        return self._compiled[size]
+
+    def _step(self, factors: Tensor, chance: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The next factors `(B, K, S)`, and what was `Taken`, with the randomness `(B, 3, K)` drawn."""
+        with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            prior, dynamics = self.flam.latent_action_prior, self.flam.forward_dynamics
+            seen = dynamics.interaction(factors)
+            chances = prior(factors, seen)
+            log_probs = chances.code_BKM.float().log_softmax(-1)
+            probs = log_probs.exp()
+            mass = (probs * plausible(probs)).cumsum(-1)
+            code = (mass <= chance[:, 0, :, None] * mass[..., -1:]).sum(-1)
+            there = factors[..., PRESENCE] > 0.5
+            codes = torch.nn.functional.embedding(code, prior.codebook)
+            births = len(prior.bank_NA)
+            drawn = (chance[:, 2] * births).long().clamp(max=births - 1)
+            born = torch.nn.functional.embedding(drawn, prior.bank_NA)
+            stays = chance[:, 1] >= chances.death_BK.float().sigmoid()
+            comes = chance[:, 1] < chances.birth_BK.float().sigmoid()
+            lives = torch.where(there, stays, comes)
+            arrives = torch.where(lives[..., None], born, prior.nobody_A)
+            taken = torch.where(there[..., None], codes, arrives)
+            log_prior = factors.new_zeros(len(factors), 0)
+            if wanted is not None:
+                own = there[:, self.controlled, None]
+                index, log_prior = snap(log_probs[:, self.controlled], wanted, prior.codebook)
+                acted = torch.nn.functional.embedding(index, prior.codebook)
+                acted = (
+                    acted + wanted - wanted.detach()
+                )  # the value of the code, the gradient of what was wanted
+                taken = taken.index_copy(
+                    1,
+                    torch.tensor(self.controlled, device=taken.device),
+                    torch.where(own, acted, taken[:, self.controlled]),
+                )
+            following, logit, _ = dynamics.look_and_move(factors, seen, taken)
+            lives = lives & (there | (logit > 0))
+            following = self.flam.within(following.float()) * lives[..., None]
+        return following, taken.float(), log_prior, *judge(self.events, following)

@@ -1,0 +1,320 @@
+"""Training of FLAM on tracked layers: the tracks of a video, then look codes, dynamics and prior."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...core.layers import nearest_code
+from ...files import written_whole
+from ...progress import progress
+from ...training.run import Log
+from ...types import Video
+from . import Tracks, clip_context, patch_for, shared_context, track_all
+from .flam import TrackedFLAM
+from .look_codes import LookCodes, draw_factors
+from .states import PRESENCE, Rows, StateConfig
+from .tokens import differs
+from .tracker import TrackerConfig
+
+CLIPS = 12
+"""Episodes at most that tell whether the video has one background, and how large things are."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What episodes of a video share.
+
+    Attributes:
+        tracker: with patches as large as what moves needs.
+        context: `(3, H, W)`, where all episodes have the same background; else None.
+    """
+
+    tracker: TrackerConfig
+    context: Float[Tensor, "3 H W"] | None
+
+
+def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
+    """What some episodes tell of all: size of patches, and the background if they share one."""
+    chosen = np.linspace(0, len(video.episodes) - 1, min(CLIPS, len(video.episodes))).round().astype(int)
+    clips = [np.asarray(video.episodes[index][:clip]) for index in chosen]
+    clips = [frames for frames in clips if len(frames) > 1]
+    contexts = [clip_context(frames, config) for frames in clips]
+    common = shared_context(contexts)
+    patch = patch_for(clips, contexts if common is None else [common] * len(clips), config)
+    return Ground(replace(config, patch=patch), common)
+
+
+def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) -> Iterator[Tracks]:
+    """The tracks of each episode, read from `cache` where they are there, else found, `at_once` side by side, and written.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    shared = b"" if ground.context is None else ground.context.numpy().tobytes()
+    common = hashlib.sha256(repr(ground.tracker).encode() + shared)
+
+    def path_of(frames: np.ndarray) -> Path:
+        key = common.copy()
+        key.update(np.ascontiguousarray(frames).tobytes())
+        return cache / f"{key.hexdigest()[:24]}.npz"
+
+    paths = [path_of(frames) for frames in video.episodes]
+    new = [index for index, path in enumerate(paths) if not path.exists()]
+    bar = progress(total=len(new), desc="tracking", unit="episode", disable=not new)
+    with bar:
+        for first in range(0, len(new), at_once):
+            part = new[first : first + at_once]
+            episodes = [np.asarray(video.episodes[index]) for index in part]
+            for index, tracks in zip(
+                part, track_all(episodes, ground.tracker, ground=ground.context), strict=True
+            ):
+                write_tracks(paths[index], tracks)
+            bar.update(len(part))
+    for path in paths:
+        yield read_tracks(path)
+
+
+def write_tracks(path: Path, tracks: Tracks) -> None:
+    """Tracks as arrays of a file, looks and context in whole grey levels."""
+    arrays = {f.name: getattr(tracks, f.name).numpy() for f in fields(tracks)}
+    for name in ("look", "context"):
+        arrays[name] = (arrays[name].clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    with written_whole(path) as scratch:
+        np.savez_compressed(scratch, **arrays)
+
+
+def read_tracks(path: Path) -> Tracks:
+    """What `write_tracks` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return Tracks(**found | {name: found[name].float() / 255 for name in ("look", "context")})
+
+
+@dataclass(frozen=True)
+class LookTrainingConfig:
+    frames: int = 3000
+    """Frames at most that looks are learned from, evenly spread."""
+    patch_steps: int = 800
+    """Steps on looks alone."""
+    steps: int = 1500
+    """Steps on what is drawn."""
+    batch: int = 16
+    """Frames of a step."""
+    learning_rate: float = 2e-3
+    foreground: float = 5.0
+    """Weight of pixels that differ from the context."""
+    steady: float = 0.02
+    """Weight of how far codes of one track lie apart."""
+
+
+@dataclass
+class LookSample:
+    """Frames that looks are learned from.
+
+    Attributes:
+        frame: uint8 `(N, 3, H, W)`. context: uint8, the same or one for all. look: uint8 `(N, K, 4, P, P)`.
+        numbers: factors `(N, K, S)` with codes of 0. track: int `(N, K)`, which of all tracks of the video, -1 for none.
+    """
+
+    frame: Tensor
+    context: Tensor
+    look: Tensor
+    numbers: Tensor
+    track: Tensor
+
+
+def sample_looks(
+    episodes: Iterable[tuple[np.ndarray, Rows, Tensor]], total: int, config: StateConfig, most: int
+) -> LookSample:
+    """Of episodes (frames, rows, context) of `total` frames as many frames as `most`, evenly spread."""
+    every = max(1, -(-total // most))
+    parts: list[tuple[Tensor, ...]] = []
+    born = 0
+    for frames, rows, context in episodes:
+        at = torch.arange(every // 2, len(frames), every)
+        nothing = torch.zeros(*rows.presence.shape, config.look_dim)
+        track = torch.where(rows.presence, rows.identity + born, -1)
+        born = max(born, int(track.max()) + 1)
+        grey = (context * 255).round().to(torch.uint8)
+        parts.append(
+            (
+                torch.from_numpy(np.ascontiguousarray(frames[at.numpy()])).movedim(-1, 1),
+                grey[at] if len(grey) == len(frames) else grey.expand(len(at), -1, -1, -1),
+                (rows.look[at] * 255).round().to(torch.uint8),
+                rows.factors(config, nothing)[at],
+                track[at],
+            )
+        )
+    return LookSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def train_looks(
+    codes: LookCodes,
+    sample: LookSample,
+    state: StateConfig,
+    config: LookTrainingConfig,
+    log: Log,
+    generator: torch.Generator,
+) -> None:
+    """First to reconstruct looks, then to draw frames."""
+    there = sample.track >= 0
+    looks = sample.look[there]
+    codes.start_from(looks[:: max(1, len(looks) // 4000)].float() / 255)
+    optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
+    total = config.patch_steps + config.steps
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
+    for step, bar in log.steps("looks", total, config.batch):
+        if step < config.patch_steps:
+            at = torch.randint(len(looks), (256,), generator=generator)
+            look = looks[at].float() / 255
+            error = (codes.decode(codes.encode(look)) - look).square().mean()
+            loss = error
+        else:
+            at = torch.randint(len(sample.frame), (config.batch,), generator=generator)
+            loss, error = _drawing_loss(codes, sample, at, state, config)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(codes.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            log.scalar("looks/error", error.item(), step)
+            bar.set_postfix(error=f"{error.item():.5f}")
+    codes.normalize(looks[:: max(1, len(looks) // 4000)].float() / 255)
+
+
+def _drawing_loss(
+    codes: LookCodes, sample: LookSample, at: Tensor, state: StateConfig, config: LookTrainingConfig
+) -> tuple[Tensor, Tensor]:
+    frame, context = sample.frame[at].float() / 255, sample.context[at].float() / 255
+    numbers = sample.numbers[at]
+    code = codes.encode(sample.look[at].float() / 255)
+    factors = torch.cat([numbers[..., : -state.look_dim], code], -1)
+    _, scene = draw_factors(codes, state, factors, context)
+    off = (scene.frame_B3HW - frame).square().mean(1)
+    foreground = differs(frame - context, 0.05)
+    loss = (off * torch.where(foreground, config.foreground, 1.0)).mean()
+    return loss, off.mean()
+
+
+@dataclass(frozen=True)
+class DynamicsTrainingConfig:
+    steps: int = 3000
+    batch: int = 128
+    """Clips of a step."""
+    learning_rate: float = 2e-3
+    unroll: tuple[int, ...] = (2, 4, 8)
+    """Steps that are predicted open loop, in equal shares of training one after the other."""
+
+
+class Sequences:
+    """Factors of episodes, from which clips are drawn."""
+
+    def __init__(self, episodes: list[Float[Tensor, "_ K S"]]) -> None:
+        self.lengths = torch.tensor([len(factors) for factors in episodes])
+        self.flat_NKS = torch.cat(episodes)
+        self.first = self.lengths.cumsum(0) - self.lengths
+
+    def sample(self, batch: int, frames: int, generator: torch.Generator) -> Float[Tensor, "B T K S"]:
+        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less.
+
+        The first frame of an episode, in which no velocity is known, is left out where episodes are long enough.
+        """
+        frames = min(frames, int(self.lengths.max()))
+        skip = 1 if frames < int(self.lengths.max()) else 0
+        room = (self.lengths - frames + 1 - skip).clamp_min(0)
+        drawn = torch.randint(int(room.sum()), (batch,), generator=generator)
+        ends = room.cumsum(0)
+        episode = torch.searchsorted(ends, drawn, right=True)
+        start = self.first[episode] + skip + drawn - (ends - room)[episode]
+        return self.flat_NKS[start[:, None] + torch.arange(frames)]
+
+    def pairs(self) -> tuple[Float[Tensor, "N K S"], Float[Tensor, "N K S"]]:
+        """All frames that have a next one in their episode, and those."""
+        last = torch.zeros(len(self.flat_NKS), dtype=torch.bool)
+        last[self.first + self.lengths - 1] = True
+        at = (~last).nonzero()[:, 0]
+        return self.flat_NKS[at], self.flat_NKS[at + 1]
+
+
+def train_dynamics(
+    model: TrackedFLAM,
+    sequences: Sequences,
+    config: DynamicsTrainingConfig,
+    log: Log,
+    generator: torch.Generator,
+) -> None:
+    """Inverse and forward dynamics, on factors alone."""
+    model.train()
+    parameters = [*model.inverse_dynamics.parameters(), *model.forward_dynamics.parameters()]
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, config.steps, pct_start=0.1
+    )
+    for step, bar in log.steps("dynamics", config.steps, config.batch):
+        share = step * len(config.unroll) // config.steps
+        clips = sequences.sample(config.batch, config.unroll[share] + 1, generator)
+        loss, metrics = model.loss(clips, min(1.0, 4 * step / config.steps))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            log.metrics("dynamics", metrics, step)
+            bar.set_postfix({key: f"{value.item():.3f}" for key, value in metrics.items()})
+
+
+@dataclass(frozen=True)
+class PriorTrainingConfig:
+    steps: int = 1500
+    batch: int = 1024
+    """Frames of a step."""
+    learning_rate: float = 2e-3
+
+
+def train_prior(
+    model: TrackedFLAM,
+    sequences: Sequences,
+    config: PriorTrainingConfig,
+    log: Log,
+    generator: torch.Generator,
+) -> None:
+    """Action codes and who takes which, with all else fixed."""
+    prior = model.latent_action_prior
+    with torch.no_grad():
+        now, following = sequences.pairs()
+        latent = model.inverse_dynamics(now, following).mean
+        there, stays = now[..., PRESENCE] > 0.5, following[..., PRESENCE] > 0.5
+        prior.keep_births(latent[~there & stays], latent[~there & ~stays], generator)
+        index = nearest_code(latent, prior.codebook)
+        off = (latent - prior.codebook[index])[there & stays]
+        model.spread_A.copy_(off.square().mean(0).sqrt().clamp_min(1e-2))
+        seen = model.forward_dynamics.interaction(now)
+        shown = now[there]
+        low, high = shown.amin(0), shown.amax(0)
+        model.lowest_S.copy_(low - 0.1 * (high - low))
+        model.highest_S.copy_(high + 0.1 * (high - low))
+    parameters = [*prior.net.parameters(), *prior.birth.parameters()]
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
+    model.eval()
+    for step, bar in log.steps("prior", config.steps, config.batch):
+        at = torch.randint(len(now), (config.batch,), generator=generator)
+        loss = prior.loss(now[at], seen[at], index[at], stays[at])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            log.scalar("prior/loss", loss.item(), step)
+            bar.set_postfix(loss=f"{loss.item():.3f}")

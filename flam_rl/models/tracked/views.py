@@ -1,0 +1,106 @@
+"""The context as each frame of a clip shows it, what clips have in common, and how large the things in them are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .camera import Mosaic
+from .context import ContextConfig, find_context, grown, without_ghosts
+from .tokens import differs, sizes_of_movers
+from .tracker import TrackerConfig
+
+
+def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[Tensor, "T 3 H W"]:
+    """uint8 `(T, H, W, 3)` frames as colours in 0..1."""
+    return (
+        torch.as_tensor(np.ascontiguousarray(frames), device=device).movedim(-1, 1).contiguous().float() / 255
+    )
+
+
+def find_view(
+    colors: Float[Tensor, "T 3 H W"],
+    path: Float[Tensor, "T 2"],
+    valid: Bool[Tensor, "N H W"] | None,
+    config: TrackerConfig,
+    context: ContextConfig,
+    past: int | None,
+) -> Float[Tensor, "C 3 H W"]:
+    """The context as each frame shows it; one for all frames where the camera stands still.
+
+    Args:
+        path: of `camera_path`. valid: where no entity is, of the frames that are known.
+        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
+    """
+    known = colors[:past]
+    view = _view(colors, path, valid, config, context, past)
+    if valid is None:
+        for _ in range(context.votes):
+            masks = grown(differs(known - view[: len(known)], config.threshold), known, context)
+            view = _view(colors, path, ~masks, config, context, past)
+    return view
+
+
+def _view(
+    colors: Float[Tensor, "T 3 H W"],
+    path: Float[Tensor, "T 2"],
+    valid: Bool[Tensor, "N H W"] | None,
+    config: TrackerConfig,
+    context: ContextConfig,
+    past: int | None,
+) -> Float[Tensor, "C 3 H W"]:
+    """See `find_view`; from one look at the frames."""
+    known = colors[:past]
+    if not bool(path.any()):
+        ground = find_context(known, valid, context)
+        return without_ghosts(known, ground, context, config.threshold, config.area)[None]
+    mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
+    seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
+    laid = mosaic.lay(colors)[:past]
+    empty = None
+    if valid is not None:
+        moving = torch.zeros_like(colors[:, :1])
+        moving[: len(valid), 0] = (~valid).to(colors.dtype)
+        empty = mosaic.lay(moving)[:past, 0] < 0.01
+    ground = find_context(laid, empty, context, seen)
+    ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
+    return mosaic.look(ground)
+
+
+def clip_context(
+    frames: np.ndarray, config: TrackerConfig, context: ContextConfig = ContextConfig()
+) -> Float[Tensor, "3 H W"]:
+    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known; a still camera is taken for granted."""
+    colors = as_colors(frames)
+    return find_view(colors, torch.zeros(len(colors), 2), None, config, context, None)[0]
+
+
+def shared_context(
+    contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
+) -> Float[Tensor, "3 H W"] | None:
+    """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more, or
+    there are fewer than three."""
+    if len(contexts) < 3:
+        return None
+    stacked = torch.stack(list(contexts))
+    common = find_context(stacked, config=config)
+    apart = differs(stacked - common, config.alike).float().mean((1, 2))
+    return common if float(apart.max()) < 0.1 else None
+
+
+def patch_for(
+    clips: Sequence[np.ndarray], contexts: Sequence[Float[Tensor, "3 H W"]], config: TrackerConfig
+) -> int:
+    """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
+    sizes = np.concatenate(
+        [
+            sizes_of_movers(as_colors(clip), ground, config.threshold, config.area)
+            for clip, ground in zip(clips, contexts, strict=True)
+        ]
+    )
+    largest = float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0
+    return int(min(40, max(12, 2 * np.ceil(largest / 2 + 3))))

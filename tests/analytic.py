@@ -1,0 +1,240 @@
+"""A world that nothing needs to learn: points on a small frame, and the task that it is the exact model of.
+
+As Stable-Baselines3 has identity envs: what agents, envs and planners do in it has a closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from flam_rl.core.heads import Adapter, EnsembleMLP, EventHead, Labels
+from flam_rl.core.layers import nearest_code
+from flam_rl.core.model import Model, Starts
+from flam_rl.core.stepping import Events, Imagined, Taken, judge
+from flam_rl.core.world import World, WorldInfo
+from flam_rl.types import Entities, Scene
+
+SIDE = 16
+"""Pixels along a side of a frame."""
+POINTS = 3
+"""K; point k is the one pixel that is not 0 in colour channel k."""
+CODES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+"""Action codes (x, y) in pixels a step; a real action is the index of one."""
+GOAL = 12
+"""Column from which on the agent, point 0, is rewarded with 1 and the episode ends."""
+HORIZON = 24
+
+
+def factors_of(pixels: torch.Tensor) -> torch.Tensor:
+    """Places in pixels 0 to 15 to places in -1 to 1."""
+    return pixels / (SIDE - 1) * 2 - 1
+
+
+def pixels_of(factors: torch.Tensor) -> torch.Tensor:
+    """The inverse, int64."""
+    return ((factors + 1) / 2 * (SIDE - 1)).round().long()
+
+
+class PointsModel(Model):
+    """Factors are places (x, y); a latent action moves its own point by as many pixels, not beyond the frame."""
+
+    kind = "points"
+    settings = None
+    frame_size, factors, factor_dim, factor_bound = (SIDE, SIDE), POINTS, 2, 1.0
+    latent_actions, latent_action_dim = POINTS, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.as_tensor(CODES))
+
+    @property
+    def action_codes(self) -> torch.Tensor:
+        return self.codes
+
+    def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        brightest = frames.flatten(-3, -2).argmax(-2)
+        pixels = torch.stack([brightest % SIDE, brightest // SIDE], -1)
+        return Scene(factors_of(pixels.float()), frames.new_zeros(len(frames), 0, dtype=torch.float32))
+
+    def infer_actions(self, factors_BTKS: torch.Tensor) -> Normal:
+        moved = factors_BTKS.diff(dim=1) * (SIDE - 1) / 2
+        return Normal(moved, torch.full_like(moved, 1e-3))
+
+    def step(self, factors_BKS: torch.Tensor, latent_actions_BLA: torch.Tensor) -> torch.Tensor:
+        return (factors_BKS + latent_actions_BLA * 2 / (SIDE - 1)).clamp(-1, 1)
+
+    def prior(self, factors_BKS: torch.Tensor) -> Distribution:
+        shape = (*factors_BKS.shape[:-1], len(self.codes))
+        components = Normal(self.codes.expand(*shape, -1), 1e-3)
+        return MixtureSameFamily(Categorical(logits=self.codes.new_zeros(shape)), Independent(components, 1))
+
+    def snap(
+        self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        code = nearest_code(latent_actions_BA, self.codes)
+        return self.codes[code], torch.full(code.shape, -float(np.log(len(CODES))))
+
+    def draw(self, scene: Scene) -> torch.Tensor:
+        return (self.shares(scene) * 255).to(torch.uint8).movedim(1, -1)
+
+    def shares(self, scene: Scene) -> torch.Tensor:
+        x, y = pixels_of(scene.factors).unbind(-1)
+        return torch.nn.functional.one_hot(y * SIDE + x, SIDE**2).float().unflatten(-1, (SIDE, SIDE))
+
+    def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
+        first = pixels_of(scene.factors).numpy()
+        box = np.concatenate([first, first + 1], -1).astype(float)
+        return Entities(np.ones(box.shape[:2], bool), box, self.shares(scene).numpy() if masks else None)
+
+    def stepper(
+        self,
+        controlled: Sequence[int] = (),
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        events: Events | None = None,
+    ) -> PointsStepper:
+        return PointsStepper(self, controlled, events)
+
+    def watch(self, count: int) -> PointsWatcher:
+        return PointsWatcher(self, count)
+
+    def scenes(self, starts: Starts) -> Scene:
+        return Scene(starts["factors"], starts["factors"].new_zeros(len(starts["factors"]), 0))
+
+    def check_starts(self, starts: Starts) -> None:
+        if starts["factors"].shape[1:] != (POINTS, 2):
+            raise ValueError(f"starts are {starts['factors'].shape}; allowed is (S, {POINTS}, 2)")
+
+
+class PointsStepper:
+    """The controlled points move by the action codes nearest to what is wanted, the others by any."""
+
+    def __init__(self, model: PointsModel, controlled: Sequence[int], events: Events | None) -> None:
+        self.model, self.controlled, self.events = model, list(controlled), events
+
+    def begin(self, factors_BKS: torch.Tensor) -> Imagined:
+        factors_KBS = factors_BKS.transpose(0, 1).contiguous()
+        return Imagined(factors_KBS, factors_KBS[..., :0])
+
+    def step(
+        self,
+        now: Imagined,
+        latent_actions_BCA: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Imagined, Taken]:
+        factors = now.factors_BKS
+        worlds, codes = len(factors), self.model.codes
+        taken = codes[torch.randint(len(codes), (worlds, POINTS), generator=generator)]
+        log_prior = factors.new_zeros(worlds, len(self.controlled))
+        for row, point in enumerate(self.controlled):
+            wanted = latent_actions_BCA[:, row]
+            snapped, log_prior[:, row] = self.model.snap(factors, point, wanted)
+            taken[:, point] = snapped + wanted - wanted.detach()  # gradients go straight through
+        following = self.model.step(factors, taken)
+        return self.begin(following), Taken(taken, log_prior, *judge(self.events, following))
+
+    def close(self) -> None:
+        pass
+
+
+class PointsWatcher:
+    """A frame shows all that there is to know."""
+
+    def __init__(self, model: PointsModel, count: int) -> None:
+        self.model, self.factors = model, torch.zeros(count, POINTS, 2)
+
+    def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> Scene:
+        new = np.ones(len(frames), bool) if moved is None else moved
+        seen = self.model.see(torch.as_tensor(frames[new])[:, None])
+        self.factors = self.factors.clone()
+        self.factors[torch.as_tensor(new)] = seen.factors[:, 0]
+        return Scene(self.factors, self.factors.new_zeros(len(frames), 0))
+
+
+@torch.no_grad()
+def set_affine(net: EnsembleMLP, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Every member becomes `x @ weight + bias`: gelu(z) - gelu(-z) is z."""
+    for parameter in net.parameters():
+        parameter.zero_()
+    for i in range(len(weight)):
+        net.weight_0[:, i, 2 * i], net.weight_0[:, i, 2 * i + 1] = 1, -1
+        net.weight_1[:, 2 * i] = torch.as_tensor(weight[i]).float()
+        net.weight_1[:, 2 * i + 1] = -torch.as_tensor(weight[i]).float()
+    net.bias_1[:] = torch.as_tensor(bias).float()
+
+
+def points_labels() -> Labels:
+    """The agent is point 0; entering column `GOAL` or one beyond brings 1 and ends the episode."""
+    adapter = Adapter(2, 2, len(CODES))
+    nothing = np.zeros((2, len(CODES)))  # whatever the factor is
+    set_affine(
+        adapter.to_real, np.concatenate([nothing, 40 * CODES.T]), -20 * np.square(CODES).sum(1)
+    )  # the log of a Gaussian around each code
+    set_affine(adapter.to_latent, np.concatenate([np.zeros((2, 2)), CODES]), np.zeros(2))
+    labels = Labels(0, adapter, EventHead(2, (0,), 1.0), EventHead(2, (0,), 1.0), 0)
+    between = float(factors_of(torch.tensor(GOAL - 0.5)))
+    for head in (labels.reward, labels.termination):
+        set_affine(head.net, np.array([[200.0], [0.0]]), np.array([-200 * between]))
+    return labels
+
+
+def points_world(horizon: int = HORIZON, labels: bool = True) -> World:
+    """Its starts are those of `PointsTask`, seeds 0 to 255."""
+    starts = torch.stack([factors_of(torch.as_tensor(start_pixels(seed)).float()) for seed in range(256)])
+    return World(
+        PointsModel(),
+        {"factors": starts},
+        WorldInfo(horizon=horizon),
+        points_labels() if labels else None,
+    )
+
+
+def start_pixels(seed: int) -> np.ndarray:
+    """Where the points are after `PointsTask.reset(seed=seed)`, int `(K, 2)`; the agent is left of the middle."""
+    return start_of(np.random.default_rng(seed))
+
+
+def start_of(rng: np.random.Generator) -> np.ndarray:
+    pixels = rng.integers(0, SIDE, (POINTS, 2))
+    pixels[0, 0] %= SIDE // 2
+    return pixels
+
+
+def frame_of(pixels: np.ndarray) -> np.ndarray:
+    """uint8 `(H, W, 3)`."""
+    frame = np.zeros((SIDE, SIDE, 3), np.uint8)
+    frame[pixels[:, 1], pixels[:, 0], np.arange(POINTS)] = 255
+    return frame
+
+
+class PointsTask(gym.Env):
+    """The same as a real task: Discrete actions are the agent's, the other points move at random."""
+
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+    action_space = gym.spaces.Discrete(len(CODES))
+
+    def __init__(self, max_steps: int = HORIZON) -> None:
+        self.max_steps = max_steps
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.rng = np.random.default_rng(self.np_random_seed if seed is None else seed)
+        self.pixels, self.elapsed = start_of(self.rng), 0
+        return frame_of(self.pixels), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        chosen = [action, *self.rng.integers(len(CODES), size=POINTS - 1)]
+        self.pixels = np.clip(self.pixels + CODES[chosen].astype(int), 0, SIDE - 1)
+        self.elapsed += 1
+        reached = bool(self.pixels[0, 0] >= GOAL)
+        truncated = self.elapsed >= self.max_steps and not reached
+        return frame_of(self.pixels), float(reached), reached, truncated, {"success": reached}

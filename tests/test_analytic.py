@@ -1,0 +1,232 @@
+"""Envs, agents and verbs in a world whose every answer is known in closed form; nothing is trained but policies."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import plain_ppo
+import pytest
+import torch
+from analytic import (
+    CODES,
+    GOAL,
+    HORIZON,
+    SIDE,
+    PointsTask,
+    factors_of,
+    frame_of,
+    pixels_of,
+    points_world,
+    start_pixels,
+)
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from flam_rl.agents import ImaginationConfig, train_in_imagination
+from flam_rl.agents.ppo import judge
+from flam_rl.core.world import World
+from flam_rl.envs import DecodedEnv, DecodedVectorEnv, make_sb3_vec_env
+
+UP, RIGHT = CODES[4], CODES[1]
+
+
+@pytest.fixture
+def world() -> World:
+    return points_world()
+
+
+@pytest.fixture(scope="module")
+def episode() -> np.ndarray:
+    """Frames of the task under random actions, of more steps than an episode has."""
+    task = PointsTask(max_steps=40)
+    rng = np.random.default_rng(0)
+    frames = [task.reset(seed=0)[0]]
+    for _ in range(30):
+        frames.append(task.step(rng.integers(5))[0])
+    return np.stack(frames)
+
+
+def moved(pixels: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The closed form of a step."""
+    return np.clip(pixels + codes.astype(int), 0, SIDE - 1)
+
+
+def observed(pixels: np.ndarray) -> np.ndarray:
+    """The observation `factors` of points at these pixels."""
+    return factors_of(torch.as_tensor(pixels).float()).flatten().numpy()
+
+
+def test_the_verbs_are_exact(world: World, episode: np.ndarray) -> None:
+    scene = world.see(torch.as_tensor(episode)[None])
+    assert scene.factors.shape == (1, 31, 3, 2)
+    assert torch.equal(world.draw(type(scene)(scene.factors[0], scene.context)), torch.as_tensor(episode))
+    latent = world.infer_actions(scene.factors).mean
+    assert torch.allclose(world.step(scene.factors[:, :-1], latent), scene.factors[:, 1:], atol=1e-5)
+    assert np.array_equal(world.predict(episode, 3, 20), episode[4:24])
+    found = world.entities(episode, masks=True)
+    assert found.presence.all()
+    assert np.array_equal(found.box[0, :, :2], start_pixels(0))
+    assert np.array_equal(found.mask, episode.transpose(0, 3, 1, 2) / 255)
+
+
+def test_flam_v0_is_the_closed_form(world: World) -> None:
+    env = gym.make("FLAM-v0", world=world, control="all", observation="pixels", masks=True).unwrapped
+    observation, info = env.reset(seed=3)
+    pixels = pixels_of(env.core.factors_BKS)[0].numpy()
+    assert any(np.array_equal(pixels, start_pixels(seed)) for seed in range(256))
+    assert np.array_equal(observation, frame_of(pixels))
+    rng = np.random.default_rng(0)
+    for step in range(HORIZON):
+        codes = CODES[rng.integers(5, size=3)]
+        wanted = codes + rng.uniform(-0.4, 0.4, codes.shape)  # the code nearest to it is taken
+        observation, reward, terminated, truncated, info = env.step(wanted.ravel().astype(np.float32))
+        pixels = moved(pixels, codes)
+        assert np.array_equal(observation, frame_of(pixels))
+        assert np.array_equal(info["masks"], frame_of(pixels).transpose(2, 0, 1) / 255)
+        assert (reward, terminated) == (float(pixels[0, 0] >= GOAL), pixels[0, 0] >= GOAL)
+        assert truncated == (step == HORIZON - 1 and not terminated)
+        if terminated or truncated:
+            break
+
+
+def test_flam_v0_passes_gymnasiums_checker(world: World, recwarn: pytest.WarningsRecorder) -> None:
+    check_env(gym.make("FLAM-v0", world=world).unwrapped)
+    assert all("symmetric and normalized" in str(warning.message) for warning in recwarn)
+
+
+def test_others_act_by_the_prior(world: World) -> None:
+    venv = gym.make_vec("FLAM-v0", num_envs=4000, world=world, control="agent", compile=False).unwrapped
+    venv.reset(seed=0)
+    before = pixels_of(venv.factors_BKS)
+    venv.step(np.zeros(venv.action_space.shape, np.float32))
+    step = (pixels_of(venv.factors_BKS) - before).numpy()
+    assert (step[:, 0] == 0).all()
+    inside = ((before > 0) & (before < SIDE - 1)).all(-1).numpy()
+    for point in (1, 2):
+        taken = step[:, point][inside[:, point]]
+        shares = [(taken == code).all(1).mean() for code in CODES]
+        assert np.allclose(shares, 0.2, atol=0.03)
+    assert np.allclose(venv.log_prior_BC, np.log(0.2))
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_the_vector_env_is_the_closed_form_whenever_worlds_end(world: World, mode: str) -> None:
+    venv = gym.make_vec(
+        "FLAM-v0", num_envs=50, world=world, control="all", horizon=7, autoreset_mode=mode
+    ).unwrapped
+    observations, _ = venv.reset(seed=0)
+    rng = np.random.default_rng(1)
+    elapsed, ended, ends = np.zeros(50, int), np.zeros(50, bool), 0
+    for _ in range(20):
+        pixels = pixels_of(torch.as_tensor(observations).view(50, 3, 2)).numpy()
+        if mode == "Disabled" and ended.any():
+            observations, _ = venv.reset(options={"reset_mask": ended})
+            pixels = pixels_of(torch.as_tensor(observations).view(50, 3, 2)).numpy()
+            elapsed[ended], ended = 0, np.zeros(50, bool)
+        restarts = ended if mode == "NextStep" else np.zeros(50, bool)
+        codes = CODES[rng.choice([0, 1, 1, 3, 4], size=(50, 3))]
+        observations, rewards, terminated, truncated, infos = venv.step(codes.reshape(50, 6))
+        elapsed = np.where(restarts, 0, elapsed + 1)
+        pixels = moved(pixels, codes)
+        expected = np.stack([observed(one) for one in pixels])
+        ended = terminated | truncated
+        shown = observations.copy()
+        if mode == "SameStep" and ended.any():
+            shown[ended] = np.stack(infos["final_obs"][ended])
+        assert np.allclose(shown[~restarts], expected[~restarts], atol=1e-5)
+        reached = pixels[:, 0, 0] >= GOAL
+        assert np.array_equal(terminated[~restarts], reached[~restarts])
+        assert np.array_equal(rewards[~restarts], reached[~restarts].astype(float))
+        assert np.array_equal(truncated, (elapsed >= 7) & ~terminated)
+        assert not ended[restarts].any()
+        ends += ended.sum()
+        if mode == "SameStep":
+            elapsed[ended], ended = 0, np.zeros(50, bool)
+    assert ends > 50
+
+
+def test_stable_baselines_sees_the_same_steps(world: World) -> None:
+    arguments = {"num_envs": 8, "world": world, "control": "all", "horizon": 5}
+    sb3 = make_sb3_vec_env(**arguments)
+    venv = gym.make_vec("FLAM-v0", **arguments, autoreset_mode="SameStep")
+    sb3.seed(0)
+    assert np.array_equal(sb3.reset(), venv.reset(seed=0)[0])
+    actions = np.tile(np.concatenate([RIGHT, UP, UP]), (8, 1))
+    for _ in range(5):
+        mine, rewards, dones, infos = sb3.step(actions)
+        theirs, others, terminated, truncated, _ = venv.step(actions)
+        assert np.array_equal(rewards, others)
+        assert np.array_equal(dones, terminated | truncated)
+        assert np.allclose(mine[~dones], theirs[~dones])
+        assert [info.get("TimeLimit.truncated", False) for info in infos] == truncated.tolist()
+    assert dones.any()
+
+
+def test_a_decoded_task_is_the_imagined_one(world: World) -> None:
+    env = DecodedEnv(PointsTask(), world)
+    imagined = gym.make("FLAM-v0", world=world)
+    assert (env.observation_space, env.action_space) == (imagined.observation_space, imagined.action_space)
+    observation, _ = env.reset(seed=5)
+    assert np.allclose(observation, observed(start_pixels(5)))
+    for code in CODES[[1, 3, 4, 2, 0]]:
+        expected = moved(env.unwrapped.pixels[0], code)
+        env.step(code + np.float32(0.3))
+        assert np.array_equal(env.unwrapped.pixels[0], expected)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_many_decoded_tasks_see_their_own_frames(world: World, mode: str) -> None:
+    tasks = SyncVectorEnv([partial(PointsTask, steps) for steps in (3, 5, 7)], autoreset_mode=mode)
+    env = DecodedVectorEnv(tasks, world)
+    observations, _ = env.reset(seed=[0, 1, 2])
+    for _ in range(20):
+        shown = [observed(task.pixels) for task in tasks.envs]
+        assert np.allclose(observations, shown)
+        observations, _, terminated, truncated, _ = env.step(np.tile(UP, (3, 1)))
+        ended = terminated | truncated
+        if mode == "Disabled" and ended.any():
+            assert np.allclose(observations, [observed(task.pixels) for task in tasks.envs])
+            observations, _ = env.reset(seed=[7, 8, 9], options={"reset_mask": ended})
+
+
+def test_imagine_is_differentiable_and_exact(world: World) -> None:
+    starts = world.starts().of(slice(10))
+    push = torch.tensor([0.9, 0.1], requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    rollout = world.imagine(lambda seen: push.expand(len(seen), 2), starts, 4, [0], generator)
+    after = pixels_of(rollout.factors_BTKS[:, :, 0, 0])
+    assert torch.equal(after, after[:, :1] + torch.arange(5))
+    assert torch.equal(rollout.factors_BTKS[:, 0], starts.factors)
+    rollout.factors_BTKS[:, -1, 0, 0].mean().backward()
+    assert torch.allclose(push.grad, torch.tensor([4 * 2 / (SIDE - 1), 0]))
+
+
+CONFIG = ImaginationConfig(steps=24_576, num_envs=64, rollout=24, batch=512, checks=8, learning_rate=3e-3)
+
+
+def test_ppo_in_imagination_solves_the_task_that_it_never_saw(world: World) -> None:
+    model, history = train_in_imagination(world, CONFIG)
+    assert history[0].success < 0.9
+    assert max(found.success for found in history) > 0.99
+    assert judge(model, world, CONFIG.gamma, seed=9).success > 0.99
+    env = DecodedEnv(PointsTask(), world)
+    returns, lengths = evaluate_policy(model, env, 40, return_episode_rewards=True, warn=False)
+    assert np.mean(returns) > 0.99
+    assert np.mean(lengths) < 1.2 * np.mean([GOAL - start_pixels(seed)[0, 0] for seed in range(256)])
+
+
+def test_ppo_stops_when_it_gets_no_better(world: World) -> None:
+    world.labels.reward.value.zero_()  # nothing is better than anything
+    config = ImaginationConfig(steps=20_000, num_envs=64, rollout=8, batch=512, checks=20, patience=3)
+    model, history = train_in_imagination(world, config)
+    assert len(history) == 4
+    assert model.num_timesteps < 6000
+
+
+def test_a_plain_ppo_that_knows_only_gymnasium_learns(world: World) -> None:
+    env = gym.make_vec("FLAM-v0", num_envs=64, world=world, control="agent", compile=False)
+    history = plain_ppo.train(env, 30_000, seed=0)
+    assert np.mean(history[-3:]) > 2 * np.mean(history[:3])

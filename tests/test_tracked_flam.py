@@ -1,0 +1,308 @@
+"""FLAM on tracked layers: factors of tracks, drawing, dynamics, imagination, and a world of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import flam_rl
+from flam_rl.core.world import World, WorldInfo
+from flam_rl.evaluation.encoded import encode
+from flam_rl.evaluation.prediction import measure as measure_prediction
+from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
+from flam_rl.models.tracked.build import TrackedBuildConfig
+from flam_rl.models.tracked.flam import TrackedConfig
+from flam_rl.models.tracked.look_codes import draw_factors
+from flam_rl.models.tracked.model import TrackedModel
+from flam_rl.models.tracked.sprites import draw
+from flam_rl.models.tracked.states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig, rows_of
+from flam_rl.models.tracked.tracks import track
+from flam_rl.models.tracked.training import (
+    DynamicsTrainingConfig,
+    LookTrainingConfig,
+    PriorTrainingConfig,
+    Sequences,
+    read_tracks,
+    write_tracks,
+)
+from flam_rl.training.run import Log
+from flam_rl.types import Scene, Video
+
+CPU = torch.device("cpu")
+BRIEF = TrackedBuildConfig(
+    looks=LookTrainingConfig(frames=600, patch_steps=300, steps=300),
+    dynamics_training=DynamicsTrainingConfig(steps=1000, batch=64),
+    prior_training=PriorTrainingConfig(steps=600, batch=512),
+)
+
+
+def film_of(seed: int, frames: int = 48, **options: Any) -> np.ndarray:
+    """An episode of pucks that goes on for so many frames, the last one if it ends."""
+    task: Any = gym.make("flam_rl/Pucks-v0", goal="flee", **options).unwrapped
+    frame, _ = task.reset(seed=seed)
+    act, film = task.make_behavior("patrol", np.random.default_rng(seed)), [frame]
+    while len(film) < frames:
+        frame, _, terminated, truncated, _ = task.step(act())
+        film.append(frame)
+        if terminated or truncated:
+            break
+    return np.stack(film)
+
+
+@pytest.fixture(scope="module")
+def films() -> list[np.ndarray]:
+    return [film_of(seed, pucks=2, looks=2) for seed in range(28)]
+
+
+@pytest.fixture(scope="module")
+def trained(films: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world of two pucks, trained for a minute."""
+    footage = Footage(Video(tuple(films[:24])), Video(tuple(films[24:])))
+    config = BuildConfig(model="tracked", tracked=BRIEF)
+    folder = tmp_path_factory.mktemp("run")
+    return build_world(config, footage, WorldInfo(), CPU, Log(None), folder=folder)
+
+
+@pytest.fixture
+def blank() -> World:
+    """A world of three factors whose weights mean nothing."""
+    torch.manual_seed(0)
+    model = TrackedModel(TrackedConfig(StateConfig(32, 48, entities=3, patch=12), shared_ground=True))
+    model.flam.latent_action_prior.codebook.normal_()
+    model.flam.ground_3HW.uniform_()
+    starts = {
+        "factors": present(model, 5),
+        "context": torch.randint(256, (2, model.context_dim), dtype=torch.uint8),
+        "episode": torch.tensor([0, 0, 1, 1, 1]),
+    }
+    return World(model, starts, WorldInfo())
+
+
+def present(model: TrackedModel, count: int) -> torch.Tensor:
+    """Factors `(count, K, S)` who are all there."""
+    factors = 0.5 * torch.randn(count, model.factors, model.factor_dim).clamp(-2, 2)
+    factors[..., PRESENCE] = 1
+    return factors
+
+
+def test_a_place_has_gradients_through_what_is_drawn() -> None:
+    look = torch.zeros(1, 1, 4, 8, 8, dtype=torch.float64)
+    look[..., 2:6, 2:6] = 0.7
+    place = torch.tensor([[[9.3, 7.6]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda at: draw(look, at, (16, 20)).drawn_BK4HW, (place,), eps=1e-4, atol=1e-3
+    )
+
+
+def test_tracks_become_rows_that_keep_their_entity(films: list[np.ndarray]) -> None:
+    tracks = track(films[0])
+    rows = rows_of(tracks)
+    assert rows.presence.shape == (len(films[0]), 2)
+    for row in range(2):
+        names = rows.identity[:, row][rows.presence[:, row]]
+        assert len(names.unique()) == 1
+    moved = rows.place[1:] - rows.place[:-1]
+    both = rows.presence[1:] & rows.presence[:-1]
+    assert torch.allclose(moved[both], rows.velocity[1:][both], atol=1e-4)
+    fewer = rows_of(tracks, 1)
+    assert torch.equal(fewer.place[:, 0], rows.place[:, 0])
+
+
+def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Path) -> None:
+    tracks = track(films[0])
+    write_tracks(tmp_path / "one.npz", tracks)
+    again = read_tracks(tmp_path / "one.npz")
+    assert torch.equal(again.place, tracks.place)
+    assert torch.equal(again.identity, tracks.identity)
+    assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
+
+
+def test_places_go_to_pixels_and_back() -> None:
+    state = StateConfig(32, 48)
+    corner, middle = state.to_pixels(torch.tensor([[-1.0, -2 / 3], [0.0, 0.0]]))
+    assert corner.tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert middle.tolist() == [24, 16]
+    pixels = torch.tensor([[3.0, 30.0]])
+    assert torch.allclose(state.to_pixels(state.from_pixels(pixels)), pixels)
+
+
+def test_clips_are_drawn_within_episodes() -> None:
+    episodes = [torch.full((length, 1, 3), float(length)) for length in (5, 9)]
+    for episode in episodes:
+        episode[:, 0, 0] = torch.arange(len(episode))
+    clips = Sequences(episodes).sample(200, 4, torch.Generator().manual_seed(0))
+    assert clips.shape == (200, 4, 1, 3)
+    assert torch.equal(clips[:, 1:, 0, 0] - clips[:, :-1, 0, 0], torch.ones(200, 3))
+    assert (clips[:, :, 0, 1] == clips[:, :1, 0, 1]).all()
+    assert set(clips[:, 0, 0, 1].tolist()) == {5.0, 9.0}
+
+
+@torch.inference_mode()
+def test_a_latent_action_moves_its_own_factor_only(blank: World) -> None:
+    factors = present(blank.model, 20)  # type: ignore[arg-type]
+    latent = torch.randn(20, 3, blank.latent_action_dim)
+    other = latent.clone()
+    other[:, 1] += 1
+    one, two = blank.step(factors, latent), blank.step(factors, other)
+    assert torch.equal(one[:, [0, 2]], two[:, [0, 2]])
+    assert not torch.equal(one[:, 1], two[:, 1])
+
+
+@torch.inference_mode()
+def test_what_is_absent_is_not_drawn_and_nearer_hides_farther(blank: World) -> None:
+    state = blank.model.settings.state
+    scene = blank.start(1)
+    nobody = Scene(torch.zeros_like(scene.factors), scene.context)
+    ground = (scene.context.view(3, 32, 48) * 255).round().to(torch.uint8).movedim(0, -1)
+    assert torch.equal(blank.draw(nobody)[0], ground)
+    assert blank.shares(nobody).sum() == 0
+    factors = scene.factors.clone()
+    factors[..., PLACE], factors[0, :, DEPTH] = 0, torch.tensor([0.0, 0.5, 1.0])
+    layers, _ = draw_factors(blank.model.flam.codes, state, factors, scene.context.view(1, 3, 32, 48))
+    alpha = layers.drawn_BK4HW[0, :, 3]
+    expected = torch.stack([alpha[0], alpha[1] * (1 - alpha[0]), alpha[2] * (1 - alpha[0]) * (1 - alpha[1])])
+    assert torch.allclose(blank.shares(Scene(factors, scene.context))[0], expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_imagination_of_a_batch_is_that_of_its_worlds(blank: World) -> None:
+    factors = present(blank.model, 70)  # type: ignore[arg-type]
+    stepper = blank.imagination([1])
+    wanted = torch.randn(70, 1, blank.latent_action_dim)
+    whole, taken = stepper.step(stepper.begin(factors), wanted, torch.Generator().manual_seed(0))
+    chance = torch.rand(70, 3, 3, generator=torch.Generator().manual_seed(0))
+    alone = [stepper._step(*(part[i : i + 1] for part in (factors, chance, wanted))) for i in range(70)]
+    assert torch.allclose(whole.factors_BKS, torch.cat([one[0] for one in alone]), atol=1e-5)
+    assert torch.allclose(taken.latent_actions_BLA, torch.cat([one[1] for one in alone]), atol=1e-5)
+    snapped, log_prior = blank.model.snap(factors, 1, wanted[:, 0])
+    assert torch.allclose(taken.latent_actions_BLA[:, 1], snapped, atol=1e-5)
+    assert torch.allclose(taken.log_prior_BC[:, 0], log_prior, atol=1e-5)
+
+
+@pytest.mark.learning
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+@torch.inference_mode()
+def test_a_compiled_step_is_the_plain_one(blank: World) -> None:
+    factors = present(blank.model, 64)  # type: ignore[arg-type]
+    wanted = torch.randn(64, 1, blank.latent_action_dim)
+    found = []
+    for compile in (False, True):
+        stepper = blank.model.stepper([0], compile=compile)
+        state, taken = stepper.step(stepper.begin(factors), wanted, torch.Generator().manual_seed(0))
+        found.append((state.factors_BKS, *taken))
+    assert all(torch.allclose(*pair, atol=1e-4) for pair in zip(*found, strict=True))
+
+
+def test_gradients_reach_a_policy(blank: World) -> None:
+    policy = torch.nn.Linear(blank.factors * blank.factor_dim, blank.latent_action_dim)
+    rollout = blank.imagine(
+        policy, Scene(present(blank.model, 4), torch.zeros(4, blank.model.context_dim)), 2, [0]
+    )  # type: ignore[arg-type,attr-defined]
+    rollout.factors_BTKS[..., 0, PLACE].sum().backward()
+    assert policy.weight.grad is not None
+    assert policy.weight.grad.abs().sum() > 0
+
+
+def test_a_saved_world_is_the_same(blank: World, tmp_path: Path) -> None:
+    flam_rl.save_world(blank, tmp_path / "world", "")
+    loaded = flam_rl.load_world(tmp_path / "world")
+    before, after = blank.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert loaded.model.settings == blank.model.settings
+    assert all(torch.equal(a, loaded.stored_starts[name]) for name, a in blank.stored_starts.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "factors",
+            lambda t: t[:, :2],
+            r"'factors' is torch.float32 of shape \(5, 2, 18\); allowed .*\(5, 3, 18\)",
+        ),
+        ("factors", lambda t: t / 0, "'factors' has numbers that are NaN or infinite"),
+        ("context", lambda t: t.float(), "'context' is torch.float32"),
+        ("episode", lambda t: t + 5, "'episode' has rows 5 to 6; allowed are 0 to 1"),
+    ],
+)
+def test_starts_that_cannot_be_are_named(blank: World, name: str, change: Any, message: str) -> None:
+    starts = blank.stored_starts
+    with pytest.raises(ValueError, match=message):
+        World(blank.model, starts | {name: change(starts[name])}, WorldInfo())
+
+
+def test_a_video_in_which_nothing_moves_is_refused() -> None:
+    still = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8).repeat(20, 0)
+    footage = Footage(Video((still,) * 4), Video((still,)))
+    with pytest.raises(ValueError, match="nothing that moves was found"):
+        build_world(BuildConfig(model="tracked", tracked=BRIEF), footage, WorldInfo(), CPU, Log(None))
+
+
+def test_settings_are_checked_before_training() -> None:
+    with pytest.raises(ValueError, match="height is 4; allowed is 8 to 4096"):
+        check_build(BuildConfig(model="tracked"), (4, 64))
+    with pytest.raises(ValueError, match="factors is 0; allowed is 1 to 256"):
+        replace(TrackedBuildConfig(), factors=0)
+
+
+@pytest.mark.learning
+def test_it_predicts_held_out_pucks(trained: World, films: list[np.ndarray]) -> None:
+    assert trained.factors == 2
+    found = measure_prediction(encode(trained, Video(tuple(films[24:]))), None)["psnr"]
+    assert found["1"] > 34
+    assert found["5"] > 28
+    assert found["5"] > found["floors"]["last_frame"]["5"] + 6
+    film = trained.predict(films[24], 12, 5)
+    error = ((film.astype(float) - films[24][13:18]) ** 2).mean((1, 2, 3))
+    assert (10 * np.log10(255**2 / error)).mean() > 27
+
+
+@pytest.mark.learning
+@torch.inference_mode()
+def test_imagination_holds_for_a_thousand_steps(trained: World) -> None:
+    stepper, generator = trained.imagination(), torch.Generator().manual_seed(0)
+    state = stepper.begin(trained.start(64, generator).factors)
+    first = state.factors_BKS
+    for _ in range(1000):
+        state, _ = stepper.step(state, None, generator)
+    last = state.factors_BKS
+    assert last.isfinite().all()
+    assert float(last[..., PRESENCE].mean()) > 0.5
+    bound = trained.model.factor_bound
+    assert float(last.abs().max()) <= bound
+    pixels = trained.model.settings.state.to_pixels(last[..., PLACE])[last[..., PRESENCE] > 0.5]
+    assert float(pixels.min()) > -16
+    assert float(pixels.max()) < 80
+    speed = [x[..., VELOCITY].norm(dim=-1)[x[..., PRESENCE] > 0.5].mean() for x in (first, last)]
+    assert 0.3 < float(speed[1] / speed[0]) < 3
+    assert last[..., LOOK].isfinite().all()
+
+
+@pytest.mark.learning
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized.*")
+def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
+    env = gym.make("FLAM-v0", world=trained, control=[0], observation="pixels")
+    check_env(env.unwrapped, skip_render_check=True)
+    venv = gym.make_vec("FLAM-v0", num_envs=5, world=trained, control="all", compile=False)
+    seen, _ = venv.reset(seed=0)
+    assert seen in venv.observation_space
+    for _ in range(3):
+        seen, *_ = venv.step(venv.action_space.sample())
+        assert seen in venv.observation_space
+    films = [film_of(seed, pucks=2, looks=2) for seed in (50, 51)]
+    length = min(len(film) for film in films)
+    watcher = trained.model.watch(2)
+    for t in range(length):
+        scene = watcher.see(np.stack([film[t] for film in films]), np.array([t == 0] * 2))
+    assert (scene.factors[..., PRESENCE].sum(1) == 2).all()
+    drawn = trained.draw(scene).numpy().astype(float)
+    last = np.stack([film[length - 1] for film in films])
+    assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
