@@ -225,17 +225,13 @@ class Sequences:
         self.first = self.lengths.cumsum(0) - self.lengths
 
     def sample(self, batch: int, frames: int, generator: torch.Generator) -> Float[Tensor, "B T K S"]:
-        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less.
-
-        The first frame of an episode, in which no velocity is known, is left out where episodes are long enough.
-        """
+        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less."""
         frames = min(frames, int(self.lengths.max()))
-        skip = 1 if frames < int(self.lengths.max()) else 0
-        room = (self.lengths - frames + 1 - skip).clamp_min(0)
+        room = (self.lengths - frames + 1).clamp_min(0)
         drawn = torch.randint(int(room.sum()), (batch,), generator=generator)
         ends = room.cumsum(0)
         episode = torch.searchsorted(ends, drawn, right=True)
-        start = self.first[episode] + skip + drawn - (ends - room)[episode]
+        start = self.first[episode] + drawn - (ends - room)[episode]
         return self.flat_NKS[start[:, None] + torch.arange(frames)]
 
     def pairs(self) -> tuple[Float[Tensor, "N K S"], Float[Tensor, "N K S"]]:
