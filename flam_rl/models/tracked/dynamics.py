@@ -27,7 +27,7 @@ class DynamicsConfig:
     """How many others, the nearest ones, a factor sees."""
     reach: float = 20.0
     """Pixels between centres within which others matter; their weight fades to 0 there."""
-    action_codes: int = 16
+    action_codes: int = 64
     """M: latent actions that the prior chooses from."""
 
     def __post_init__(self) -> None:

@@ -24,9 +24,9 @@ from .tracker import TrackerConfig
 class LossConfig:
     """What an error costs: its square over twice the square of these, linear from `outlier` of them on; in nats."""
 
-    place: float = 0.2
+    place: float = 0.1
     """Pixels."""
-    velocity: float = 0.2
+    velocity: float = 0.1
     """Pixels a frame."""
     look: float = 0.5
     """Spreads of look codes."""
