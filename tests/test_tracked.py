@@ -18,10 +18,11 @@ import flam_rl  # noqa: F401  # registers the tasks
 from flam_rl.cli import main
 from flam_rl.evaluation.matching import by_identity, match_frames
 from flam_rl.evaluation.tracking import evaluate_tracking
-from flam_rl.models.tracked import Tracker, TrackerConfig, clip_context, track, track_all
+from flam_rl.models.tracked import ContextConfig, Tracker, TrackerConfig, clip_view, track, track_all
 from flam_rl.models.tracked.camera import camera_path, shift_between, shifted
 from flam_rl.models.tracked.sprites import blend, draw, extent, masks
 from flam_rl.models.tracked.sprites import lift as lift_whole
+from flam_rl.models.tracked.views import find_view
 from flam_rl.models.tracked.windows import Ground, Sprites, lift, look_at, paste, trimmed
 from flam_rl.types import Entities
 
@@ -217,7 +218,7 @@ def test_a_moving_camera_is_followed() -> None:
     apart = np.linalg.norm(path - (corner[0] - corner), axis=1)
     assert np.abs(corner - corner[0]).max() > 5
     assert apart.mean() < 0.2  # of seeds 0 to 3 the worst is 0.176 pixels
-    still = clip_context(film, TrackerConfig())[None]
+    still = find_view(colors_of(film), torch.zeros(48, 2), None, TrackerConfig(), ContextConfig(), None)
     ground = colors_of(film).movedim(1, -1)[empty]
     moving, fixed = (
         psnr(context.expand(48, -1, -1, -1).movedim(1, -1)[empty], ground)
@@ -230,7 +231,7 @@ def test_steps_of_a_batch_are_steps_of_each_episode(record: Record) -> None:
     films = [record(seed, pucks=4)[0] for seed in (0, 1)]
     config = TrackerConfig(factors=6)
     colors = [colors_of(film) for film in films]
-    contexts = [clip_context(film, config) for film in films]
+    contexts = [clip_view(film, config)[0] for film in films]
     tracker = Tracker(config)
     together, alone = tracker.start(2), [tracker.start(1), tracker.start(1)]
     for t in range(16):

@@ -14,7 +14,7 @@ from ..evaluation.films import tracks_film
 from ..evaluation.pictures import write_gif
 from ..evaluation.tracked import measure_tracks
 from ..files import written_whole
-from ..models.tracked import TrackerConfig, Tracks, clip_context, patch_for, shared_context, track
+from ..models.tracked import TrackerConfig, Tracks, clip_view, patch_for, shared_context, track
 from ..progress import progress
 from ..results import write_results
 from ..types import Json
@@ -57,10 +57,10 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
     config = TrackerConfig() if factors is None else replace(TrackerConfig(), factors=factors)
     _check_memory(config.factors, height, width)
     clips = choose_clips(video.episodes, seed)
-    contexts = [clip_context(clip, config) for clip in clips]
-    ground = shared_context(contexts)
+    views = [clip_view(clip, config) for clip in clips]
+    ground = shared_context(views)
     config = replace(
-        config, patch=patch_for(clips, contexts if ground is None else [ground] * len(clips), config)
+        config, patch=patch_for(clips, views if ground is None else [ground[None]] * len(clips), config)
     )
     tracks: list[Tracks] = []
     for clip in progress(clips, desc="tracking", unit="clip"):

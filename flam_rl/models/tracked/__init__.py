@@ -3,7 +3,7 @@
 from .context import ContextConfig, find_context
 from .tracker import Tracker, TrackerConfig, TrackerState
 from .tracks import Tracks, track, track_all
-from .views import clip_context, patch_for, shared_context
+from .views import clip_view, patch_for, shared_context
 
 __all__ = [
     "ContextConfig",
@@ -11,7 +11,7 @@ __all__ = [
     "TrackerConfig",
     "TrackerState",
     "Tracks",
-    "clip_context",
+    "clip_view",
     "find_context",
     "patch_for",
     "shared_context",

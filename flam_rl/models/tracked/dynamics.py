@@ -27,7 +27,7 @@ class DynamicsConfig:
     """How many others, the nearest ones, a factor sees."""
     reach: float = 20.0
     """Pixels between centres within which others matter; their weight fades to 0 there."""
-    action_codes: int = 16
+    action_codes: int = 64
     """M: latent actions that the prior chooses from."""
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class InverseDynamics(nn.Module):
         change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)
         seen = self.interaction(now_BKS)
         stays = next_BKS[..., PRESENCE, None]
-        moved = self.move(torch.cat([now_BKS, change * stays, seen], -1))
+        moved = self.move(torch.cat([self.state.seen(now_BKS), change * stays, seen], -1))
         born = self.birth(next_BKS)
         there = now_BKS[..., PRESENCE, None] > 0.5
         mean, raw = torch.where(there, moved, born).chunk(2, -1)
@@ -156,7 +156,7 @@ class ForwardDynamics(nn.Module):
         latent_actions_BKA: Float[Tensor, "*B K A"],
     ) -> Step:
         """The same, where what each factor sees of others is known."""
-        out = self.move(torch.cat([factors_BKS, seen, latent_actions_BKA], -1))
+        out = self.move(torch.cat([self.state.seen(factors_BKS), seen, latent_actions_BKA], -1))
         velocity = factors_BKS[..., VELOCITY] + out[..., :2]
         place = factors_BKS[..., PLACE] + self.moved(velocity)
         depth = factors_BKS[..., DEPTH, None]

@@ -24,9 +24,9 @@ from .tracker import TrackerConfig
 class LossConfig:
     """What an error costs: its square over twice the square of these, linear from `outlier` of them on; in nats."""
 
-    place: float = 0.2
+    place: float = 0.1
     """Pixels."""
-    velocity: float = 0.2
+    velocity: float = 0.1
     """Pixels a frame."""
     look: float = 0.5
     """Spreads of look codes."""
@@ -40,6 +40,8 @@ class LossConfig:
     """Nats of each number of a latent action that cost nothing."""
     change: float = 0.2
     """Nats that a look costs when it changes."""
+    unknown: float = 0.1
+    """Share of clips in whose first frame no velocity is known, as where a film begins."""
     snapped: float = 0.5
     """Share of clips whose latent actions are the nearest action codes, so that the world can be stepped by these."""
 
@@ -149,6 +151,7 @@ class TrackedFLAM(nn.Module):
         Who is there is told while unrolling: its own loss says how well that is predicted.
         """
         config = self.config.loss
+        factors_BTKS = self._forgetting(factors_BTKS)
         posterior = self.infer_actions(factors_BTKS)
         there_BTK = factors_BTKS[..., PRESENCE] > 0.5
         moves_BTK = there_BTK[:, :-1] & there_BTK[:, 1:]
@@ -174,6 +177,13 @@ class TrackedFLAM(nn.Module):
         loss = loss + beta * config.beta * cost + config.change * change + commitment.sum()
         metrics = {"loss": loss, "nats": kl_A.sum(), "presence": presence, "change": change, **errors}
         return loss, {key: value.detach() for key, value in metrics.items()}
+
+    def _forgetting(self, factors_BTKS: Tensor) -> Tensor:
+        """Clips without velocities in the first frame of some of them."""
+        unknown = torch.rand(len(factors_BTKS), device=factors_BTKS.device) < self.config.loss.unknown
+        known = torch.ones_like(factors_BTKS[:, :1])
+        known[..., VELOCITY] = (~unknown).to(known.dtype)[:, None, None, None]
+        return torch.cat([factors_BTKS[:, :1] * known, factors_BTKS[:, 1:]], 1)
 
     def _errors(
         self,

@@ -18,6 +18,10 @@ BANK = 256
 """Births, drawn from those of the video, that imagination repeats."""
 
 
+NEVER = -1e4
+"""Logit of what does not happen."""
+
+
 class Chances(NamedTuple):
     """What may happen next.
 
@@ -44,6 +48,7 @@ class TrackedPrior(nn.Module):
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__()
+        self.state = state
         a = config.latent_action_dim
         self.net = mlp(state.dim + config.pair_hidden, config.hidden, config.action_codes + 1, layers=3)
         self.birth = mlp(state.dim + 2, config.hidden // 2, 1)
@@ -60,11 +65,15 @@ class TrackedPrior(nn.Module):
 
     def forward(self, factors_BKS: Float[Tensor, "*B K S"], seen_BKH: Float[Tensor, "*B K H"]) -> Chances:
         """Factors, and what each sees of others."""
+        factors_BKS = self.state.seen(factors_BKS)
         out = self.net(torch.cat([factors_BKS, seen_BKH], -1))
         there = factors_BKS[..., PRESENCE].sum(-1, keepdim=True)
         scene = torch.cat([factors_BKS.sum(-2) / there.clamp_min(1), there, 1 / (there + 1)], -1)
         birth = self.birth(scene).expand(out.shape[:-1])
-        return Chances(out[..., :-1], out[..., -1], birth)
+        death = out[..., -1]
+        if self.state.margin:  # the camera stays
+            death = torch.cat([death[..., :-1], torch.full_like(death[..., -1:], NEVER)], -1)
+        return Chances(out[..., :-1], death, birth)
 
     def loss(
         self,

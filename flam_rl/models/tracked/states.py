@@ -55,6 +55,13 @@ class StateConfig:
         """S."""
         return 6 + self.look_dim
 
+    def seen(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:
+        """What of factors tells how they move: all but where the camera is, which only says where it began."""
+        if not self.margin:
+            return factors_BKS
+        nowhere = torch.cat([torch.zeros_like(factors_BKS[..., -1:, :2]), factors_BKS[..., -1:, 2:]], -1)
+        return torch.cat([factors_BKS[..., :-1, :], nowhere], -2)
+
     @property
     def half(self) -> float:
         """Pixels that a place of 1 lies from the middle."""

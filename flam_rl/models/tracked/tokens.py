@@ -69,14 +69,13 @@ def find_tokens(unexplained: np.ndarray, area: int, join: int = 0) -> list[Token
 
 
 def sizes_of_movers(
-    frames_T3HW: Float[Tensor, "T 3 H W"],
-    context_3HW: Float[Tensor, "3 H W"],
+    residual_T3HW: Float[Tensor, "T 3 H W"],
     threshold: float,
     area: int,
     every: int = 4,
 ) -> np.ndarray:
-    """The longer sides, in pixels, of all tokens of every so many frames over the context alone."""
-    unexplained = differs(frames_T3HW[::every] - context_3HW, threshold).cpu().numpy()
+    """The longer sides, in pixels, of all tokens of every so many frames, given as their differences from the context."""
+    unexplained = differs(residual_T3HW[::every], threshold).cpu().numpy()
     return np.array([max(token.size) for mask in unexplained for token in find_tokens(mask, area)], float)
 
 

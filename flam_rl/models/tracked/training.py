@@ -17,7 +17,7 @@ from ...files import written_whole
 from ...progress import progress
 from ...training.run import Log
 from ...types import Video
-from . import Tracks, clip_context, patch_for, shared_context, track_all
+from . import Tracks, clip_view, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
 from .look_codes import LookCodes, draw_factors
 from .states import PRESENCE, Rows, StateConfig
@@ -46,9 +46,9 @@ def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
     chosen = np.linspace(0, len(video.episodes) - 1, min(CLIPS, len(video.episodes))).round().astype(int)
     clips = [np.asarray(video.episodes[index][:clip]) for index in chosen]
     clips = [frames for frames in clips if len(frames) > 1]
-    contexts = [clip_context(frames, config) for frames in clips]
-    common = shared_context(contexts)
-    patch = patch_for(clips, contexts if common is None else [common] * len(clips), config)
+    views = [clip_view(frames, config) for frames in clips]
+    common = shared_context(views)
+    patch = patch_for(clips, views if common is None else [common[None]] * len(clips), config)
     return Ground(replace(config, patch=patch), common)
 
 

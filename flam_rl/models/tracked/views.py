@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .camera import Mosaic
+from .camera import Mosaic, camera_path
 from .context import ContextConfig, find_context, grown, without_ghosts
 from .tokens import differs, sizes_of_movers
 from .tracker import TrackerConfig
@@ -71,35 +71,36 @@ def _view(
     return mosaic.look(ground)
 
 
-def clip_context(
+def clip_view(
     frames: np.ndarray, config: TrackerConfig, context: ContextConfig = ContextConfig()
-) -> Float[Tensor, "3 H W"]:
-    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known; a still camera is taken for granted."""
+) -> Float[Tensor, "C 3 H W"]:
+    """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known, as each frame shows it; one for all
+    frames where the camera stands still."""
     colors = as_colors(frames)
-    return find_view(colors, torch.zeros(len(colors), 2), None, config, context, None)[0]
+    return find_view(colors, camera_path(colors), None, config, context, None)
 
 
 def shared_context(
-    contexts: Sequence[Float[Tensor, "3 H W"]], config: ContextConfig = ContextConfig()
+    views: Sequence[Float[Tensor, "_ 3 H W"]], config: ContextConfig = ContextConfig()
 ) -> Float[Tensor, "3 H W"] | None:
     """The context that clips have in common, by vote; None if one differs from it in a tenth of its pixels or more, or
-    there are fewer than three."""
-    if len(contexts) < 3:
+    there are fewer than three, or the camera moves in one."""
+    if len(views) < 3 or any(len(view) > 1 for view in views):
         return None
-    stacked = torch.stack(list(contexts))
+    stacked = torch.cat(list(views))
     common = find_context(stacked, config=config)
     apart = differs(stacked - common, config.alike).float().mean((1, 2))
     return common if float(apart.max()) < 0.1 else None
 
 
 def patch_for(
-    clips: Sequence[np.ndarray], contexts: Sequence[Float[Tensor, "3 H W"]], config: TrackerConfig
+    clips: Sequence[np.ndarray], views: Sequence[Float[Tensor, "_ 3 H W"]], config: TrackerConfig
 ) -> int:
     """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
     sizes = np.concatenate(
         [
-            sizes_of_movers(as_colors(clip), ground, config.threshold, config.area)
-            for clip, ground in zip(clips, contexts, strict=True)
+            sizes_of_movers(as_colors(clip) - view, config.threshold, config.area)
+            for clip, view in zip(clips, views, strict=True)
         ]
     )
     largest = float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0
