@@ -26,6 +26,8 @@ FIELDS = [
     "fps",
     "rotation",
     "duration_s",
+    "start_s",
+    "step_s",
     "warnings",
 ]
 

@@ -142,11 +142,11 @@ def test_the_place_of_the_world_is_looked_at_before_training(tmp_path: Path, dat
     assert names(tmp_path / "run") == {"world", "world/thesis.tex"}
 
 
-def test_continuous_actions_are_refused_before_training(tmp_path: Path, capsys) -> None:
+def test_labels_that_tell_nothing_are_refused_before_training(tmp_path: Path, capsys) -> None:
     buffers = [
         minari.data_collector.EpisodeBuffer(
             id=index,
-            observations=np.zeros((9, 64, 64, 3), np.uint8),
+            observations=np.random.default_rng(index).integers(0, 256, (9, 64, 64, 3), np.uint8),
             actions=np.zeros((8, 2), np.float32),
             rewards=np.zeros(8),
             terminations=np.zeros(8, bool),
@@ -164,8 +164,9 @@ def test_continuous_actions_are_refused_before_training(tmp_path: Path, capsys) 
     storage.update_metadata({"dataset_id": "steer/me-v0", "minari_version": minari.__version__})
     storage.update_episodes(buffers)
     said = fails([*arguments("train", tmp_path / "run", tmp_path / "data"), "--labels", "8"], capsys)
-    assert f"actions of {tmp_path / 'data'} are Box(-1.0, 1.0, (2,), float32); allowed is Discrete" in said
-    assert not (tmp_path / "run").exists()
+    assert "labels must hold two different actions or more" in said
+    assert "all 8 are [0. 0.]" in said
+    assert not (tmp_path / "run" / "logs").exists()
 
 
 def test_the_oracle_is_refused_films_before_training(tmp_path: Path, video: Video, capsys) -> None:
