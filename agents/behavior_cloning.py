@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..actions import ActionSpace
 from ..core.layers import mlp, nearest_code
 from ..core.threads import one_core
 from ..core.world import World
@@ -25,24 +26,42 @@ class BehaviorCloning:
     """A cloned policy with Stable-Baselines3's `predict`.
 
     Args:
-        net: observations float to logits.
-        choices: what each logit stands for, an action each.
+        net: observations float to logits, or without `choices` to the action itself.
+        choices: what each logit stands for, an action each; None for real numbers, which are predicted.
         pixels: whether observations are uint8 frames.
     """
 
-    def __init__(self, net: nn.Module, choices: np.ndarray, pixels: bool, seed: int) -> None:
+    def __init__(self, net: nn.Module, choices: np.ndarray | None, pixels: bool, seed: int) -> None:
         self.net, self.choices, self.pixels = net.eval().requires_grad_(False), choices, pixels
         self.generator = torch.Generator().manual_seed(seed)
 
     @classmethod
     def from_labels(cls, labelled: LabelledTransitions, seed: int = 0) -> BehaviorCloning:
-        """Frame to action, on the label budget alone: no world, no other video."""
-        frames = torch.cat([torch.as_tensor(e[:-1]) for e in labelled.episodes])
-        target = torch.cat([torch.as_tensor(a) for a in labelled.actions])
+        """Frame to action, on the label budget alone: no world, no other video.
+
+        Of several whole numbers those are cloned that were seen together; real numbers are predicted by squared error,
+        within their bounds.
+        """
+        known = [mask[:, 0] for mask in labelled.known]
+        seen = zip(labelled.episodes, known, strict=True)
+        frames = torch.cat([torch.as_tensor(frames[:-1][mask]) for frames, mask in seen])
+        taken = np.concatenate([a[mask] for a, mask in zip(labelled.actions, known, strict=True)])
+        space, size = labelled.action_space, (frames.shape[1], frames.shape[2])
+        choices: np.ndarray | None = None
+        if space.kind == "box":
+            target, outputs = torch.as_tensor(taken), space.size
+        elif space.shape:
+            choices, chosen = np.unique(taken, axis=0, return_inverse=True)
+            target, outputs = torch.as_tensor(chosen.ravel()), len(choices)
+        else:
+            choices = np.arange(space.count[0]) + space.start[0]
+            target, outputs = torch.as_tensor(taken - space.start[0]), space.count[0]
         torch.manual_seed(seed)
-        net = _frame_net((frames.shape[1], frames.shape[2]), labelled.action_count)
+        net = _frame_net(size, outputs)
+        if space.kind == "box":
+            net = nn.Sequential(net, _Bounded(space))
         _fit(net, scale(frames).permute(0, 3, 1, 2), target, seed, steps=3000)
-        return cls(net, np.arange(labelled.action_count), True, seed)
+        return cls(net, choices, True, seed)
 
     @classmethod
     @one_core()
@@ -63,6 +82,7 @@ class BehaviorCloning:
         with torch.inference_mode():
             for episode in video.episodes:
                 factors = world.see(torch.as_tensor(episode, device=codebook.device)[None]).factors
+                factors = world.labels.in_place(factors)
                 latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
                 seen.append(factors[0, :-1].flatten(1))
                 target.append(nearest_code(latent, codebook))
@@ -86,6 +106,9 @@ class BehaviorCloning:
         if self.pixels:
             batched = scale(batched).permute(0, 3, 1, 2)
         logits = self.net(batched.float())
+        if self.choices is None:
+            wanted = logits.numpy()
+            return (wanted[0] if single else wanted), state
         if deterministic:
             chosen = logits.argmax(-1)
         else:
@@ -109,6 +132,24 @@ def _frame_net(size: tuple[int, int], actions: int) -> nn.Module:
     return nn.Sequential(encoder, nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, actions))
 
 
+class _Bounded(nn.Module):
+    """Outputs `(B, size)` as actions of a box `(B, *shape)`: within its bounds whenever it does not learn."""
+
+    bounds: torch.Tensor
+
+    def __init__(self, space: ActionSpace) -> None:
+        super().__init__()
+        self.shape = space.shape
+        low = [-math.inf if bound is None else bound for bound in space.low]
+        high = [math.inf if bound is None else bound for bound in space.high]
+        self.register_buffer("bounds", torch.tensor([low, high]))
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            outputs = outputs.clamp(self.bounds[0], self.bounds[1])
+        return outputs.view(-1, *self.shape)
+
+
 @one_core()
 def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, steps: int) -> None:
     net.float()  # whatever torch's default dtype is
@@ -117,7 +158,8 @@ def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, 
     for step in progress(range(steps), desc="cloning", unit="step"):
         optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.randint(len(target), (128,), generator=generator)
-        loss = nn.functional.cross_entropy(net(inputs[rows]), target[rows])
+        miss = nn.functional.mse_loss if target.is_floating_point() else nn.functional.cross_entropy
+        loss = miss(net(inputs[rows]), target[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoMo
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ..core.heads import EventHead
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -95,7 +96,7 @@ class Judgement:
 
     Attributes:
         score: mean discounted reward that every head of the ensemble grants.
-        success: share of episodes that end in such a reward.
+        success: share of episodes in which that is above 0.
         plausible: share of the latent actions that the prior finds plausible.
     """
 
@@ -116,10 +117,11 @@ def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes:
     for step in range(env.horizon):
         actions, _ = model.predict(observations, deterministic=True)
         observations, _, terminated, truncated, _ = env.step(actions)
-        agree = (world.labels.reward.logits(env.factors_BKS) > 0).all(0).cpu().numpy()
-        score += alive * agree * (gamma**step) * world.labels.reward.value.item()
+        granted = world.labels.reward.agreed(env.factors_BKS).cpu().numpy()
+        score += alive * granted * gamma**step
         plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
-        alive &= ~(terminated | truncated | agree)
+        reached = granted != 0 if isinstance(world.labels.reward, EventHead) else False
+        alive &= ~(terminated | truncated | reached)  # an event is what an episode is for
         if not alive.any():
             break
     return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))

@@ -10,7 +10,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from ..core.heads import Adapter
+from ..actions import ActionSpace
+from ..core.adapters import Adapter
+from ..core.agent import FollowedAgent, agent_first
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
@@ -23,7 +25,7 @@ class DecodedVectorEnv(VectorWrapper):
     Each task has what a `DecodedEnv` of it has; encoder, factorizer and adapter see all of them in one batch.
 
     Args:
-        tasks: as gymnasium makes them, each with uint8 `(H, W, 3)` observations and `Discrete` actions; ended
+        tasks: as gymnasium makes them, each with uint8 `(H, W, 3)` observations and the actions that the adapter knows; ended
             ones start anew in the next step, or are reset by the caller with
             `reset(options={"reset_mask": ...})` (autoreset mode `Disabled`).
         world, adapter, observation: as `DecodedEnv`'s.
@@ -89,7 +91,7 @@ class DecodedEnv(gym.Wrapper):
     in imagination runs on it unchanged.
 
     Args:
-        task: uint8 `(H, W, 3)` observations and `Discrete` actions.
+        task: uint8 `(H, W, 3)` observations and the actions that the adapter knows.
         world: what turns frames into factors.
         adapter: an `ActionAdapter`; by default the one that the world's own labels gave.
         observation: as FLAM-v0's.
@@ -123,7 +125,7 @@ class DecodedEnv(gym.Wrapper):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         real = self._decoder.act(np.asarray(action, np.float32)[None])[0]
-        frame, reward, terminated, truncated, info = self.env.step(int(real))
+        frame, reward, terminated, truncated, info = self.env.step(real if real.ndim else real.item())
         return (
             self._decoder.see(frame[None], np.zeros(1, bool))[0],
             float(reward),
@@ -150,24 +152,31 @@ class _Decoder:
                 raise ValueError(
                     "this world has no labels; give an adapter: ActionAdapter.fit(world, labelled)"
                 )
-            self.agent_factor, net = world.labels.agent_factor, world.labels.adapter
+            self.agent_factor, net, finder = (
+                world.labels.agent_factor,
+                world.labels.adapter,
+                world.labels.finder,
+            )
         else:
-            self.agent_factor, net = adapter.agent_factor, adapter.net
+            self.agent_factor, net, finder = adapter.agent_factor, adapter.net, adapter.finder
         self.adapter: Adapter = net
         expected = (*world.frame_size, 3)
         if observation_space.shape != expected or observation_space.dtype != np.uint8:
             raise ValueError(
                 f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
             )
-        if not isinstance(action_space, gym.spaces.Discrete) or action_space.n != net.actions:
-            raise ValueError(
-                f"the task's actions are {action_space}; the adapter knows Discrete({net.actions})"
-            )
+        if ActionSpace.of(action_space) != net.actions:
+            raise ValueError(f"the task's actions are {action_space}; the adapter knows {net.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.spaces = make_spaces(world, [self.agent_factor], observation)
         self._threads = lone_threads()
         self._watcher = world.model.watch(count)
         self._scene: Scene | None = None
+        self._followed = None if finder is None else FollowedAgent(finder, net)
+        self._shown: torch.Tensor | None = (
+            None  # factors as they were seen, before the agent's is put in its place
+        )
+        self._sent: torch.Tensor | None = None
 
     @property
     def scene(self) -> Scene:
@@ -178,11 +187,32 @@ class _Decoder:
     def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> np.ndarray:
         """Observations of frames uint8 `(B, H, W, 3)`, of which only those in `moved` are new, by default all;
         nothing was before those in `fresh`."""
-        self._scene = self._threads.run(lambda: self._watcher.see(frames, fresh, moved))
+
+        @torch.inference_mode()
+        def see() -> Scene:
+            scene = self._watcher.see(frames, fresh, moved)
+            return scene if self._followed is None else self._in_place(scene, self._followed, fresh, moved)
+
+        self._scene = self._threads.run(see)
         return observe(self.world, self.scene, self.observation)
 
+    def _in_place(
+        self, scene: Scene, followed: FollowedAgent, fresh: np.ndarray, moved: np.ndarray | None
+    ) -> Scene:
+        """The scene with the agent's factor where imagination has it."""
+        before, after = self._shown, scene.factors
+        new = torch.from_numpy(fresh.copy()).to(after.device)
+        if before is not None and self._sent is not None:
+            latent = self.world.infer_actions(torch.stack([before, after], 1)).mean[:, 0]
+            gone_on = ~new if moved is None else ~new & torch.from_numpy(moved.copy()).to(new.device)
+            followed.acted(before, self.world.of_factors(latent), self._sent, after, gone_on)
+        followed.begin(after, new)
+        self._shown = after
+        order = agent_first(followed.agent_B, self.agent_factor, self.world.factors)
+        return scene._replace(factors=after.take_along_dim(order.unsqueeze(-1), 1))
+
     def act(self, actions: np.ndarray) -> np.ndarray:
-        """Real actions int64 `(B,)` for latent ones float `(B, A)`."""
+        """The tasks' own actions `(B, ...)` for latent ones float `(B, A)`."""
         latent = check_actions(actions, (self.count, self.world.latent_action_dim))
         factors = self.scene.factors
 
@@ -190,6 +220,7 @@ class _Decoder:
         def real() -> np.ndarray:
             wanted = torch.from_numpy(latent).to(factors.device)
             snapped = self.world.snap(factors, self.agent_factor, wanted)
-            return self.adapter.real(factors[:, self.agent_factor], snapped).cpu().numpy()
+            self._sent = self.adapter.real(factors[:, self.agent_factor], snapped)
+            return self._sent.cpu().numpy()
 
         return self._threads.run(real)

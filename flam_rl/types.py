@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .actions import ActionSpace
+
 if TYPE_CHECKING:
     import torch
 
@@ -145,8 +147,11 @@ class LabelledTransitions:
 
     Attributes:
         episodes: uint8 `(T + 1, H, W, 3)` frames of each episode.
-        actions: int64 `(T,)`; rewards float32 `(T,)`; terminations bool `(T,)`; one of each an episode.
-        action_count: how many actions the task has, whether or not each of them was taken.
+        actions: `(T, *action_space.shape)`, int64 or float32; rewards float32 `(T,)`; terminations bool `(T,)`; one
+            of each an episode.
+        action_space: of the task, whether or not each action was taken.
+        known: bool `(T, 3)` an episode: which actions, rewards and terminations are labels; others mean nothing. By
+            default all are.
 
     Raises:
         ValueError: an action is not one of these.
@@ -156,54 +161,63 @@ class LabelledTransitions:
     actions: tuple[np.ndarray, ...]
     rewards: tuple[np.ndarray, ...]
     terminations: tuple[np.ndarray, ...]
-    action_count: int
+    action_space: ActionSpace
+    known: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
-        for actions in self.actions:
-            known = (actions >= 0) & (actions < self.action_count) & (actions == actions.astype(int))
-            if not known.all():
-                raise ValueError(
-                    f"labelled actions hold {actions[~known][0]}; allowed are ints in 0..{self.action_count - 1}, the "
-                    f"task's {self.action_count} actions"
-                )
+        known = self.known or tuple(np.ones((len(actions), 3), bool) for actions in self.actions)
+        object.__setattr__(self, "known", known)
+        object.__setattr__(self, "actions", tuple(map(self.action_space.of_task, self.actions)))
 
     @classmethod
-    def of(cls, episodes: Iterable[Episode], budget: int, action_count: int) -> LabelledTransitions:
-        """The first `budget` transitions of `episodes`; the last episode may be cut.
+    def of(
+        cls,
+        episodes: Iterable[Episode],
+        budget: int,
+        action_space: ActionSpace,
+        known: Iterable[np.ndarray] = (),
+    ) -> LabelledTransitions:
+        """The first `budget` labelled transitions of `episodes`; the last episode may be cut.
+
+        Args:
+            known: as the attribute, an array an episode; by default all is.
 
         Raises:
-            ValueError: there are fewer transitions than `budget`, or an action is none of the `action_count`.
+            ValueError: there are fewer transitions than `budget`, or an action is none of the task's.
         """
-        kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        left = budget
+        kept: list[tuple[np.ndarray, ...]] = []
+        left, masks = budget, iter(known)
         for e in episodes:
-            n = min(left, len(e.actions))
-            if n > 0:
-                kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n]))
-            left -= n
+            mask = next(masks, np.ones((len(e.actions), 3), bool))
+            labelled = np.flatnonzero(mask.any(1))[:left]
+            if len(labelled):
+                n = int(labelled[-1]) + 1
+                kept.append((e.frames[: n + 1], e.actions[:n], e.rewards[:n], e.terminations[:n], mask[:n]))
+            left -= len(labelled)
             if left <= 0:
                 break  # labels beyond the budget are not even read
         if left > 0 or not kept:
             raise ValueError(f"label budget is {budget}, but only {budget - left} transitions were given")
-        frames, actions, rewards, terminations = zip(*kept, strict=True)
-        return cls(frames, actions, rewards, terminations, action_count)
+        frames, actions, rewards, terminations, masks_kept = zip(*kept, strict=True)
+        return cls(frames, actions, rewards, terminations, action_space, masks_kept)
 
     def __add__(self, other: LabelledTransitions) -> LabelledTransitions:
         """The episodes of both.
 
         Raises:
-            ValueError: they are of tasks with different numbers of actions.
+            ValueError: they are of tasks with different actions.
         """
-        if self.action_count != other.action_count:
+        if self.action_space != other.action_space:
             raise ValueError(
-                f"labels of a task with {self.action_count} actions and of one with {other.action_count} do not add up"
+                f"labels of a task with actions {self.action_space} and of one with {other.action_space} do not add up"
             )
         return LabelledTransitions(
             self.episodes + other.episodes,
             self.actions + other.actions,
             self.rewards + other.rewards,
             self.terminations + other.terminations,
-            self.action_count,
+            self.action_space,
+            self.known + other.known,
         )
 
     @property
@@ -213,7 +227,7 @@ class LabelledTransitions:
 
     def __len__(self) -> int:
         """How many labelled transitions there are."""
-        return sum(len(actions) for actions in self.actions)
+        return sum(int(known.any(1).sum()) for known in self.known)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import flam_rl  # noqa: E402
+from flam_rl.actions import ActionSpace  # noqa: E402
 from flam_rl.types import Episode, LabelledTransitions, Video  # noqa: E402
 
 
@@ -34,7 +35,7 @@ def video(episodes: list[Episode]) -> Video:
 
 @pytest.fixture(scope="session")
 def labelled(episodes: list[Episode]) -> LabelledTransitions:
-    return LabelledTransitions.of(episodes, 1000, 4)
+    return LabelledTransitions.of(episodes, 1000, ActionSpace.discrete(4))
 
 
 @pytest.fixture

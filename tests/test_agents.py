@@ -10,14 +10,24 @@ import numpy as np
 import pytest
 import torch
 
+from flam_rl.actions import ActionSpace
 from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
+from flam_rl.core.adapters import Adapter, make_adapter
+from flam_rl.core.agent import AgentFinder, FollowedAgent
+from flam_rl.core.checkpoint import load_world, save_world
+from flam_rl.core.heads import DenseHead, EventHead, FrozenEvents, Labels
+from flam_rl.core.layers import first_least
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.grounding import ActionAdapter
-from flam_rl.grounding.adapter import fit_labels, told
-from flam_rl.grounding.fitting import fit_event_head, labelled_factors
+from flam_rl.grounding.adapter import fit_adapter, fit_labels, informative
+from flam_rl.grounding.agent import agents_by_episode, fit_finder
+from flam_rl.grounding.fitting import labelled_factors
+from flam_rl.grounding.reward import fit_event_head, fit_reward_head
 from flam_rl.types import LabelledTransitions, Video
+
+MOVES = ActionSpace.discrete(4)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, 4))
+    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, MOVES))
     return world, labels, adapter
 
 
@@ -52,13 +62,14 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
         noise = torch.randn(count, world.factors, world.factor_dim, generator=generator)
         factors = torch.nn.functional.rms_norm(looks[look] + 0.2 * noise, (world.factor_dim,))
         data = {"next": factors, "imagined": factors, "episode": torch.arange(count) // 10}
+        data["known"] = torch.ones(count, 3, dtype=torch.bool)
         head = fit_event_head(world, data, look[:, causes] == 3, 1.0, 2, seed)
         assert head.sees.tolist() == sees
 
 
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, 4)
+    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, MOVES)
     data = labelled_factors(world, fresh)
     factor, latent = data["now"][:, adapter.agent_factor], data["latent"][:, adapter.agent_factor]
     decoded = adapter.net.real(factor, latent)
@@ -72,10 +83,10 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
 
 def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
     world, _, _ = fitted
-    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, 4)
+    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES)
     assert max(actions.max() for actions in labelled.actions) < 3
     adapter = ActionAdapter.fit(world, labelled)
-    assert adapter.net.actions == 4
+    assert adapter.net.actions == MOVES
     env = DecodedEnv(task, world, adapter)
     env.reset(seed=0)
     env.step(env.action_space.sample())
@@ -105,7 +116,7 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, 4))
+    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, MOVES))
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -174,7 +185,268 @@ def test_what_changed_nothing_tells_only_of_the_action_that_does_nothing() -> No
     moved = (action != 3) & (
         torch.arange(40) >= 8
     )  # the first two of each action change nothing, as in a corner
-    tells = told(now, now + moved[:, None], action, actions=4)
+    tells = informative(now, now + moved[:, None], action)
     assert tells[moved].all()
     assert tells[action == 3].all()
     assert not tells[~moved & (action != 3)].any()
+
+
+class Rows:
+    """What fitting asks of a world: factors are rows, latent actions are taken as they are."""
+
+    factors, factor_dim, latent_action_dim = 4, 16, 4
+
+    def snap(self, factors_BKS: torch.Tensor, factor: int, latent_BA: torch.Tensor) -> torch.Tensor:
+        return latent_BA
+
+
+def rows(
+    space: ActionSpace, episodes: int, steps: int, differs: bool, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Entities that all look alike and push themselves about; actions are what one of them, the agent, chose.
+
+    Returns:
+        as `labelled_factors`, and the agent's row in each transition.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    factors, count = Rows.factors, episodes * steps
+    episode = torch.arange(episodes).repeat_interleave(steps)
+    agent = (
+        torch.randint(factors, (episodes,), generator=generator)[episode]
+        if differs
+        else torch.ones_like(episode)
+    )
+    if space.kind == "box":
+        chosen = (0.5 * normal(count, factors, space.size)).clamp(-1, 1)
+        push = chosen
+    else:
+        chosen = torch.stack(
+            [torch.randint(n, (count, factors), generator=generator) for n in space.count], -1
+        )
+        push = torch.cat([torch.cos(chosen * 2.0), torch.sin(chosen * 2.0)], -1)
+    latent = 0.1 * normal(count, factors, 4)
+    latent[..., : push.shape[-1]] += push
+    states = torch.nn.functional.rms_norm(normal(2, count, factors, 16), (16,))
+    mine = chosen[torch.arange(count), agent] + (torch.tensor(space.start) if space.start else 0)
+    data = {
+        "now": states[0],
+        "next": states[1],
+        "imagined": states[1],
+        "latent": latent,
+        "action": mine.view(count, *space.shape),
+        "episode": episode,
+        "known": torch.ones(count, 3, dtype=torch.bool),
+    }
+    return data, agent
+
+
+SPACES = [
+    ActionSpace.discrete(5),
+    ActionSpace("discrete", (), (5,), (-2,)),
+    ActionSpace("discrete", (2,), (3, 2), (0, 1)),
+    ActionSpace("box", (2,), low=(-1.0, -1.0), high=(1.0, None)),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize("differs", [False, True])
+def test_the_agents_factor_is_found_in_each_episode(space: ActionSpace, differs: bool) -> None:
+    """Rows that look alike, given anew to each episode, as tracks are."""
+    data, agent = rows(space, 25, 20, differs)
+
+    def fit(factor: torch.Tensor, which: torch.Tensor) -> Adapter:
+        return fit_adapter(Rows(), data, factor, space, which, 0)
+
+    found = agents_by_episode(fit, data, 1)
+    assert (found == agent).float().mean() > 0.95
+    if not differs:
+        assert torch.equal(found, agent)
+    net, each = fit(found, torch.ones_like(found).bool()), torch.arange(len(found))
+    now, latent = data["now"][each, found], data["latent"][each, found]
+    real = net.real(now, latent)
+    assert real.shape == data["action"].shape
+    if space.kind == "box":
+        assert real.amin() >= -1
+        assert (real - data["action"]).square().mean() < 0.1 * data["action"].var()
+    else:
+        assert (real == data["action"]).float().mean() > 0.9
+    back = net.real(now, net.latent(now, data["action"]))
+    assert (back - data["action"]).abs().float().mean() < 0.15
+
+
+def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() -> None:
+    space = SPACES[0]
+    data, agent = rows(space, 25, 20, True)
+    each = torch.arange(len(agent))
+    for states in ("now", "next", "imagined"):
+        data[states][each, agent, :4] += 1.0  # it looks a little different
+    finder = fit_finder(16, data, agent, 0)
+    by_look = first_least(-finder.looks(data["now"]), 1.0)
+    assert (by_look == agent).float().mean() > 0.6
+    net = fit_adapter(Rows(), data, agent, space, torch.ones_like(agent).bool(), 0)
+    fresh, true = rows(space, 30, 6, True, seed=1)
+    now = fresh["now"].view(30, 6, 4, 16)  # and here it does not: only its actions tell
+    followed = FollowedAgent(finder, net)
+    followed.begin(now[:, 0], torch.ones(30, dtype=torch.bool))
+    for step in range(5):
+        latent, action = fresh["latent"].view(30, 6, 4, 4)[:, step], fresh["action"].view(30, 6)[:, step]
+        followed.acted(now[:, step], latent, action, now[:, step + 1], torch.ones(30, dtype=torch.bool))
+    assert (followed.agent_B == true.view(30, 6)[:, 0]).float().mean() > 0.9
+    before = followed.agent_B.clone()
+    followed.begin(now[:, 0].flip(0), torch.arange(30) < 3)
+    assert torch.equal(followed.agent_B[3:], before[3:])
+
+
+def test_labels_put_the_agent_in_its_place() -> None:
+    finder = AgentFinder(8)
+    labels = Labels(1, make_adapter(8, 4, MOVES), EventHead(8, (1,), 1.0), EventHead(8, (1,), 1.0), 9, finder)
+    factors = torch.randn(50, 6, 5, 8)
+    for seen in (factors[:, 0], factors):
+        placed, agent = labels.in_place(seen), labels.agent_of(seen)
+        assert len(set(agent.tolist())) > 1
+        each = torch.arange(50)
+        if seen.ndim == 3:
+            assert torch.equal(placed[:, 1], seen[each, agent])
+            assert torch.equal(placed[each, agent], seen[:, 1])
+        else:
+            assert torch.equal(placed[:, :, 1], seen[each, :, agent])
+    labels.finder = None
+    assert labels.in_place(factors) is factors
+
+
+def test_an_action_that_labels_never_showed_is_never_chosen() -> None:
+    """18 actions as in Atari, 5 of them taken."""
+    data, agent = rows(ActionSpace.discrete(5), 20, 20, False)
+    data["action"] = data["action"] * 3
+    net = fit_adapter(Rows(), data, agent, ActionSpace.discrete(18), torch.ones_like(agent).bool(), 0)
+    anything = net.real(4 * torch.randn(5000, 16), 4 * torch.randn(5000, 4))
+    assert set(anything.tolist()) == {0, 3, 6, 9, 12}
+
+
+@pytest.mark.parametrize("kind", ["signed", "dense", "event", "costs"])
+def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    count, dim = 1000, world.factor_dim
+    looks = torch.randn(16, dim, generator=generator)
+    look = torch.randint(16, (count, world.factors), generator=generator)
+    factors = torch.nn.functional.rms_norm(
+        looks[look] + 0.1 * torch.randn(count, world.factors, dim, generator=generator), (dim,)
+    )
+    mine = look[:, 2]
+    reward = {
+        "signed": (mine == 3).float() - 5 * (mine == 4).float() + 2 * (mine == 5).float(),
+        "dense": mine / 4 - 1.5,
+        "event": (mine == 3).float(),
+        "costs": (mine == 3).float() - 0.01,
+    }[kind]
+    data = {"next": factors, "imagined": factors, "reward": reward, "episode": torch.arange(count) // 10}
+    data["known"] = torch.arange(count)[:, None] % torch.tensor([1, 2, 3]) == 0
+    data["termination"] = torch.zeros(count, dtype=torch.bool)
+    head = fit_reward_head(world, data, 2, 0)
+    assert isinstance(head, EventHead if kind == "event" else DenseHead)
+    assert head.sees.tolist() == [2]
+    assert (head.expected(factors) - reward).square().mean() < 0.1 * reward.var()
+    assert (head.agreed(factors) <= head.expected(factors) + 1e-5).all() or kind == "event"
+    end = fit_event_head(world, data, data["termination"], 1.0, 2, 0)  # nothing ever ends
+    assert end(factors).max() < 0.5
+    data["known"][:, 2] = False  # nobody says whether anything ends
+    assert fit_event_head(world, data, data["termination"], 1.0, 2, 0)(factors).max() == 0
+    labels = Labels(2, world.labels.adapter, head, end, 10)
+    found, ended = FrozenEvents(labels)(factors)
+    assert not ended.any()
+    if kind != "event":
+        assert torch.allclose(found, head.expected(factors), atol=1e-4)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
+    world, space: ActionSpace, tmp_path: Path
+) -> None:
+    dim, latent = world.factor_dim, world.latent_action_dim
+    world.labels = Labels(
+        2,
+        make_adapter(dim, latent, space),
+        DenseHead(dim, (0, 2), 3.0, 2.0),
+        EventHead(dim, (1,), 1.0),
+        7,
+        AgentFinder(dim),
+    )
+    save_world(world, tmp_path / "world", "")
+    again = load_world(tmp_path / "world").labels
+    assert again.adapter.actions == space
+    for (name, one), (_, other) in zip(
+        world.labels.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    accuracy = () if space.kind == "box" else (0.5,) * 4
+    adapter = ActionAdapter(2, world.labels.adapter, (-0.1, 0, 0.5, 0.9), accuracy, 7, world.labels.finder)
+    path = tmp_path / "adapter.safetensors"
+    adapter.save(path)
+    loaded = ActionAdapter.load(path, world)
+    assert (loaded.explained, loaded.accuracy, loaded.net.actions) == (adapter.explained, accuracy, space)
+    for wrong, message in [
+        ({"agent_factor": 9}, "agent_factor is 9; allowed are 0 to 3"),
+        ({"explained": (0.5,)}, "explained is of 1 factors"),
+        ({"explained": (0.5, 0.5, 0.5, 1.5)}, "allowed is 1 at most"),
+    ]:
+        dataclasses.replace(adapter, **wrong).save(path)
+        with pytest.raises(ValueError, match=f"not an adapter for this world.*{message}"):
+            ActionAdapter.load(path, world)
+    with torch.no_grad():
+        adapter.net.to_real.bias_1[0] = torch.nan
+    adapter.save(path)
+    with pytest.raises(ValueError, match=r"'net.to_real.bias_1' has \d+ numbers that are NaN"):
+        ActionAdapter.load(path, world)
+    dataclasses.replace(adapter, net=make_adapter(dim + 1, latent, space)).save(path)
+    with pytest.raises(ValueError, match=r"tensor 'net.to_(latent|real).weight_0' is .*; allowed is"):
+        ActionAdapter.load(path, world)
+
+
+class Joystick(gym.Wrapper):
+    """MultiGrid whose four moves are the quarters of a circle that a stick points to."""
+
+    def __init__(self, task: gym.Env) -> None:
+        super().__init__(task)
+        self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    @staticmethod
+    def stick(move: np.ndarray) -> np.ndarray:
+        return np.stack([np.cos(move * np.pi / 2), np.sin(move * np.pi / 2)], -1).astype(np.float32)
+
+    def step(self, action: np.ndarray):
+        assert action.shape == (2,)
+        assert self.action_space.contains(action)
+        move = round(float(np.arctan2(action[1], action[0]) / (np.pi / 2))) % 4
+        return self.env.step(move)
+
+
+@pytest.mark.learning
+def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
+    """The same episodes as labels of a stick: cloned latent actions come out as real numbers and succeed as often."""
+    import flam_rl
+
+    world, sticky = flam_rl.load_world("multigrid"), Joystick(task)
+    sticks = [dataclasses.replace(e, actions=Joystick.stick(e.actions)) for e in episodes]
+    labelled = LabelledTransitions.of(sticks, 1000, ActionSpace.of(sticky.action_space))
+    world.labels, adapter = fit_labels(world, labelled)
+    assert adapter.agent_factor == 3
+    assert adapter.finder is None
+    assert adapter.explained[3] > 0.5 + max(adapter.explained[:3])
+    video = Video(tuple(e.frames for e in record_episodes(task, 600, 1, "expert")))
+    clone = BehaviorCloning.from_expert_video(world, video)
+    env = DecodedEnv(sticky, world)
+    won = 0
+    for seed in range(20):
+        seen, _ = env.reset(seed=seed)
+        done = False
+        while not done:
+            seen, _, terminated, truncated, info = env.step(clone.predict(seen)[0])
+            done = terminated or truncated
+        won += info["success"]
+    assert won >= 12
+    bc = BehaviorCloning.from_labels(labelled)
+    assert sticky.action_space.contains(bc.predict(labelled.episodes[0][0])[0])

@@ -13,8 +13,10 @@ from tiles import tile_world
 from vector_quantize_pytorch import VectorQuantize
 
 import flam_rl
+from flam_rl.actions import ActionSpace
 from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
-from flam_rl.core.heads import Adapter, EventHead, Labels
+from flam_rl.core.adapters import make_adapter
+from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import linears
 from flam_rl.core.registry import MODELS, ModelName
 from flam_rl.core.world import World
@@ -316,7 +318,9 @@ def test_labels_fit_a_rival(rival: World) -> None:
     frames = rng.integers(0, 256, (4, 21, 32, 32, 3), dtype=np.uint8)
     actions = rng.integers(0, 4, (4, 20))
     zeros = np.zeros((4, 20))
-    labelled = LabelledTransitions(tuple(frames), tuple(actions), tuple(zeros), tuple(zeros.astype(bool)), 4)
+    labelled = LabelledTransitions(
+        tuple(frames), tuple(actions), tuple(zeros), tuple(zeros.astype(bool)), ActionSpace.discrete(4)
+    )
     if rival.model.needs_actions:
         with pytest.raises(ValueError, match="nothing to fit"):
             ActionAdapter.fit(rival, labelled)
@@ -379,7 +383,7 @@ def test_ppo_trains_in_imagination_of_a_rival(rival: World) -> None:
     if rival.model.needs_actions:
         return
     heads = [EventHead(rival.factor_dim, (0,), 1.0) for _ in range(2)]
-    adapter = Adapter(rival.factor_dim, rival.latent_action_dim, 4)
+    adapter = make_adapter(rival.factor_dim, rival.latent_action_dim, ActionSpace.discrete(4))
     rival.labels = Labels(rival.factors - 1, adapter, *heads, budget=10)
     rival.requires_grad_(False)
     config = ImaginationConfig(steps=256, num_envs=8, rollout=16, batch=64, checks=1)

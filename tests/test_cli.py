@@ -13,6 +13,7 @@ import pytest
 import torch
 from films import scene, write_film
 
+from flam_rl.actions import ActionSpace
 from flam_rl.cli import main
 from flam_rl.core.checkpoint import load_world
 from flam_rl.core.world import World
@@ -95,7 +96,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     }
     assert world.info.metrics["reward_rate"] == results["reward_rate"]
     assert world.labels is not None
-    assert world.labels.adapter.actions == 4
+    assert world.labels.adapter.actions == ActionSpace.discrete(4)
     card = (run / "run" / "world" / "README.md").read_text()
     assert f"flam_rl {made['version']}" in card
     assert (made["commit"] or "")[:12] in card

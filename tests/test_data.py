@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from flam_rl.actions import ActionSpace
 from flam_rl.core.checkpoint import load_world
-from flam_rl.data.minari import read_entities, read_labelled, read_video, write_dataset
+from flam_rl.data.minari import action_space, read_entities, read_labels, write_dataset
+from flam_rl.data.reading import read
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.models.tiles.clips import Clips, Codes, tokenize
 from flam_rl.types import LabelledTransitions, Video
@@ -26,7 +28,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, task: gym.Env, episodes) -
 
 
 def test_minari_keeps_every_pixel(dataset: Path, episodes) -> None:
-    video = read_video(dataset)
+    video = read(dataset).video
     for stored, recorded in zip(video.episodes, episodes, strict=False):
         assert np.array_equal(stored, recorded.frames)
     storage = minari.MinariDataset(dataset).storage
@@ -35,13 +37,11 @@ def test_minari_keeps_every_pixel(dataset: Path, episodes) -> None:
 
 
 def test_minari_keeps_labels_and_entities(dataset: Path, episodes) -> None:
-    budget = sum(len(e.actions) for e in episodes[:8])
-    labelled = read_labelled(dataset, budget, range(8))
-    assert len(labelled) == budget
-    assert [len(actions) for actions in labelled.actions] == [len(e.actions) for e in episodes[:8]]
-    chosen = read_labelled(dataset, len(episodes[5].actions) + 1, [5, 2])
-    assert np.array_equal(chosen.episodes[0], episodes[5].frames)
-    assert [len(actions) for actions in chosen.actions] == [len(episodes[5].actions), 1]
+    order = [5, 2, 0]
+    for number, (actions, rewards, ends) in zip(order, read_labels(dataset, order), strict=True):
+        assert np.array_equal(actions, episodes[number].actions)
+        assert np.array_equal(rewards, episodes[number].rewards)
+        assert np.array_equal(ends, episodes[number].terminations)
     for stored, recorded in zip(read_entities(dataset), episodes, strict=False):
         assert np.array_equal(stored["position"], recorded.entities["position"])
 
@@ -52,26 +52,33 @@ def test_a_dataset_is_never_overwritten(dataset: Path, task: gym.Env) -> None:
 
 
 def test_label_budget_is_exact(episodes) -> None:
-    assert len(LabelledTransitions.of(episodes, 123, 4)) == 123
+    moves = ActionSpace.discrete(4)
+    labelled = LabelledTransitions.of(episodes, 123, moves)
+    assert len(labelled) == sum(map(len, labelled.actions)) == 123
+    assert np.array_equal(labelled.episodes[0], episodes[0].frames)
+    every_third = [np.arange(len(e.actions))[:, None] % 3 == [0, 0, 1] for e in episodes]
+    some = LabelledTransitions.of(episodes, 123, moves, every_third)
+    assert len(some) == 123 < sum(map(len, some.actions))
     with pytest.raises(ValueError, match="label budget is 99999"):
-        LabelledTransitions.of(episodes, 99999, 4)
+        LabelledTransitions.of(episodes, 99999, moves)
 
 
 def test_labels_know_all_actions_of_their_task(tmp_path: Path, task: gym.Env) -> None:
     experts = list(record_episodes(task, 60, seed=0, policy="expert"))  # who never stay, the last action
     write_dataset(tmp_path / "experts", task, experts)
-    labelled = read_labelled(tmp_path / "experts", 50, range(len(experts)))
+    moves = action_space(tmp_path / "experts")
+    labelled = LabelledTransitions.of(experts, 50, moves)
     assert max(actions.max() for actions in labelled.actions) < 3
-    assert labelled.action_count == (labelled + labelled).action_count == 4
+    assert labelled.action_space == (labelled + labelled).action_space == ActionSpace.discrete(4)
     with pytest.raises(
-        ValueError, match=r"labelled actions hold 2; allowed are ints in 0..1, the task's 2 actions"
+        ValueError, match=r"labelled actions hold 2; allowed are those of the task, Discrete\(2\)"
     ):
-        LabelledTransitions.of(experts, 50, 2)
+        LabelledTransitions.of(experts, 50, ActionSpace.discrete(2))
     continuous = dataclasses.replace(experts[0], actions=np.full(len(experts[0].actions), 0.5))
-    with pytest.raises(ValueError, match=r"labelled actions hold 0.5; allowed are ints"):
-        LabelledTransitions.of([continuous], 1, 4)
-    with pytest.raises(ValueError, match="4 actions and of one with 5 do not add up"):
-        labelled + dataclasses.replace(labelled, action_count=5)
+    with pytest.raises(ValueError, match=r"labelled actions hold 0.5; allowed are those of the task"):
+        LabelledTransitions.of([continuous], 1, moves)
+    with pytest.raises(ValueError, match=r"Discrete\(4\) and of one with Discrete\(5\) do not add up"):
+        labelled + dataclasses.replace(labelled, action_space=ActionSpace.discrete(5))
 
 
 def test_video_has_no_room_for_actions(video: Video) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 from gymnasium.wrappers import (
     AddRenderObservation,
     DtypeObservation,
@@ -27,13 +27,13 @@ from gymnasium.wrappers import (
 )
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
+from flam_rl.actions import ActionSpace
 from flam_rl.data.minari import (
-    action_count,
+    action_space,
     episodes,
     find_dataset,
     pieces,
     read_entities,
-    read_labelled,
     read_labels,
     recorded_task,
 )
@@ -86,20 +86,23 @@ def record(root: Path) -> Callable[..., Path]:
         jpeg: bool = False,
         actions: gym.Space = Discrete(5000),
         infos: Callable[[int], dict] = lambda steps: {},
+        taken: list[np.ndarray] | None = None,
     ) -> Path:
         steps = [_rows(o) - 1 for o in observations]
+        taken = taken or [
+            list(range(n)) if isinstance(actions, Discrete) else [actions.sample() for _ in range(n)]
+            for n in steps
+        ]
         buffers = [
             EpisodeBuffer(
                 observations=o,
-                actions=[actions.sample() for _ in range(n)]
-                if not isinstance(actions, Discrete)
-                else list(range(n)),
+                actions=list(a),
                 rewards=list(np.arange(n) / 2),
                 terminations=[False] * n,
                 truncations=[False] * (n - 1) + [True],
                 infos=infos(n + 1),
             )
-            for o, n in zip(observations, steps, strict=True)
+            for o, a, n in zip(observations, taken, steps, strict=True)
         ]
         minari.create_dataset_from_buffers(
             name, buffers, observation_space=space, action_space=actions, data_format=data_format, jpeg_encoding=jpeg,
@@ -306,8 +309,7 @@ def test_of_several_pictures_the_key_picks_one(record, data_format: str) -> None
         ValueError, match=r"several .*--files\.key front .*--files\.key robot\.hand .*--files\.key two\.0"
     ):
         episodes(folder)
-    labelled = read_labelled(folder, 6, [1], key="robot.hand")
-    assert np.array_equal(labelled.episodes[0], other[1][:7])
+    assert np.array_equal(read(folder, "robot.hand")[1], other[1])
 
 
 def test_a_single_array_has_no_key(record) -> None:
@@ -533,7 +535,7 @@ def test_broken_metadata_gives_one_clear_error(record, fields: dict, message: st
     folder = record(RGB, FILMS)
     broken(folder, **fields)
     assert find_dataset(folder.parent) == folder.resolve()
-    for call in (read, action_count):
+    for call in (read, action_space):
         with pytest.raises(ValueError, match=rf"metadata\.json.*{message}"):
             call(folder)
 
@@ -581,7 +583,7 @@ def test_a_damaged_episode_is_left_out_and_said(record) -> None:
     assert found[1][1] == found[3][1] == []
     assert [len(entities.get("heading", [])) for entities in read_entities(folder)] == [0, 9, 0, 5]
     with pytest.raises(ValueError, match="episode 2 of"):
-        read_labelled(folder, 10, [1, 2])
+        list(read_labels(folder, [1, 2]))
 
 
 def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
@@ -630,8 +632,6 @@ def test_what_decodes_of_a_damaged_episode_is_kept(record) -> None:
     assert f"its first {len(kept)} frames are kept" in warnings[0]
     assert np.array_equal(frames, films[1])
     assert none == []
-    with pytest.raises(ValueError, match=rf"episode 0 has {len(kept)} frames, 3999 actions"):
-        read_labelled(folder, 10, [0])
 
 
 @pytest.mark.parametrize("data_format", ["parquet", "hdf5"])
@@ -685,31 +685,49 @@ def test_labels_are_read_as_recorded(record, data_format: str) -> None:
     films = [film(n) for n in (4, 6, 3)]
     floats = [np.float32(f / 255) for f in films]
     folder = record(Box(0, 1, (H, W, 3), np.float32), floats, data_format=data_format, actions=Discrete(9))
-    assert action_count(folder) == 9  # the last actions never occurred
+    assert action_space(folder) == ActionSpace.discrete(9)  # the last actions never occurred
     for (actions, rewards, terminations), n in zip(read_labels(folder, [1, 0]), (5, 3), strict=True):
         assert actions.tolist() == list(range(n))
         assert rewards.tolist() == [0, 0.5, 1, 1.5, 2][:n]
         assert terminations.tolist() == [False] * n
-    labelled = read_labelled(folder, 7, [1, 0, 2])
-    assert [len(actions) for actions in labelled.actions] == [5, 2]
-    assert_films(list(labelled.episodes), [films[1], films[0][:3]])
-    with pytest.raises(ValueError, match="label budget is 11, but only 10"):
-        read_labelled(folder, 11, [1, 0, 2])
 
 
+@pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize(
     "actions",
-    [Box(-1, 1, (2,), np.float32), MultiDiscrete([3, 2]), Discrete(3, start=-1), Dict({"a": Discrete(2)})],
+    [
+        Box(-1, 1, (2,), np.float32),
+        Box(-1, 1, (2, 3), np.float64),
+        Box(-np.inf, 1, (1,), np.float32),
+        MultiDiscrete([3, 2]),
+        Discrete(3, start=-1),
+    ],
+    ids=str,
 )
+def test_actions_of_every_kind_are_read(record, actions: gym.Space, data_format: str) -> None:
+    actions.seed(0)
+    taken = [np.array([actions.sample() for _ in range(n - 1)]) for n in (5, 9, 3)]
+    folder = record(RGB, FILMS, data_format=data_format, actions=actions, taken=taken)
+    space = action_space(folder)
+    assert space.space == actions or actions.dtype == np.float64
+    for number, (given, rewards, _) in zip([2, 0, 1], read_labels(folder, [2, 0, 1]), strict=True):
+        assert given.shape == (len(rewards), *actions.shape)
+        assert given.dtype == (np.float32 if space.kind == "box" else np.int64)
+        assert np.allclose(given, taken[number])
+
+
+@pytest.mark.parametrize("actions", [Dict({"a": Discrete(2)}), MultiBinary(3), Discrete(70_000)], ids=str)
 def test_actions_that_labels_cannot_name_are_refused(record, actions: gym.Space, root: Path) -> None:
     storage = minari.dataset.minari_storage.MinariStorage
     root.mkdir()
     storage.new(root / "data", RGB, actions, data_format="parquet")
     broken(root / "data", total_episodes=1)
     kind = str(actions).split("(")[0]
-    for call in (action_count, lambda folder: next(read_labels(folder, [0]))):
-        with pytest.raises(
-            ValueError,
-            match=rf"actions of .* are {kind}.*allowed is Discrete counted from 0.*--labels 0 trains",
-        ):
+    said = (
+        "allowed is 1 to 65536"
+        if kind == "Discrete"
+        else f"actions are {kind}.*allowed are Discrete, MultiDiscrete"
+    )
+    for call in (action_space, lambda folder: next(read_labels(folder, [0]))):
+        with pytest.raises(ValueError, match=rf"{said}.*--labels 0 trains"):
             call(root / "data")

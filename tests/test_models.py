@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiles import tile_world
 
-from flam_rl.core.heads import Adapter, EventHead, Labels
+from flam_rl.actions import ActionSpace
+from flam_rl.core.adapters import make_adapter
+from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import sincos_positions, unit_rms
 from flam_rl.core.world import World
 from flam_rl.models.tiles.aggregator import AggregatorConfig
@@ -49,7 +51,11 @@ def small_world(config: FLAMConfig) -> World:
         flam.factorize(torch.randint(10, (40, 3, 16))), 0.0
     )  # codebooks are made from a first batch
     labels = Labels(
-        0, Adapter(16, flam.latent_action_dim, 4), EventHead(16, (0,), 2.0), EventHead(16, (1,), 1.0), 9
+        0,
+        make_adapter(16, flam.latent_action_dim, ActionSpace.discrete(4)),
+        EventHead(16, (0,), 2.0),
+        EventHead(16, (1,), 1.0),
+        9,
     )
     labels.reward.net.bias_1.data.fill_(9.0)
     starts = torch.randint(10, (4, flam.window, 16))

@@ -17,7 +17,8 @@ from scipy import ndimage
 from flam_rl.cli import main
 from flam_rl.commands.collect import parse_kwargs
 from flam_rl.commands.tasks import make_task
-from flam_rl.data.minari import read_entities, read_video
+from flam_rl.data.minari import read_entities
+from flam_rl.data.reading import read
 from flam_rl.envs.tasks.drawing import KNOT, Texture, _spline, coverage
 from flam_rl.envs.tasks.pucks import LOOKS, PLAIN, PucksTask
 from flam_rl.envs.tasks.pucks_motions import DRAG, PUSH, PUSHES
@@ -390,7 +391,7 @@ def test_collects_from_the_command_line(tmp_path: Path) -> None:
         + ["--steps", "120", "--seed", "3"]
     )
     again = list(record_episodes(make(**json.loads(options)), 120, 3))
-    video, entities = read_video(tmp_path / "data"), read_entities(tmp_path / "data")
+    video, entities = read(tmp_path / "data").video, read_entities(tmp_path / "data")
     assert len(again) == len(entities) >= 3
     for episode, frames, truth in zip(again, video.episodes, entities, strict=True):
         assert np.array_equal(frames, episode.frames)

@@ -16,7 +16,8 @@ import torch
 from tiles import tile_world
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from flam_rl.data.minari import read_video, write_dataset
+from flam_rl.data.minari import write_dataset
+from flam_rl.data.reading import read
 from flam_rl.evaluation import correspondence, tokens
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.truth import truths_of
@@ -102,7 +103,7 @@ def test_scrambled_actions_and_rewards_change_no_weight(
     write_dataset(tmp_path / "true", task, episodes[:6])
     write_dataset(tmp_path / "scrambled", task, scrambled)
     assert same(
-        train_briefly(read_video(tmp_path / "true")), train_briefly(read_video(tmp_path / "scrambled"))
+        train_briefly(read(tmp_path / "true").video), train_briefly(read(tmp_path / "scrambled").video)
     )
 
 

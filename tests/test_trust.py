@@ -13,7 +13,8 @@ import pytest
 
 import flam_rl
 from flam_rl.cli import main
-from flam_rl.data.minari import read_video, write_dataset
+from flam_rl.data.minari import write_dataset
+from flam_rl.data.reading import read
 from flam_rl.envs.tasks.registry import is_known
 from flam_rl.types import Episode
 
@@ -162,13 +163,13 @@ def test_a_world_is_trained_from_data_without_the_task(
 
 def test_data_without_its_spaces_is_not_opened(data: Path, sprung: Callable[[], bool], capsys) -> None:
     """Minari would make the env to know them."""
-    read_video(data)
+    read(data)
     for key in ("observation_space", "action_space"):
         change_metadata(data, lambda found, key=key: found.pop(key))
         with pytest.raises(
             ValueError, match=r"metadata\.json.* has no .*_space, and the environment .* is not made"
         ):
-            read_video(data)
+            read(data)
         with pytest.raises(SystemExit):
             main(["train", "--data", str(data), "--out", "out", "--labels", "0"])
         assert "_space" in capsys.readouterr().err.splitlines()[-1]

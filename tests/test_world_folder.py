@@ -119,7 +119,15 @@ def refused(folder: Path, message: str) -> None:
             r"labels.reward_sees is \[\]; allowed are factors 0 to 3",
         ),
         (lambda c: c["labels"].update(termination_sees=[2, 2]), r"termination_sees is \[2, 2\]; .*each once"),
-        (lambda c: c["labels"].update(actions=0), "actions is 0; allowed is 1 to 4096"),
+        (lambda c: c["labels"].update(actions=4), "labels.actions: .*object; found 4"),
+        (lambda c: c["labels"]["actions"].update(count=[0]), r"labels.actions: .*count is \(0,\).*1 or more"),
+        (lambda c: c["labels"]["actions"].update(count=[70_000]), "need 70000 inputs.*allowed is 1 to 65536"),
+        (
+            lambda c: c["labels"]["actions"].update(start=[]),
+            "have 1 numbers; count, start, low and high are of 1, 0",
+        ),
+        (lambda c: c["labels"]["actions"].update(kind="box"), "box actions of shape .* have 1 numbers"),
+        (lambda c: c["labels"].update(reward="much"), "labels.reward: .*'event' or 'dense'"),
     ],
 )
 def test_settings_that_cannot_be_are_named(folder: Path, edit: Edit, message: str) -> None:

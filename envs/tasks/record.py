@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from ...actions import ActionSpace
 from ...types import Episode, LabelledTransitions, Truth
 from .acting import Act, behaviors, make_policy
 
@@ -37,14 +38,12 @@ def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
     """Half of the budget as video is recorded, half seeking the goal where the task can: rewards are rarer than actions.
 
     Raises:
-        ValueError: the task's actions are not discrete.
+        ValueError: the task's actions are none of those of `ActionSpace.of`.
     """
-    if not isinstance(task.action_space, gym.spaces.Discrete) or task.action_space.start != 0:
-        raise ValueError(f"the task's actions are {task.action_space}; allowed is Discrete, counted from 0")
-    count, half, rest = int(task.action_space.n), budget // 2, budget - budget // 2
-    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, count)
+    actions, half, rest = ActionSpace.of(task.action_space), budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, actions)
     seeking = "goal" if "goal" in behaviors(task) else None
-    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, seeking), rest, count)
+    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, seeking), rest, actions)
 
 
 def record_episode(task: gym.Env, seed: int, act: Act, limit: int = 10**9) -> Episode:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from tabulate import tabulate
@@ -78,12 +79,14 @@ def demo(config: DemoConfig) -> None:
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
         check_policy(task, policy)
+    if not isinstance(task.action_space, gym.spaces.Discrete):
+        raise ValueError(f"the task's actions are {task.action_space}; allowed in the demo is Discrete")
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(4)]
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
     labelled = record_labels(task, config.labels, seeds[0])
     world.labels, adapter = fit_labels(world, labelled, config.labels, config.seed)
-    print(f"    the agent's factor is {adapter.agent_factor}: held-out accuracy {max(adapter.accuracy):.3f}")
+    print(f"    {adapter.summary}")
 
     print("2/4 training PPO in imagination")
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
@@ -102,7 +105,7 @@ def demo(config: DemoConfig) -> None:
     decoded = DecodedVectorEnv(tasks, world)
     rng = np.random.default_rng(seeds[2])
     policies: dict[str, tuple[VectorEnv, Callable[[Any], Any]]] = {
-        "random": (tasks, lambda seen: rng.integers(labelled.action_count, size=len(seen))),
+        "random": (tasks, lambda seen: rng.integers(labelled.action_space.count[0], size=len(seen))),
         "bc": (tasks, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..data.episodes import EpisodeInfo
+from ..data.labels import find_labels
+from ..data.minari import find_dataset
 from ..data.reading import Reading, ReadingConfig, read
 from ..files import written_whole
 from ..results import write_results
+from ..types import Json
 from .checks import check_out
+from .labels import placed_labels
 
 SHOWN = 64
 """Frames of each episode in frames.npz."""
@@ -41,12 +46,17 @@ def inspect(config: InspectConfig) -> None:
     """Run the command."""
     if config.out:
         check_out(config.out)
+    films = find_labels(config.data, config.out) if find_dataset(config.data) is None else {}
     reading = read(config.data, config.files, but=config.out)
     print(table(reading))
+    counts = placed_labels(reading, films)[1]
+    for name, (rows, dropped) in counts.items():
+        print(f"labels of {name}: {rows} rows, {rows - dropped} of transitions, {dropped} dropped")
     if config.out:
         results = {
-            "episodes": [dataclasses.asdict(info) for info in reading.episodes],
+            "episodes": [_facts(info) for info in reading.episodes],
             "skipped": [dataclasses.asdict(source) for source in reading.skipped],
+            "labels": {name: {"rows": rows, "dropped": dropped} for name, (rows, dropped) in counts.items()},
         }
         path = write_results(config.out, results, None)
         frames = {str(number): array[:SHOWN] for number, array in enumerate(reading.arrays)}
@@ -57,6 +67,11 @@ def inspect(config: InspectConfig) -> None:
                 contact_sheet(reading).save(scratch)
         print(f"wrote {path}, contact_sheet.png and frames.npz")
     reading.video  # noqa: B018  # says so where there is none
+
+
+def _facts(info: EpisodeInfo) -> Json:
+    """The record of an episode but for its list of frames."""
+    return {name: value for name, value in dataclasses.asdict(info).items() if name != "numbers"}
 
 
 def table(reading: Reading) -> str:

@@ -11,6 +11,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 
+from ..actions import ActionSpace
 from ..data.fitting import FitName
 from ..envs.frames import Frames, shows_frames
 from ..envs.tasks.registry import is_known
@@ -121,9 +122,11 @@ def fitted(task: gym.Env, frame_shape: tuple[int, ...], fit: FitName = "letterbo
 
 def misfit(task: gym.Env, frame_shape: tuple[int, ...]) -> str | None:
     """Why a world of such frames `(H, W, 3)` cannot be acted in on `task`, or None if it can."""
-    seen, actions = task.observation_space, task.action_space
+    seen = task.observation_space
     if seen.shape != frame_shape or seen.dtype != np.uint8:
         return f"its observations are {seen}; allowed are uint8 frames of {frame_shape}"
-    if not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
-        return f"its actions are {actions}; allowed is Discrete from 0"
+    try:
+        ActionSpace.of(task.action_space)
+    except ValueError as error:
+        return f"its {error}"
     return None

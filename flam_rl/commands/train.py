@@ -10,18 +10,21 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 
+from ..actions import ActionSpace
 from ..core.checkpoint import check_replaceable, save_world
-from ..core.registry import kind_of
+from ..core.registry import ModelName, kind_of
 from ..core.world import World, WorldInfo
 from ..data import cache
 from ..data.hold_out import Split, hold_out
-from ..data.minari import action_count, find_dataset, read_labels, recorded_task
-from ..data.reading import Reading, ReadingConfig, frame_size, read
+from ..data.labels import find_labels
+from ..data.minari import action_space, find_dataset, recorded_task
+from ..data.reading import ReadingConfig, frame_size, read
 from ..evaluation import correspondence
 from ..evaluation.card import card_figures
 from ..evaluation.encoded import encode
@@ -34,12 +37,13 @@ from ..evaluation.pictures import (
 from ..evaluation.summary import summary
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
-from ..models.build import BuildConfig, Footage, build_world, check_build
+from ..models.build import BuildConfig, Footage, build_world, check_build, settled
 from ..results import made_by, read_json, source_text, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
-from ..types import Episode, Json, LabelledTransitions, Video, check_ranges
+from ..types import Json, Video, check_ranges
 from .checks import check_out
 from .evaluate import evaluate_world, write_pictures
+from .labels import film_actions, label_budget
 from .preview import preview
 from .tasks import find_task, fitted, misfit
 
@@ -57,17 +61,21 @@ class TrainConfig(BuildConfig):
 
     Example: flam-rl train --data my-videos --out runs/look --preview
 
-    Example: flam-rl train --data my-videos --out runs/mine --labels 0 --flam.factorizer.factors 3
+    Example: flam-rl train --data my-videos --out runs/mine --labels 0 --factors 3
 
     An interrupted run goes on where it was when the same command is given again.
     """
 
+    model: ModelName | Literal["auto"] = "auto"
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
+    FLAM on tiles is compared with."""
     data: Path
     """A film, a folder of films or of folders of numbered pictures, or a Minari dataset (folder, root or name)."""
     out: Path
     """Run folder: OUT/world, OUT/results.json, TensorBoard logs in OUT/logs."""
     labels: int = 1000
-    """Label budget: transitions whose action and reward are read, after world training; 0 for none."""
+    """Label budget: transitions whose action, reward and end are read, for what is fitted after world training; 0 for
+    none. Of a data set, or of film.csv beside film.mp4: docs/labels.md."""
     task: str | None = None
     """Gymnasium id of the real task; for data that names one which is not flam_rl's own."""
     held_out: float = 0.1
@@ -81,7 +89,7 @@ class TrainConfig(BuildConfig):
     preview: bool = False
     """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
     factors: int | None = None
-    """Factors at most that --preview finds; a world that is trained takes --flam.factorizer.factors."""
+    """Factors at most. By default FLAM on tracked layers has as many as the video needs, FLAM on tiles 4."""
 
     def __post_init__(self) -> None:
         check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
@@ -92,30 +100,35 @@ def train(config: TrainConfig) -> None:
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return
-    if config.factors is not None:
-        raise ValueError(
-            "--factors goes with --preview; a world that is trained takes --flam.factorizer.factors"
-        )
     began = time.perf_counter()
     device = pick_device(config.device)
     check_out(config.out)
     check_replaceable(config.out / "world")
     dataset = find_dataset(config.data)
-    if dataset is None and kind_of(config.model).needs_actions:
+    needs_actions = config.model != "auto" and kind_of(config.model).needs_actions
+    if dataset is None and needs_actions:
         raise ValueError(f"the model {config.model!r} is given true actions; films come without")
-    actions = action_count(dataset) if dataset and config.labels else None
+    labels = find_labels(config.data, config.out) if dataset is None and config.labels else {}
+    actions = action_space(dataset) if dataset and config.labels else None
     task_id, task_kwargs = recorded_task(dataset) if dataset else ("", {})
     task = find_task(task_id, task_kwargs, config.task, f"the data set {config.data}")
     size = frame_size(config.data, config.files)
-    check_build(config, size)
+    if config.model != "auto":
+        check_build(settled(config, None, config.factors)[0], size)
     task = _fitting(task, (*size, 3), actions, config)
+    if labels:
+        actions = film_actions(labels, task)
+        logger.info("%d films have labels; their actions are %s", len(labels), actions)
     _check_interrupted(config)
     reading = read(config.data, config.files, config.out)
     split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
-    entity_actions = _entity_actions(config, split)
-    check_build(config, size, entity_actions)
-    if reading.dataset:
-        _check_labels(config, reading, split)
+    built, reason = settled(config, split.training, config.factors)
+    logger.info("the model is %s: %s", built.model, reason)
+    entity_actions = _entity_actions(built, split)
+    check_build(built, size, entity_actions)
+    labelled = None
+    if actions is not None and not needs_actions:
+        labelled = label_budget(reading, split, labels, actions, config.labels, config.data)
     write_json(config.out / "config.json", _resolved(config))
     seed_everything(config.seed, config.deterministic)
     with Log(config.out / "logs") as log:
@@ -130,16 +143,13 @@ def train(config: TrainConfig) -> None:
                 _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
         footage = Footage(split.training, split.held_out, entity_actions)
-        world = build_world(config, footage, info, device, log, pictures, config.out / UNFINISHED)
+        world = build_world(built, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
     save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
-    if reading.dataset and config.labels and not world.model.needs_actions:
-        labelled = _labelled(reading, split, config.labels)
+    if labelled is not None:
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
-        print(
-            f"the agent's factor is {adapter.agent_factor}; held-out accuracy of its adapter {max(adapter.accuracy):.3f}"
-        )
+        print(adapter.summary)
     save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
     encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
     results = evaluate_world(encoded, task, config.seed, config.episodes)
@@ -161,51 +171,23 @@ def train(config: TrainConfig) -> None:
     )
 
 
-def _entity_actions(config: TrainConfig, split: Split) -> list[np.ndarray] | None:
+def _entity_actions(config: BuildConfig, split: Split) -> list[np.ndarray] | None:
     """True actions of the training episodes, for the one model that is given them."""
     if not kind_of(config.model).needs_actions or not split.training_entities:
         return None
     return [truth["action"] for truth in split.training_entities]
 
 
-def _check_labels(config: TrainConfig, reading: Reading, split: Split) -> None:
-    transitions = sum(len(frames) - 1 for frames in split.training.episodes)
-    if transitions < config.labels:
-        raise ValueError(
-            f"label budget is {config.labels}, but the training episodes of {config.data} hold only "
-            f"{transitions} transitions; give fewer --labels or record more"
-        )
-    if config.labels and reading.config.stride > 1:
-        raise ValueError(
-            f"files.stride is {reading.config.stride}, but labels are of single steps; give --labels 0 or a stride of 1"
-        )
-
-
-def _labelled(reading: Reading, split: Split, budget: int) -> LabelledTransitions:
-    """The labels of training episodes, never of held-out frames, with the frames that the world was trained on."""
-    assert reading.dataset is not None
-    numbers = reading.numbers
-    labels = read_labels(reading.dataset, (numbers[piece.episode] for piece in split.pieces))
-    episodes = (
-        Episode(frames, piece.of(actions)[:n], piece.of(rewards)[:n], piece.of(ends)[:n], {}, -1)
-        for frames, piece, (actions, rewards, ends) in zip(
-            split.training.episodes, split.pieces, labels, strict=True
-        )
-        if (n := len(frames) - 1)
-    )
-    return LabelledTransitions.of(episodes, budget, action_count(reading.dataset))
-
-
 def _fitting(
-    task: gym.Env | None, frame_shape: tuple[int, ...], actions: int | None, config: TrainConfig
+    task: gym.Env | None, frame_shape: tuple[int, ...], actions: ActionSpace | None, config: TrainConfig
 ) -> gym.Env | None:
     """`task`, if the world can be evaluated on it; else None and a warning, or an error if the user named it."""
     if task is None:
         return None
     task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
-    if reason is None and actions is not None and task.action_space != gym.spaces.Discrete(actions):
-        reason = f"its actions are {task.action_space}, those of the data Discrete({actions})"
+    if reason is None and actions is not None and ActionSpace.of(task.action_space) != actions:
+        reason = f"its actions are {task.action_space}, those of the data {actions}"
     if reason and config.task:
         raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")
     if reason:

@@ -6,12 +6,15 @@ import reprlib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ..actions import ActionSpace
 from ..types import check_ranges
-from .heads import Adapter, EventHead, Labels
+from .adapters import make_adapter
+from .agent import AgentFinder
+from .heads import DenseHead, EventHead, Labels
 from .model import Model
 from .registry import ModelName, kind_of
 from .world import World, WorldInfo
@@ -24,19 +27,24 @@ MOST_BYTES = 2**20
 @dataclass(frozen=True)
 class LabelSettings:
     agent_factor: int
+    agent_differs: bool
+    """Whether the agent's factor differs by episode."""
     budget: int
-    actions: int
+    actions: ActionSpace
+    reward: Literal["event", "dense"]
     reward_sees: tuple[int, ...]
     termination_sees: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_ranges(self, budget=(1, 2**63), actions=(1, 4096))
+        check_ranges(self, budget=(1, 2**63))
 
     @classmethod
     def of(cls, labels: Labels) -> LabelSettings:
         """What to save of `labels`."""
         sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
-        return cls(labels.agent_factor, labels.budget, labels.adapter.actions, *sees)
+        reward: Literal["event", "dense"] = "dense" if isinstance(labels.reward, DenseHead) else "event"
+        differs = labels.finder is not None
+        return cls(labels.agent_factor, differs, labels.budget, labels.adapter.actions, reward, *sees)
 
     def check_factors(self, factors: int) -> None:
         """
@@ -88,10 +96,13 @@ class WorldConfig(Generic[Settings]):
         dim = model.factor_dim
         return Labels(
             labels.agent_factor,
-            Adapter(dim, model.latent_action_dim, labels.actions),
-            EventHead(dim, labels.reward_sees, 0.0),
+            make_adapter(dim, model.latent_action_dim, labels.actions),
+            DenseHead(dim, labels.reward_sees)
+            if labels.reward == "dense"
+            else EventHead(dim, labels.reward_sees, 0.0),
             EventHead(dim, labels.termination_sees, 0.0),
             labels.budget,
+            AgentFinder(dim) if labels.agent_differs else None,
         )
 
 

@@ -5,92 +5,124 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .layers import FrozenLinear
-
-MEMBERS = 5
-"""Networks in an ensemble: their disagreement tells where labels do not reach."""
-
-
-class EnsembleMLP(nn.Module):
-    """`members` independent two-layer networks in one batched product."""
-
-    def __init__(self, inputs: int, outputs: int, hidden: int = 64, members: int = MEMBERS) -> None:
-        super().__init__()
-        self.weight_0 = nn.Parameter(torch.randn(members, inputs, hidden) * (1.5 / inputs**0.5))
-        self.bias_0 = nn.Parameter(torch.zeros(members, 1, hidden))
-        self.weight_1 = nn.Parameter(torch.randn(members, hidden, outputs) * (1.0 / hidden**0.5))
-        self.bias_1 = nn.Parameter(torch.zeros(members, 1, outputs))
-
-    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
-        """float `(B, inputs)` to `(members, B, outputs)`."""
-        hidden = nn.functional.gelu(x_BI @ self.weight_0 + self.bias_0)
-        return hidden @ self.weight_1 + self.bias_1
+from .adapters import Adapter
+from .agent import SURE, AgentFinder, agent_first
+from .layers import EnsembleMLP, FrozenLinear, first_least
 
 
-class Adapter(nn.Module):
-    """Latent action of the agent's factor to real action and back, with that factor as context."""
-
-    def __init__(self, factor_dim: int, latent_action_dim: int, actions: int) -> None:
-        super().__init__()
-        self.to_real = EnsembleMLP(factor_dim + latent_action_dim, actions)
-        self.to_latent = EnsembleMLP(factor_dim + actions, latent_action_dim)
-        self.actions = actions
-
-    def log_probs(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each real action, each member's: float `(members, B, actions)`."""
-        return self.to_real(torch.cat([factor_BS, latent_BA], -1)).log_softmax(-1)
-
-    def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
-        """Most likely real action int64 `(B,)` by the ensemble's mean probability."""
-        return self.log_probs(factor_BS, latent_BA).exp().mean(0).argmax(-1)
-
-    def latent(self, factor_BS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
-        """Latent action float `(B, A)` that stands for a real action, the ensemble's mean."""
-        chosen = nn.functional.one_hot(action_B, self.actions).to(factor_BS)
-        return self.to_latent(torch.cat([factor_BS, chosen], -1)).mean(0)
-
-
-class EventHead(nn.Module):
-    """Probability that entering a state is an event: a reward, or the end of the episode.
+class Head(nn.Module):
+    """An ensemble that looks at some factors of the state that is entered.
 
     Args:
         sees: indices of the factors that it looks at.
-        value: what the event is worth, the mean over the labelled ones.
     """
 
     sees: torch.Tensor
-    value: torch.Tensor
 
-    def __init__(self, factor_dim: int, sees: tuple[int, ...], value: float) -> None:
+    def __init__(self, factor_dim: int, sees: tuple[int, ...]) -> None:
         super().__init__()
         self.factor_dim = factor_dim
         self.register_buffer("sees", torch.tensor(sees))
-        self.register_buffer("value", torch.tensor(float(value)))
         self.net = EnsembleMLP(factor_dim * len(sees), 1)
 
-    def logits(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Factors `(B, K, S)` to each member's logit `(members, B)`."""
+    def outputs(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Factors `(B, K, S)` to what each member says `(members, B)`."""
         return self.net(factors_BKS[:, self.sees].flatten(1)).squeeze(-1)
+
+
+class EventHead(Head):
+    """Probability that entering a state is an event: a reward, or the end of the episode.
+
+    Args:
+        value: what the event is worth, the mean over the labelled ones.
+    """
+
+    value: torch.Tensor
+
+    def __init__(self, factor_dim: int, sees: tuple[int, ...], value: float) -> None:
+        super().__init__(factor_dim, sees)
+        self.register_buffer("value", torch.tensor(float(value)))
 
     def forward(self, factors_BKS: torch.Tensor) -> torch.Tensor:
         """Probability of the event, the ensemble's mean: float `(B,)`."""
-        return self.logits(factors_BKS).sigmoid().mean(0)
+        return self.outputs(factors_BKS).sigmoid().mean(0)
+
+    def expected(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """What entering the state is worth, float `(B,)`."""
+        return self(factors_BKS) * self.value
+
+    def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """What all members grant: the event's value where all find it likely, or where any does and it is bad."""
+        likely = self.outputs(factors_BKS) > 0
+        return torch.where(self.value < 0, likely.any(0), likely.all(0)) * self.value
+
+
+class DenseHead(Head):
+    """The reward of entering a state, where rewards are no single kind of rare event.
+
+    Attributes:
+        mean, scale: of the labelled rewards, by which they are standardised.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, factor_dim: int, sees: tuple[int, ...], mean: float = 0.0, scale: float = 1.0) -> None:
+        super().__init__(factor_dim, sees)
+        self.register_buffer("mean", torch.tensor(float(mean)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def expected(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """The ensemble's mean, float `(B,)`."""
+        return self.outputs(factors_BKS).mean(0) * self.scale + self.mean
+
+    def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """What all members grant: the least that one of them says, float `(B,)`."""
+        return self.outputs(factors_BKS).amin(0) * self.scale + self.mean
 
 
 class Labels(nn.Module):
-    """Everything in a world that came from labels; `budget` is how many transitions were read."""
+    """Everything in a world that came from labels; `budget` is how many transitions were read.
+
+    Args:
+        agent_factor: index of the agent's factor; with a `finder` that of the place to which it is brought.
+        finder: where the agent's factor differs by episode, what finds it.
+    """
 
     def __init__(
-        self, agent_factor: int, adapter: Adapter, reward: EventHead, termination: EventHead, budget: int
+        self,
+        agent_factor: int,
+        adapter: Adapter,
+        reward: EventHead | DenseHead,
+        termination: EventHead,
+        budget: int,
+        finder: AgentFinder | None = None,
     ) -> None:
         super().__init__()
         self.agent_factor, self.budget = agent_factor, budget
         self.adapter, self.reward, self.termination = adapter, reward, termination
+        self.finder = finder
 
     def judge(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected reward and probability of the end, `(...)` each, of entering factors `(..., K, S)`."""
         flat, lead = factors.flatten(0, -3), factors.shape[:-2]
-        return (self.reward(flat) * self.reward.value).view(lead), self.termination(flat).view(lead)
+        return self.reward.expected(flat).view(lead), self.termination(flat).view(lead)
+
+    def agent_of(self, factors: torch.Tensor) -> torch.Tensor:
+        """Which factor is the agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where it differs by episode the one
+        that looks most so: int64 `(B,)`."""
+        if self.finder is None:
+            return torch.full(factors.shape[:1], self.agent_factor, device=factors.device)
+        looks = self.finder.looks(factors.flatten(0, -3)).view(len(factors), -1, factors.shape[-2])
+        return first_least(-looks.sum(1), SURE)
+
+    def in_place(self, factors: torch.Tensor) -> torch.Tensor:
+        """States `(B, K, S)` or clips `(B, T, K, S)` with the agent's factor at the place `agent_factor`, where everything
+        expects it."""
+        if self.finder is None:
+            return factors
+        order = agent_first(self.agent_of(factors), self.agent_factor, factors.shape[-2])
+        return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
 
 
 class FrozenEvents:
@@ -113,12 +145,19 @@ class FrozenEvents:
         self.sees = torch.tensor(sees, device=first[0].device)
         self.first = FrozenLinear(torch.cat(first), torch.cat(bias), dtype)
         self.last = FrozenLinear(torch.block_diag(*last), torch.cat(offset), dtype)
-        self.value = labels.reward.value.clone()
+        reward = labels.reward
+        self.value = (reward.scale if isinstance(reward, DenseHead) else reward.value).clone()
+        self.mean = reward.mean.clone() if isinstance(reward, DenseHead) else None
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`: what is
-        more likely than not."""
+        """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`; of events
+        what is more likely than not."""
         seen = factors_BKS.index_select(1, self.sees).flatten(1)
-        logits = self.last(nn.functional.gelu(self.first(seen))).float()
-        likely = logits.sigmoid().unflatten(-1, (2, -1)).mean(-1) > 0.5
-        return likely[:, 0] * self.value, likely[:, 1]
+        outputs = self.last(nn.functional.gelu(self.first(seen))).float().unflatten(-1, (2, -1))
+        likely = outputs.sigmoid().mean(-1) > 0.5
+        reward = (
+            likely[:, 0] * self.value
+            if self.mean is None
+            else outputs[:, 0].mean(-1) * self.value + self.mean
+        )
+        return reward, likely[:, 1]

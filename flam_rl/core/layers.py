@@ -11,8 +11,8 @@ from torch import nn
 
 MOST_LOGIT = 30.0
 """Logits of rows and of columns are kept within it: the exponential of a sum of two never overflows."""
-
-
+MEMBERS = 5
+"""Networks in an ensemble: their disagreement tells where labels do not reach."""
 FEW = 8
 """Factors up to which attention is written out: the library's is made for long sequences."""
 WORTH_STARTING = 2**22
@@ -160,3 +160,19 @@ class TransformerBlock(nn.Module):
         """float `(..., tokens, dim)` to the same shape."""
         x = self.attention(x)
         return x + self.net(unit_rms(x))
+
+
+class EnsembleMLP(nn.Module):
+    """`members` independent two-layer networks in one batched product."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int = 64, members: int = MEMBERS) -> None:
+        super().__init__()
+        self.weight_0 = nn.Parameter(torch.randn(members, inputs, hidden) * (1.5 / inputs**0.5))
+        self.bias_0 = nn.Parameter(torch.zeros(members, 1, hidden))
+        self.weight_1 = nn.Parameter(torch.randn(members, hidden, outputs) * (1.0 / hidden**0.5))
+        self.bias_1 = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
+        """float `(B, inputs)` to `(members, B, outputs)`."""
+        hidden = nn.functional.gelu(x_BI @ self.weight_0 + self.bias_0)
+        return hidden @ self.weight_1 + self.bias_1

@@ -257,8 +257,12 @@ class World(nn.Module):
         return self.model.snap(factors_BKS, self.moved_by(factor), latent_actions_BA)[0]
 
     def starts(self) -> Scene:
-        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip."""
-        return self.model.scenes(self.stored_starts)
+        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip; where the agent's factor
+        differs by episode it is brought to its place."""
+        scenes = self.model.scenes(self.stored_starts)
+        return (
+            scenes if self.labels is None else scenes._replace(factors=self.labels.in_place(scenes.factors))
+        )
 
     def start(self, count: int, generator: torch.Generator | None = None) -> Scene:
         """`count` scenes drawn from those."""

@@ -114,7 +114,8 @@ def load(
         if record["fingerprint"] != fingerprint:
             return None
         episodes = [
-            EpisodeInfo(**{**info, "warnings": tuple(info["warnings"])}) for info in record["episodes"]
+            EpisodeInfo(**{**info, "warnings": tuple(info["warnings"]), "numbers": tuple(info["numbers"])})
+            for info in record["episodes"]
         ]
         skipped = [Skipped(**source) for source in record["skipped"]]
         return _map(folder / FRAMES, episodes, tuple(record["shape"])), episodes, skipped

@@ -30,6 +30,10 @@ class EpisodeInfo:
         fps: frames per second of the source: the median where its rate varies.
         rotation: degrees clockwise by which the stored picture is turned for display.
         duration_s: from the first frame to the end of the last.
+        start_s: when the first frame is shown, on the clock of the source. step_s: from each frame to the next, before a
+            stride.
+        numbers: of each kept frame the number that it has among all decodable frames of its source; empty where that is
+            `start_frame` and one more for each, or a stride more.
         warnings: what a person should know.
     """
 
@@ -42,6 +46,9 @@ class EpisodeInfo:
     fps: float | None = None
     rotation: int | None = None
     duration_s: float | None = None
+    start_s: float | None = None
+    step_s: float | None = None
+    numbers: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -7,7 +7,7 @@ import json
 import mimetypes
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from minari import MinariDataset
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
-from ..types import Episode, Json, LabelledTransitions, Video
+from ..actions import ActionSpace
+from ..types import Episode, Json
 from .images import Conversion, Image, Untold, find_image
 from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
 
@@ -205,11 +206,6 @@ def pieces(folder: Path, key: str | None = None) -> Iterator[tuple[int, np.ndarr
     )
 
 
-def read_video(folder: Path, key: str | None = None) -> Video:
-    """The frames of a dataset, all in memory, and nothing else of it."""
-    return Video(tuple(frames for frames, _ in episodes(folder, key)))
-
-
 @dataclass(frozen=True)
 class _Film:
     """The pictures of a dataset."""
@@ -260,19 +256,16 @@ def _conversion(stored: Stored, image: Image) -> Conversion:
     raise reason
 
 
-def action_count(folder: Path) -> int:
-    """How many actions the task of a dataset has, whether or not they were all taken.
+def action_space(folder: Path) -> ActionSpace:
+    """What actions the task of a dataset has, whether or not they were all taken.
 
     Raises:
-        ValueError: its action space is not `Discrete`, counted from 0: its labels cannot be learned from.
+        ValueError: they are none that labels can be learned from.
     """
-    space = Stored.open(folder).action_space
-    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        raise ValueError(
-            f"actions of {folder} are {space!s:.200}; allowed is Discrete counted from 0, to learn labels from: "
-            "--labels 0 trains without"
-        )
-    return int(space.n)
+    try:
+        return ActionSpace.of(Stored.open(folder).action_space)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}, to learn labels from; --labels 0 trains without") from error
 
 
 def recorded_task(folder: Path) -> tuple[str, Json]:
@@ -296,46 +289,21 @@ def recorded_task(folder: Path) -> tuple[str, Json]:
 
 
 def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Actions int64, rewards float32 and terminations bool, each `(T,)`, of the episodes in `order`; no frames.
+    """Actions as `ActionSpace.of_task` gives them, rewards float32 and terminations bool, each `(T, ...)`, of the episodes
+    in `order`; no frames.
 
     Raises:
-        ValueError: as `action_count`; or an episode is damaged or has an action that the space has not.
+        ValueError: as `action_space`; or an episode is damaged or has an action that the space has not.
     """
-    stored, count = Stored.open(folder), action_count(folder)
+    stored, space = Stored.open(folder), action_space(folder)
     for index in order:
-        actions, rewards, terminations = (
-            stored.column(int(index), name) for name in ("actions", "rewards", "terminations")
-        )
-        if len(actions) and (actions.min() < 0 or actions.max() >= count):
-            raise ValueError(f"episode {index} of {folder} has actions that are not in Discrete({count})")
-        yield actions.astype(np.int64), rewards.astype(np.float32), terminations.astype(bool)
-
-
-def read_labelled(
-    folder: Path, budget: int, order: Sequence[int], key: str | None = None
-) -> LabelledTransitions:
-    """`budget` labelled transitions of whole episodes; the last may be cut.
-
-    Args:
-        order: which episodes to read, one after the other until there are enough.
-        key: as `episodes` takes it; the frames are the same.
-
-    Raises:
-        ValueError: they hold fewer transitions, or an episode is damaged; or as `read_labels`.
-    """
-    return LabelledTransitions.of(_labelled(folder, budget, order, key), budget, action_count(folder))
-
-
-def _labelled(folder: Path, budget: int, order: Sequence[int], key: str | None) -> Iterator[Episode]:
-    film = _Film.open(folder, key)
-    for index, (actions, rewards, terminations) in zip(order, read_labels(folder, order), strict=True):
-        frames, warnings = film.whole(index)
-        if len(frames) != len(actions) + 1:
-            raise ValueError(f"episode {index} has {len(frames)} frames, {len(actions)} actions; {warnings}")
-        yield Episode(frames, actions, rewards, terminations, {}, -1)
-        budget -= len(actions)
-        if budget <= 0:
-            return
+        actions = stored.column(int(index), "actions", space.shape)
+        rewards, terminations = (stored.column(int(index), name) for name in ("rewards", "terminations"))
+        try:
+            given = space.of_task(actions)
+        except ValueError as error:
+            raise ValueError(f"episode {index} of {folder}: {error}") from error
+        yield given, rewards.astype(np.float32), terminations.astype(bool)
 
 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:

@@ -92,14 +92,14 @@ class Stored:
             for part in self._parts(episode, ("observations", *path), max(LEAST, PIECE // row)):
                 yield _rows(part, space.shape)
 
-    def column(self, episode: int, name: str) -> np.ndarray:
-        """Actions, rewards, terminations or truncations of one episode `(T,)`; nothing else is read.
+    def column(self, episode: int, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Actions, rewards, terminations or truncations of one episode `(T, *shape)`; nothing else is read.
 
         Raises:
             Damaged: the episode is missing or damaged.
         """
         with self._explained(episode):
-            rows = np.concatenate([_rows(part, ())[0] for part in self._parts(episode, (name,))])
+            rows = np.concatenate([_rows(part, shape)[0] for part in self._parts(episode, (name,))])
             return rows if self.format == "hdf5" else rows[:-1]  # padded: there is an observation more
 
     def infos(self, episode: int, prefix: str) -> dict[str, np.ndarray]:

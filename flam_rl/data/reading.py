@@ -26,7 +26,7 @@ from .pictures import read_animation, read_numbered
 logger = logging.getLogger(__name__)
 SIDE = 64
 """Height and width of frames of video files, in pixels, where no other is given."""
-_CHANGE = 1
+_CHANGE = 2
 """Raise it when the same files are read to other frames than before: no older cache is used then."""
 
 
@@ -231,6 +231,8 @@ class _Filling:
             reason = f"its last {self.writer.refused} frames are left out: files.max_frames is {self.config.max_frames}"
             info = dataclasses.replace(info, warnings=(*info.warnings, reason))
         kept = self.writer.kept
+        numbers = info.numbers[:: self.config.stride][:kept]
+        info = dataclasses.replace(info, numbers=numbers)
         if self.writer.end_episode(info):
             for warning in info.warnings:
                 logger.warning("%s: %s", info.source, warning)

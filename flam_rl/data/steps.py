@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -33,8 +34,10 @@ class Film:
     rotation: int | None = None
     warnings: list[str] = field(default_factory=list)
 
-    def record(self, start: int, frames: int, duration: float | None) -> EpisodeInfo:
-        """The episode that ends here; takes its warnings."""
+    def record(
+        self, start: int, frames: int, duration: float | None, first: float = 0.0, steps: _Steps | None = None
+    ) -> EpisodeInfo:
+        """The episode that ends here, from frame `start`, shown `first`; takes its warnings."""
         warnings, self.warnings = tuple(self.warnings), []
         return EpisodeInfo(
             self.source,
@@ -46,6 +49,9 @@ class Film:
             round(1 / self.period, 6) if self.period else None,
             self.rotation,
             None if duration is None else round(duration, 6),
+            None if duration is None else round(first, 6),
+            steps.step if steps else None,
+            tuple(start + number for number in steps.shows) if steps and steps.uneven else (),
             warnings,
         )
 
@@ -71,7 +77,7 @@ def episodes(
             if reason:
                 yield from (fitting.place(picture) for picture in steps.finish())
                 film.warnings += steps.said(fps)
-                yield film.record(start, number - start, _duration(first, last, film.period))
+                yield film.record(start, number - start, _duration(first, last, film.period), first, steps)
                 film.warnings.append(f"starts at {reason}, at {time:.2f} s of the film")
                 steps = None
         if steps is None:
@@ -82,7 +88,7 @@ def episodes(
         raise ValueError("; ".join([*film.warnings, "no frame decodes"]))
     yield from (fitting.place(picture) for picture in steps.finish())
     film.warnings += steps.said(fps)
-    yield film.record(start, number - start, _duration(first, last, film.period))
+    yield film.record(start, number - start, _duration(first, last, film.period), first, steps)
 
 
 def _break(last: float, time: float, period: float | None) -> str:
@@ -116,15 +122,19 @@ class _Steps:
         self.held: np.ndarray | None = None
         self.last = 0.0
         self.longest, self.longest_at = 0.0, 0.0
+        self.shows = array("i")  # which of the pictures each step shows
+        self.pictures = 0
 
     def add(self, time: float, picture: np.ndarray) -> Iterator[np.ndarray]:
         """The pictures of all steps before `time`, when `picture` begins to show."""
+        self.pictures += 1
         if self.step is None:
+            self.shows.append(self.pictures - 1)
             yield picture
             return
         if self.first is None:
             self.first = time
-        yield from self._until(time)
+        yield from self._until(time, self.pictures - 2)
         if self.held is not None and time - self.last > self.longest:
             self.longest, self.longest_at = time - self.last, self.last
         self.held, self.last, self.uses = picture, time, 0
@@ -132,12 +142,19 @@ class _Steps:
     def finish(self) -> Iterator[np.ndarray]:
         """The pictures of the steps that are left."""
         if self.held is not None and self.shown is not None:
-            yield from self._until(self.last + self.shown)
+            yield from self._until(self.last + self.shown, self.pictures - 1)
 
-    def _until(self, time: float) -> Iterator[np.ndarray]:
+    @property
+    def uneven(self) -> bool:
+        """Whether some picture is repeated or left out."""
+        return self.shows != array("i", range(len(self.shows)))
+
+    def _until(self, time: float, number: int) -> Iterator[np.ndarray]:
+        """Args: number: of the picture that is held."""
         assert self.first is not None
         assert self.step is not None
         while self.held is not None and self.first + self.count * self.step < time - self.late:
+            self.shows.append(number)
             yield self.held
             self.count += 1
             self.uses += 1

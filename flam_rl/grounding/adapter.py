@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ..core.heads import Adapter, Labels
+from ..actions import ActionSpace
+from ..core.adapters import Adapter, make_adapter
+from ..core.agent import AgentFinder, agent_first
+from ..core.heads import Labels
+from ..core.layers import first_least
+from ..core.weights import fill
 from ..core.world import World
 from ..files import written_whole
-from ..types import LabelledTransitions
-from .fitting import fit_ensemble, fit_event_head, held_out_episodes, labelled_factors
+from ..types import LabelledTransitions, check_ranges
+from .agent import agents_by_episode, fit_finder
+from .fitting import fit_ensemble, held_out_episodes, known_rows, labelled_factors
+from .reward import fit_event_head, fit_reward_head
 
 STILL = 0.01
 """Mean square change of a factor, of unit RMS, below which nothing happened to it."""
+EQUAL = 0.01
+"""Share of the actions explained by which a factor must be better than one before it to be the agent's."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +40,20 @@ class ActionAdapter:
     Attributes:
         agent_factor: index of the factor whose latent action tells the labelled action best.
         net: the networks, with the factor as context.
-        accuracy: share of held-out labelled actions that each factor's network gets right, `(K,)`.
+        explained: how much of what held-out labelled actions hold each factor's network explains, `(K,)`: of discrete
+            ones the share of their entropy (McFadden's R^2), of a box the share of their variance (R^2); 1 is all.
+        accuracy: share of held-out labelled actions that each factor's network gets right in each number, `(K,)`;
+            empty for a box.
         budget: how many labelled transitions were read.
+        finder: where the agent's factor differs by episode, what finds it; else None.
     """
 
     agent_factor: int
     net: Adapter
+    explained: tuple[float, ...]
     accuracy: tuple[float, ...]
     budget: int
+    finder: AgentFinder | None = None
 
     @classmethod
     def fit(
@@ -51,103 +69,226 @@ class ActionAdapter:
             budget: transitions that may be read; `labelled` must hold no more.
 
         Raises:
-            ValueError: `labelled` holds more transitions than `budget`.
+            ValueError: `labelled` holds more transitions than `budget`, or actions that tell nothing apart.
         """
-        if len(labelled) > budget:
-            raise ValueError(f"{len(labelled)} labelled transitions given, but the budget is {budget}")
-        data = labelled_factors(world, labelled)
-        count = labelled.action_count
-        held_out = held_out_episodes(data["episode"], seed)
-        fitting = ~held_out if bool((~held_out).any()) else held_out
-        accuracy = []
-        for factor in range(world.factors):
-            net = _fit(world, data, factor, count, fitting, seed)
-            right = (
-                net.real(data["now"][held_out, factor], data["latent"][held_out, factor])
-                == data["action"][held_out]
-            )
-            accuracy.append(float(right.float().mean()))
-        agent = max(range(world.factors), key=accuracy.__getitem__)
-        net = _fit(world, data, agent, count, torch.ones_like(held_out), seed)
-        return cls(agent, net, tuple(accuracy), len(labelled))
+        return _fit_adapter(world, labelled, budget, seed)[0]
+
+    @property
+    def summary(self) -> str:
+        """Which factor is the agent's, and how well its adapter tells actions, in a line."""
+        who = f"the agent's factor is {self.agent_factor}"
+        if self.finder is not None:
+            return f"the agent's factor differs by episode; it is brought to place {self.agent_factor}"
+        if not self.accuracy:
+            return f"{who}; its adapter explains {max(self.explained):.3f} of held-out actions' variance"
+        return f"{who}; held-out accuracy of its adapter {self.accuracy[self.agent_factor]:.3f}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
-        about = {
-            "agent_factor": str(self.agent_factor),
-            "actions": str(self.net.actions),
-            "accuracy": ",".join(map(str, self.accuracy)),
-            "budget": str(self.budget),
-        }
-        state = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        about = _About(
+            self.agent_factor,
+            self.finder is not None,
+            self.net.actions,
+            self.explained,
+            self.accuracy,
+            self.budget,
+        )
+        tensors = _networks(self.net, self.finder).state_dict()
+        state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         with written_whole(path) as scratch:
-            scratch.write_bytes(save(state, about))
+            scratch.write_bytes(save(state, {"adapter": json.dumps(asdict(about))}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], world: World) -> ActionAdapter:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is missing, truncated, or does not fit `world`.
+            ValueError: the file is missing, truncated, or does not fit `world`: says what was found and what is allowed.
         """
         try:
             with safe_open(path, "pt") as file:
-                about = file.metadata()
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            net = Adapter(world.factor_dim, world.latent_action_dim, int(about["actions"])).float()
-            net.load_state_dict(state)
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+                about = _ABOUT.validate_json((file.metadata() or {}).get("adapter", "{}"))
+                about.check(world)
+                net = make_adapter(world.factor_dim, world.latent_action_dim, about.actions).float()
+                finder = AgentFinder(world.factor_dim).float() if about.agent_differs else None
+                parts = _networks(net, finder)
+                fill(parts, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError, ValidationError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not an adapter for this world ({error})") from error
-        accuracy = tuple(map(float, about["accuracy"].split(",")))
-        return cls(int(about["agent_factor"]), net.requires_grad_(False), accuracy, int(about["budget"]))
+        parts.requires_grad_(False)
+        return cls(about.agent_factor, net, about.explained, about.accuracy, about.budget, finder)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What an adapter's file says beyond its tensors."""
+
+    agent_factor: int
+    agent_differs: bool
+    actions: ActionSpace
+    explained: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    budget: int
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, budget=(1, 2**63))
+
+    def check(self, world: World) -> None:
+        """
+        Raises:
+            ValueError: it is of another number of factors than the world's, or a share is none.
+        """
+        if not 0 <= self.agent_factor < world.factors:
+            raise ValueError(f"agent_factor is {self.agent_factor}; allowed are 0 to {world.factors - 1}")
+        wanted = 0 if self.actions.kind == "box" else world.factors
+        if len(self.explained) != world.factors or len(self.accuracy) != wanted:
+            raise ValueError(
+                f"explained is of {len(self.explained)} factors, accuracy of {len(self.accuracy)}; allowed are "
+                f"{world.factors} and {wanted}"
+            )
+        if not all(0 <= share <= 1 for share in self.accuracy) or max(self.explained) > 1:
+            raise ValueError(f"accuracy is {self.accuracy}, explained {self.explained}; allowed is 1 at most")
+
+
+_ABOUT = TypeAdapter(_About)
+
+
+def _networks(net: Adapter, finder: AgentFinder | None) -> nn.ModuleDict:
+    """What the file of an adapter is the state of."""
+    return nn.ModuleDict({"net": net} if finder is None else {"net": net, "finder": finder})
+
+
+def check_labels(labelled: LabelledTransitions) -> None:
+    """What can be said before there is a world.
+
+    Raises:
+        ValueError: there are no labelled actions, or all of them are one.
+    """
+    parts = zip(labelled.actions, labelled.known, strict=True)
+    actions = np.concatenate([actions[known[:, 0]] for actions, known in parts])
+    if len(np.unique(actions.reshape(len(actions), -1), axis=0)) < 2:
+        found = f"all {len(actions)} are {actions[0]}" if len(actions) else "there are none"
+        raise ValueError(
+            f"labels must hold two different actions or more, to tell which factor is the agent's; {found}"
+        )
 
 
 def fit_labels(
     world: World, labelled: LabelledTransitions, budget: int = 1000, seed: int = 0
 ) -> tuple[Labels, ActionAdapter]:
-    """Everything that labels add to a world: `world.labels = fit_labels(world, labelled)[0]`."""
-    adapter = ActionAdapter.fit(world, labelled, budget, seed)
-    data = labelled_factors(world, labelled)
-    rewarded = data["reward"] != 0
-    value = float(data["reward"][rewarded].mean()) if bool(rewarded.any()) else 0.0
-    reward = fit_event_head(world, data, rewarded, value, adapter.agent_factor, seed)
-    termination = fit_event_head(world, data, data["termination"], 1.0, adapter.agent_factor, seed)
-    return Labels(adapter.agent_factor, adapter.net, reward, termination, adapter.budget), adapter
+    """Everything that labels add to a world: `world.labels = fit_labels(world, labelled)[0]`.
+
+    Raises:
+        ValueError: as `ActionAdapter.fit`.
+    """
+    adapter, data = _fit_adapter(world, labelled, budget, seed)
+    place = adapter.agent_factor
+    reward = fit_reward_head(world, data, place, seed)
+    termination = fit_event_head(world, data, data["termination"], 1.0, place, seed)
+    return Labels(place, adapter.net, reward, termination, adapter.budget, adapter.finder), adapter
 
 
-def told(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Tensor, actions: int) -> torch.Tensor:
-    """Which transitions tell what a latent action is in real ones: bool `(B,)`.
+def _fit_adapter(
+    world: World, labelled: LabelledTransitions, budget: int, seed: int
+) -> tuple[ActionAdapter, dict[str, torch.Tensor]]:
+    """The adapter, and `labelled_factors` with the agent's factor at its place in each of them."""
+    if len(labelled) > budget:
+        raise ValueError(f"{len(labelled)} labelled transitions given, but the budget is {budget}")
+    check_labels(labelled)
+    everything, actions = labelled_factors(world, labelled), labelled.action_space
+    data = known_rows(everything, 0)
+
+    def fit(factor_N: torch.Tensor, rows: torch.Tensor) -> Adapter:
+        return fit_adapter(world, data, factor_N, actions, rows, seed)
+
+    held_out = held_out_episodes(data["episode"], seed)
+    fitting = ~held_out if bool((~held_out).any()) else held_out
+    explained, accuracy = [], []
+    for factor in range(world.factors):
+        net = fit(torch.full_like(data["episode"], factor), fitting)
+        now, latent, action = data["now"][:, factor], data["latent"][:, factor], data["action"]
+        constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
+        missed = net.errors(now[held_out], latent[held_out], action[held_out]).mean()
+        unexplained = missed / net.member_errors(constant, action[held_out]).mean().clamp_min(1e-6)
+        explained.append(1 - float(unexplained))
+        if actions.kind == "discrete":
+            right = net.real(now[held_out], latent[held_out]) == action[held_out]
+            accuracy.append(float(right.float().mean()))
+    agent = int(first_least(-torch.tensor(explained), EQUAL))
+    agents = agents_by_episode(fit, data, agent)
+    finder = None
+    if bool((agents != agent).any()):
+        agent = int(first_least(-torch.bincount(agents).float(), EQUAL))
+        finder = fit_finder(world.factor_dim, data, agents, seed)
+        everything = _in_place(everything, data["episode"], agents, agent)
+    net = fit(agents, torch.ones_like(held_out))
+    return ActionAdapter(agent, net, tuple(explained), tuple(accuracy), len(labelled), finder), everything
+
+
+def _in_place(
+    data: dict[str, torch.Tensor], episode: torch.Tensor, agents: torch.Tensor, place: int
+) -> dict[str, torch.Tensor]:
+    """`data` with the agent's factor at `place`; episodes of which no action tells where it is are left out."""
+    of_episode = torch.full((int(data["episode"].max()) + 1,), -1, device=episode.device)
+    of_episode[episode] = agents
+    rows = of_episode[data["episode"]] >= 0
+    data = {key: values[rows] for key, values in data.items()}
+    order = agent_first(of_episode[data["episode"]], place, data["now"].shape[1]).unsqueeze(-1)
+    return data | {key: data[key].take_along_dim(order, 1) for key in ("now", "next", "imagined", "latent")}
+
+
+def informative(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+    """Which transitions tell what a latent action is in real ones, whole numbers `(B, *shape)`: bool `(B,)`.
 
     Walking into a wall and staying change nothing alike. Of the transitions that changed nothing, only those
     tell whose action most surely does nothing; else a latent action of staying decodes to one of walking.
     """
     still = (next_BS - now_BS).square().mean(-1) < STILL
-    often = torch.bincount(action_B, minlength=actions)
-    idle = (torch.bincount(action_B[still], minlength=actions) / (often + 5)).argmax()
+    action_B = torch.unique(action_B, dim=0, return_inverse=True)[1]
+    often = torch.bincount(action_B)
+    idle = (torch.bincount(action_B[still], minlength=len(often)) / (often + 5)).argmax()
     return ~still | (action_B == idle)
 
 
-def _fit(
-    world: World, data: dict[str, torch.Tensor], factor: int, actions: int, rows: torch.Tensor, seed: int
+def fit_adapter(
+    world: World,
+    data: dict[str, torch.Tensor],
+    factor_N: torch.Tensor,
+    actions: ActionSpace,
+    rows: torch.Tensor,
+    seed: int,
 ) -> Adapter:
+    """An adapter of the transitions in the mask `rows`, where the agent's factor is `factor_N`."""
     torch.manual_seed(seed)
-    net = Adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
-    rows = rows & told(data["now"][:, factor], data["next"][:, factor], data["action"], actions)
-    now, action = data["now"][rows, factor], data["action"][rows]
-    latent = data["latent"][rows, factor]
+    net = make_adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
+
+    def agents(values_NKX: torch.Tensor) -> torch.Tensor:
+        return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
+
+    if actions.kind == "discrete":
+        rows = rows & informative(agents(data["now"]), agents(data["next"]), data["action"])
+    now, latent, action = agents(data["now"])[rows], agents(data["latent"])[rows], data["action"][rows]
     # In imagination latent actions are snapped to codes, so the adapter must know those as well.
-    snapped = world.snap(data["now"][rows], factor, data["latent"][rows, factor])
-    now, action, latent = now.repeat(2, 1), action.repeat(2), torch.cat([latent, snapped])
-    chosen = nn.functional.one_hot(action, actions).to(now)
+    snapped = torch.empty_like(latent)
+    for factor in factor_N[rows].unique().tolist():
+        its = factor_N[rows] == factor
+        snapped[its] = world.snap(data["now"][rows][its], factor, latent[its])
+    now, latent = now.repeat(2, 1), torch.cat([latent, snapped])
+    net.standardize(action)
+    action = torch.cat([action, action])
+    chosen = net.encode(action).to(now)
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
         drawn = drawn.to(now.device)
-        logits = net.to_real(torch.cat([now[drawn], latent[drawn]], -1))
+        outputs = net.to_real(torch.cat([now[drawn], latent[drawn]], -1))
         guessed = net.to_latent(torch.cat([now[drawn], chosen[drawn]], -1))
-        return nn.functional.cross_entropy(
-            logits.flatten(0, 1), action[drawn].flatten()
-        ) + nn.functional.mse_loss(guessed, latent[drawn])
+        return net.member_errors(outputs, action[drawn]).mean() + nn.functional.mse_loss(
+            guessed, latent[drawn]
+        )
 
     fit_ensemble(net, loss, len(now), seed)
+    net.conclude(now, latent, action)
     return net

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ..core.registry import ModelName, kind_of
 from ..core.world import World, WorldInfo
 from ..training.run import Log
 from ..types import Video
+from .choosing import choose_model
 from .tiles.code_model import FLAMConfig
 from .tiles.tokenizer import TokenizerConfig
 from .tiles.tokenizer_training import TokenizerTrainingConfig
@@ -26,8 +27,9 @@ from .tracked.build import TrackedBuildConfig
 class BuildConfig:
     """All that a world depends on but the video."""
 
-    model: ModelName = "flam"
-    """FLAM, or one of the rivals that it is compared with, matched to it in size."""
+    model: ModelName | Literal["auto"] = "flam"
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
+    FLAM on tiles is compared with, matched to it in size."""
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
@@ -86,6 +88,23 @@ def check_build(
         ValueError: the networks that `config` describes cannot be made for such frames, or are not for such actions.
     """
     _family(config).check(config, frame_size, actions)
+
+
+def settled(config: BuildConfig, video: Video | None, factors: int | None = None) -> tuple[BuildConfig, str]:
+    """`config` with a model in place of `auto`, chosen by the video, and with so many factors; and why that model."""
+    reason = "as was asked for"
+    if config.model == "auto":
+        assert video is not None
+        model, reason = choose_model(video, config.tokenizer.patch)
+        config = replace(config, model=model)
+    if factors is not None:
+        factorizer = replace(config.flam.factorizer, factors=factors)
+        config = replace(
+            config,
+            flam=replace(config.flam, factorizer=factorizer),
+            tracked=replace(config.tracked, factors=factors),
+        )
+    return config, reason
 
 
 def _family(config: BuildConfig) -> Any:

@@ -1,0 +1,148 @@
+"""Reward and end of the states that are entered, fitted to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ..core.adapters import NEVER
+from ..core.heads import DenseHead, EventHead
+from ..core.world import World
+from .fitting import fit_ensemble, held_out_episodes, known_rows
+
+FEWEST = 5
+"""Held-out events, or dense rewards, from which they have a say."""
+RARE = 0.5
+"""Share of transitions up to which rewards are events."""
+ALIKE = 0.5
+"""How much rewards that are one kind of event may vary: their standard deviation by their mean."""
+
+AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
+
+
+def fit_reward_head(
+    world: World, data: dict[str, torch.Tensor], agent_factor: int, seed: int
+) -> EventHead | DenseHead:
+    """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
+
+    Args:
+        data: of `labelled_factors`.
+    """
+    reward = known_rows(data, 1)["reward"].float()
+    rewarded = reward[reward != 0]
+    if is_event(rewarded, len(reward)):
+        value = float(rewarded.mean()) if len(rewarded) else 0.0
+        return fit_event_head(world, data, data["reward"] != 0, value, agent_factor, seed, label=1)
+    mean, scale = float(reward.mean()), float(reward.std().clamp_min(1e-6))
+
+    def make(sees: tuple[int, ...]) -> DenseHead:
+        return DenseHead(world.factor_dim, sees, mean, scale)
+
+    target = (data["reward"].float() - mean) / scale
+    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agent_factor, seed, label=1)
+
+
+def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
+    """Whether the rewards other than 0 of so many transitions, float `(n,)`, are one kind of rare event."""
+    if len(rewarded) > RARE * transitions:
+        return False
+    return len(rewarded) < 2 or bool(rewarded.std(correction=0) <= ALIKE * rewarded.mean().abs())
+
+
+def fit_event_head(
+    world: World,
+    data: dict[str, torch.Tensor],
+    event: torch.Tensor,
+    value: float,
+    agent_factor: int,
+    seed: int,
+    label: int = 2,
+) -> EventHead:
+    """A head that sees the agent's factor, or all of them where held-out labels clearly ask for it.
+
+    Args:
+        data: of `labelled_factors`. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
+    """
+
+    def make(sees: tuple[int, ...]) -> EventHead:
+        return EventHead(world.factor_dim, sees, value)
+
+    return _fit_head(world, make, data, event.float(), event, agent_factor, seed, label)
+
+
+def _fit_head(
+    world: World,
+    make: Callable[[tuple[int, ...]], AnyHead],
+    data: dict[str, torch.Tensor],
+    target: torch.Tensor,
+    counts: torch.Tensor,
+    agent_factor: int,
+    seed: int,
+    label: int,
+) -> AnyHead:
+    """
+    Args:
+        make: a head that sees these factors. target: float `(n,)`. counts: bool `(n,)`, of which held-out errors decide
+            what the head sees.
+    """
+    data = known_rows(data | {"target": target, "counts": counts}, label)
+    target, counts = data["target"], data["counts"]
+    if not len(target):  # nobody said anything: nothing ever happens
+        silent = make((agent_factor,)).to(data["next"]).requires_grad_(False)
+        silent.net.weight_1.zero_()
+        silent.net.bias_1.fill_(NEVER)
+        return silent
+    held_out = held_out_episodes(data["episode"], seed)
+    fitting = ~held_out if bool((~held_out).any()) else held_out
+    heads, errors = [], []
+    for sees in ((agent_factor,), tuple(range(world.factors))):
+        torch.manual_seed(seed)
+        head = make(sees).to(data["next"])
+        _train(head, data, target, fitting, seed)
+        heads.append(head)
+        errors.append(_errors(head, data["next"][held_out], target[held_out]))
+    chosen = heads[_much_better(errors[0], errors[1], counts[held_out])]
+    _train(chosen, data, target, torch.ones_like(held_out), seed)
+    return chosen
+
+
+def _train(
+    head: EventHead | DenseHead,
+    data: dict[str, torch.Tensor],
+    target: torch.Tensor,
+    rows: torch.Tensor,
+    seed: int,
+) -> None:
+    # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
+    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees].flatten(1)
+    target = target[rows].repeat(2)
+    # Events are rare: each weighs by the root of how rare it is.
+    weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
+
+    def loss(drawn: torch.Tensor) -> torch.Tensor:
+        drawn = drawn.to(target.device)
+        outputs = head.net(factors[drawn]).squeeze(-1)
+        if isinstance(head, DenseHead):
+            return nn.functional.mse_loss(outputs, target[drawn])
+        return nn.functional.binary_cross_entropy_with_logits(outputs, target[drawn], weight[drawn])
+
+    fit_ensemble(head.net, loss, len(target), seed)
+
+
+def _errors(head: EventHead | DenseHead, factors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    if isinstance(head, DenseHead):
+        return (head.outputs(factors).mean(0) - target).square()
+    return nn.functional.binary_cross_entropy(head(factors).clamp(1e-4, 1 - 1e-4), target, reduction="none")
+
+
+def _much_better(narrow: torch.Tensor, wide: torch.Tensor, counts: torch.Tensor) -> bool:
+    """Whether the errors `wide` are at most half of `narrow`, and smaller by two standard errors on what counts, events
+    alone: they are rare, and where few are held out the choice would be chance."""
+    gain = (narrow - wide)[counts]
+    if len(gain) < FEWEST:
+        return False
+    certain = gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+    return bool(certain & (wide.mean() < 0.5 * narrow.mean()))
