@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from ...core.layers import mlp
 from ...types import check_ranges
-from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
+from .states import DEPTH, LOOK, NEAR, PLACE, PRESENCE, VELOCITY, StateConfig
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Interaction(nn.Module):
         near_1 = near.clamp(max=1e3).unsqueeze(-1)
         towards = apart / near_1
         approach = (towards * rest).sum(-1, keepdim=True)
-        way = torch.cat([towards, near_1 / 8 - 1, apart / 8, rest, approach], -1)
+        way = torch.cat([towards, near_1 / NEAR - 2, apart / NEAR, rest, approach], -1)
         look = factors_BKS[..., LOOK]
         other = self.other(look).unsqueeze(-3).expand(*index.shape[:-1], k, -1)
         other = other.gather(-2, pick.expand(*index.shape, other.shape[-1]))
@@ -85,7 +85,7 @@ class InverseDynamics(nn.Module):
         self.state = state
         a, change = config.latent_action_dim, 3 + state.look_dim
         self.interaction = Interaction(config, state)
-        self.move = mlp(state.dim + change + config.pair_hidden, config.hidden, 2 * a, layers=3)
+        self.move = mlp(state.seen_dim + change + config.pair_hidden, config.hidden, 2 * a, layers=3)
         self.birth = mlp(state.dim, config.hidden, 2 * a, layers=3)
 
     def forward(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Normal:
@@ -132,7 +132,7 @@ class ForwardDynamics(nn.Module):
         super().__init__()
         self.state = state
         self.interaction = Interaction(config, state)
-        inputs = state.dim + config.pair_hidden + config.latent_action_dim
+        inputs = state.seen_dim + config.pair_hidden + config.latent_action_dim
         self.move = mlp(inputs, config.hidden, 5 + state.look_dim, layers=3)
         self.birth = mlp(config.latent_action_dim, config.hidden, state.dim, layers=3)
         last = self.move[-1]

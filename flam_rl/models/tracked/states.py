@@ -22,6 +22,9 @@ PLACE, VELOCITY = slice(0, 2), slice(2, 4)
 DEPTH, PRESENCE = 4, 5
 LOOK = slice(6, None)
 
+NEAR = 4.0
+"""Pixels in which what is near, another or the border of the frame, is told: what happens at a touch is decided by fractions of one."""
+
 
 @dataclass(frozen=True)
 class StateConfig:
@@ -55,12 +58,21 @@ class StateConfig:
         """S."""
         return 6 + self.look_dim
 
-    def seen(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:
-        """What of factors tells how they move: all but where the camera is, which only says where it began."""
-        if not self.margin:
-            return factors_BKS
-        nowhere = torch.cat([torch.zeros_like(factors_BKS[..., -1:, :2]), factors_BKS[..., -1:, 2:]], -1)
-        return torch.cat([factors_BKS[..., :-1, :], nowhere], -2)
+    @property
+    def seen_dim(self) -> int:
+        """Numbers of `seen`."""
+        return self.dim + 4
+
+    def seen(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K Z"]:
+        """What of factors tells how they move: all but where the camera is, which only says where it began; and how near the
+        borders of the frame are, in steps of `NEAR` pixels up to two, for there may be walls, and things come and go."""
+        if self.margin:
+            nowhere = torch.cat([torch.zeros_like(factors_BKS[..., -1:, :2]), factors_BKS[..., -1:, 2:]], -1)
+            factors_BKS = torch.cat([factors_BKS[..., :-1, :], nowhere], -2)
+        place = factors_BKS[..., PLACE] * (self.half / NEAR)
+        size = torch.tensor([self.width, self.height], device=place.device) / (2 * NEAR)
+        borders = torch.cat([place + size, size - place], -1).clamp(-2, 2)
+        return torch.cat([factors_BKS, borders], -1)
 
     @property
     def half(self) -> float:

@@ -24,6 +24,8 @@ from .states import PRESENCE, Rows, StateConfig
 from .tokens import differs
 from .tracker import TrackerConfig
 
+BEYOND = 0.02
+"""Share of its range in the video by which a number of a factor may lie beyond it."""
 CLIPS = 12
 """Episodes at most that tell whether the video has one background, and how large things are."""
 
@@ -298,8 +300,9 @@ def train_prior(
         seen = model.forward_dynamics.interaction(now)
         shown = now[there]
         low, high = shown.amin(0), shown.amax(0)
-        model.lowest_S.copy_(low - 0.1 * (high - low))
-        model.highest_S.copy_(high + 0.1 * (high - low))
+        room = BEYOND * (high - low)
+        model.lowest_S.copy_(low - room)
+        model.highest_S.copy_(high + room)
     parameters = [*prior.net.parameters(), *prior.birth.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
