@@ -18,7 +18,7 @@ from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
 from flam_rl.core.adapters import make_adapter
 from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import linears
-from flam_rl.core.registry import MODELS, ModelName
+from flam_rl.core.registry import TILE_MODELS, ModelName
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
@@ -40,8 +40,8 @@ from flam_rl.models.tiles.kinds import CODE_MODELS
 from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.types import LabelledTransitions, Video
 
-CODES, KINDS = 10, list(MODELS)
-TRAINED: list[ModelName] = [name for name in MODELS if name != "copy"]
+CODES, KINDS = 10, list(TILE_MODELS)
+TRAINED: list[ModelName] = [name for name in TILE_MODELS if name != "copy"]
 CONFIG = FLAMConfig(FactorizerConfig(factors=3))
 
 

@@ -24,7 +24,7 @@ from flam_rl.benchmark.report import write_report
 from flam_rl.benchmark.runner import finished, run_cells
 from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
 from flam_rl.cli import main
-from flam_rl.core.registry import MODELS
+from flam_rl.core.registry import TILE_MODELS
 from flam_rl.results import made_by, write_results
 from flam_rl.types import Json
 
@@ -88,7 +88,7 @@ def test_cells_of_a_seed_differ_in_the_model_only() -> None:
     builds = [cell.build for cell in cells if cell.entities == 4]
     base = builds[0]
     assert base is not None
-    assert len(builds) == len(MODELS)
+    assert len(builds) == len(TILE_MODELS)
     for build in builds:
         assert build is not None
         assert (build.tokenizer, build.tokenizer_training, build.seed) == (

@@ -236,7 +236,17 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
     write_film(tmp_path / "film.mp4", film)
     size = ["--files.height", "48", "--files.width", "64", "--files.fit", "crop", "--files.no-split-cuts"]
     main(
-        ["train", "--data", str(tmp_path / "film.mp4"), "--out", str(tmp_path / "run"), *size, *TINY_TRAINING]
+        [
+            "train",
+            "--model",
+            "flam",
+            "--data",
+            str(tmp_path / "film.mp4"),
+            "--out",
+            str(tmp_path / "run"),
+            *size,
+            *TINY_TRAINING,
+        ]
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dci"] is None
@@ -280,8 +290,9 @@ def test_an_interrupted_run_with_other_settings_keeps_its_frames(tmp_path: Path,
 
 def test_frame_sizes_that_make_no_patches_are_refused_at_the_start(tmp_path: Path, capsys) -> None:
     write_film(tmp_path / "film.mp4", scene(4))
+    train = ["train", "--model", "flam", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
-        main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--files.height", "60"])
+        main([*train, "--files.height", "60"])
     assert "frames of 60x64 do not divide into patches of 8x8 pixels; give for example --files.height 64" in (
         capsys.readouterr().err
     )

@@ -324,9 +324,6 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         preview(tmp_path / "dots", tmp_path / "5", "--factors", "1000000")
     assert "--factors is 1000000; frames of 64x64 allow 1 to " in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["train", "--data", str(tmp_path / "dots"), "--out", str(tmp_path / "6"), "--factors", "4"])
-    assert "--factors goes with --preview" in capsys.readouterr().err
 
 
 def test_preview_takes_its_rate_from_films(tmp_path: Path) -> None:

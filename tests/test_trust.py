@@ -44,6 +44,8 @@ TINY_PPO = [
     "64",
 ]
 TINY_TRAINING = [
+    "--model",
+    "flam",
     "--tokenizer-training.steps",
     "60",
     "--world.steps",
