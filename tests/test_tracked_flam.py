@@ -30,6 +30,8 @@ from flam_rl.models.tracked.training import (
     PriorTrainingConfig,
     Sequences,
     read_tracks,
+    sample_looks,
+    train_looks,
     write_tracks,
 )
 from flam_rl.training.run import Log
@@ -251,6 +253,35 @@ def test_settings_are_checked_before_training() -> None:
         check_build(BuildConfig(model="tracked"), (4, 64))
     with pytest.raises(ValueError, match="factors is 0; allowed is 1 to 256"):
         replace(TrackedBuildConfig(), factors=0)
+
+
+def test_the_camera_moves_the_view_and_all_that_is_in_it() -> None:
+    state = StateConfig(32, 48, entities=2, patch=12, margin=8)
+    torch.manual_seed(0)
+    flam = TrackedModel(TrackedConfig(state)).flam
+    ground = torch.rand(1, 3, 48, 64)
+    factors = torch.zeros(1, 3, state.dim)
+    factors[:, -1, DEPTH], factors[:, -1, PRESENCE] = -1.0, 1.0
+    torch.testing.assert_close(flam.draw(factors, ground), ground[..., 8:40, 8:56])
+    factors[:, -1, PLACE] = torch.tensor([3.0, -2.0]) / state.half
+    torch.testing.assert_close(flam.draw(factors, ground), ground[..., 10:42, 5:53])
+    factors[:, 0, PRESENCE] = 1.0
+    factors[:, -1, VELOCITY] = torch.tensor([4.0, 0.0])
+    moved = flam.forward_dynamics(factors, torch.zeros(1, 3, 4)).factors_BKS
+    way = (moved - factors)[..., PLACE] * state.half / state.speed
+    torch.testing.assert_close(way[:, 0], moved[:, 0, VELOCITY] + moved[:, -1, VELOCITY])
+
+
+def test_looks_are_learned_where_the_camera_moves() -> None:
+    film = film_of(0, 24, pucks=2, camera="moving", background="new_texture")
+    tracks = track(film)
+    state = StateConfig(64, 64, entities=2, patch=24, margin=8)
+    sample = sample_looks([(film, rows_of(tracks, 2), tracks.context)], len(film), state, 24)
+    codes = TrackedModel(TrackedConfig(state)).flam.codes
+    config = LookTrainingConfig(patch_steps=2, steps=2)
+    before = codes.decoder[0].weight.clone()
+    train_looks(codes, sample, state, config, Log(None), torch.Generator().manual_seed(0))
+    assert not torch.equal(codes.decoder[0].weight, before)
 
 
 @pytest.mark.learning

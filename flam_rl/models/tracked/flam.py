@@ -139,10 +139,10 @@ class TrackedFLAM(nn.Module):
         return codebook[nearest_code(latent_actions, codebook)]
 
     def draw(
-        self, factors_BKS: Float[Tensor, "B K S"], context_B3HW: Float[Tensor, "B 3 H W"]
+        self, factors_BKS: Float[Tensor, "B K S"], context_B3YX: Float[Tensor, "B 3 Y X"]
     ) -> Float[Tensor, "B 3 H W"]:
-        """Frames in 0..1."""
-        _, scene = draw_factors(self.codes, self.config.state, factors_BKS, context_B3HW)
+        """Frames in 0..1; the context is larger than those where the camera moves."""
+        _, scene = draw_factors(self.codes, self.config.state, factors_BKS, context_B3YX)
         return scene.frame_B3HW.clamp(0, 1)
 
     def loss(self, factors_BTKS: Float[Tensor, "B T K S"], beta: float = 1.0) -> LossAndMetrics:

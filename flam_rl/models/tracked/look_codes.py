@@ -80,15 +80,23 @@ def draw_factors(
     codes: LookCodes,
     config: StateConfig,
     factors_BKS: Float[Tensor, "B K S"],
-    context_B3HW: Float[Tensor, "B 3 H W"],
+    context_B3YX: Float[Tensor, "B 3 Y X"],
 ) -> tuple[Layers, Scene]:
     """The aggregator: each factor's look at its place, those of lesser depth nearer, over the context. Absent ones are not drawn."""
-    shown = factors_BKS[:, : config.entities]
-    look = codes.decode(shown[..., LOOK]) * shown[..., PRESENCE, None, None, None]
-    layers = draw(look, config.to_pixels(shown[..., PLACE]), (config.height, config.width))
-    if config.margin:
-        context_B3HW = view(config, factors_BKS[:, -1, PLACE], context_B3HW)
-    return layers, blend(layers.drawn_BK4HW, shown[..., DEPTH], context_B3HW)
+    behind = view(config, factors_BKS[:, -1, PLACE], context_B3YX) if config.margin else context_B3YX
+    return draw_entities(codes, config, factors_BKS[:, : config.entities], behind)
+
+
+def draw_entities(
+    codes: LookCodes,
+    config: StateConfig,
+    entities_BES: Float[Tensor, "B E S"],
+    context_B3HW: Float[Tensor, "B 3 H W"],
+) -> tuple[Layers, Scene]:
+    """The same without the camera, over what it sees of the context."""
+    look = codes.decode(entities_BES[..., LOOK]) * entities_BES[..., PRESENCE, None, None, None]
+    layers = draw(look, config.to_pixels(entities_BES[..., PLACE]), (config.height, config.width))
+    return layers, blend(layers.drawn_BK4HW, entities_BES[..., DEPTH], context_B3HW)
 
 
 def view(

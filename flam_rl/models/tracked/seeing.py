@@ -63,7 +63,7 @@ def factors_of(model: TrackedFLAM, tracks: Tracks) -> Float[Tensor, "T K S"]:
     return rows.factors(config, model.codes.encode(rows.look))
 
 
-def context_of(config: StateConfig, tracks: Tracks) -> Float[Tensor, "3 H W"]:
+def context_of(config: StateConfig, tracks: Tracks) -> Float[Tensor, "3 Y X"]:
     """The context behind the last frame that tracks were known in; new ground has the colour of the nearest that is known."""
     views = tracks.context
     if not config.margin:

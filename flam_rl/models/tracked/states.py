@@ -110,14 +110,14 @@ class Rows:
     look: Float[Tensor, "T K 4 P P"]
     camera: Float[Tensor, "T 2"]
 
-    def factors(self, config: StateConfig, look_TKL: Float[Tensor, "T K L"]) -> Float[Tensor, "T K S"]:
+    def factors(self, config: StateConfig, look_TEL: Float[Tensor, "T E L"]) -> Float[Tensor, "T K S"]:
         """Factor vectors, with look codes given."""
         numbers = [
             config.from_pixels(self.place),
             self.velocity / config.speed,
             self.depth[..., None],
             torch.ones_like(self.depth)[..., None],
-            look_TKL,
+            look_TEL,
         ]
         factors = torch.cat(numbers, -1) * self.presence[..., None]
         if not config.margin:

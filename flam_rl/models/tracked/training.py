@@ -19,7 +19,7 @@ from ...training.run import Log
 from ...types import Video
 from . import Tracks, clip_view, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
-from .look_codes import LookCodes, draw_factors
+from .look_codes import LookCodes, draw_entities
 from .states import PRESENCE, Rows, StateConfig
 from .tokens import differs
 from .tracker import TrackerConfig
@@ -198,10 +198,10 @@ def _drawing_loss(
     codes: LookCodes, sample: LookSample, at: Tensor, state: StateConfig, config: LookTrainingConfig
 ) -> tuple[Tensor, Tensor]:
     frame, context = sample.frame[at].float() / 255, sample.context[at].float() / 255
-    numbers = sample.numbers[at]
+    numbers = sample.numbers[at, : state.entities]
     code = codes.encode(sample.look[at].float() / 255)
     factors = torch.cat([numbers[..., : -state.look_dim], code], -1)
-    _, scene = draw_factors(codes, state, factors, context)
+    _, scene = draw_entities(codes, state, factors, context)
     off = (scene.frame_B3HW - frame).square().mean(1)
     foreground = differs(frame - context, 0.05)
     loss = (off * torch.where(foreground, config.foreground, 1.0)).mean()
