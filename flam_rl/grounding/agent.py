@@ -8,14 +8,12 @@ import torch
 from torch import nn
 
 from ..core.adapters import Adapter
-from ..core.agent import SURE, AgentFinder
+from ..core.agent import AgentFinder
 from ..core.layers import first_least
 from .fitting import fit_ensemble
 
-ROUNDS = 5
-"""Of fitting an adapter and finding the agent's factors with it."""
-GAIN = 0.15
-"""Share of what actions leave unexplained that must go where the agent's factor is found for each episode."""
+GAIN = 0.1
+"""Share of latent actions that actions must explain more where the agent's factor is found for each episode."""
 RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
@@ -28,10 +26,9 @@ Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
 def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor:
     """The agent's factor of each labelled transition, int64 `(n,)`: `agent`, unless it clearly differs by episode.
 
-    At first the agent's factor is the one whose latent actions are most like a linear function of the actions within an
-    episode. Then adapters are fitted to the first half of each episode with the factors found so far, and each episode's
-    factor becomes the one that explains its actions best, until nothing changes. What was found must then explain the
-    second halves better than `agent` does.
+    The agent's factor of an episode is the one whose latent actions are most like a linear function of the actions in it: a
+    network that is fitted to a few hundred transitions explains any factor's by heart, a regression of few numbers does not. What
+    the first halves of the episodes say must hold in the second ones, better than of `agent`.
 
     Args:
         data: of `labelled_factors`, transitions whose action is known.
@@ -43,25 +40,15 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     first = first_halves(episode)
     if count < 2 or factors < 2 or bool(first.all()):
         return everywhere[episode]
-    alone = fit(everywhere[episode], first)
-    found = _most_alike(data, alone.encode(data["action"]).float(), episode, first, everywhere)
-    if torch.equal(found, everywhere):
-        return everywhere[episode]
-    net = fit(found[episode], first)
-    for _ in range(ROUNDS):
-        errors = _by_factor(net, data)
-        better = _assign(errors[first], episode[first], found)
-        if torch.equal(better, found):
-            break
-        found, net = better, fit(better[episode], first)
-    rest = ~first
-    before = _of(_by_factor(alone, data), everywhere[episode])[rest]
-    after = _of(_by_factor(net, data), found[episode])[rest]
-    gain = torch.zeros(count, device=episode.device).index_add(0, episode[rest], before - after)
+    action = fit(everywhere[episode], first).encode(data["action"]).float()
+    found = _most_alike(_explained(data, action, episode, first, first), everywhere)
+    held = _explained(data, action, episode, first, ~first)
+    gain = _of(held, found) - _of(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
-    if not bool(certain & (after.mean() < (1 - GAIN) * before.mean())):
+    if not bool(certain & (gain.mean() > GAIN)):
         return everywhere[episode]
-    return _assign(_by_factor(net, data), episode, found)[episode]
+    whole = torch.ones_like(first)
+    return _most_alike(_explained(data, action, episode, whole, whole), found)[episode]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
@@ -86,47 +73,41 @@ def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tens
     return finder
 
 
-def _most_alike(
+def _explained(
     data: dict[str, torch.Tensor],
     action_NW: torch.Tensor,
     episode: torch.Tensor,
     rows: torch.Tensor,
-    before: torch.Tensor,
+    tested: torch.Tensor,
 ) -> torch.Tensor:
-    """Of each episode the factor whose latent actions a ridge regression on the actions explains best, int64
-    `(episodes,)`; the one `before` unless by `ALIKE`."""
+    """The share of each factor's latent actions that a ridge regression on the actions explains: float `(episodes, K)`.
+
+    Args:
+        rows, tested: bool `(n,)`, the transitions that it is fitted to, and those of which the share is.
+    """
     explained = []
-    for number in range(len(before)):
-        its = rows & (episode == number)
-        latent = data["latent"][its].transpose(0, 1)  # (K, T, A)
-        latent = latent - latent.mean(1, keepdim=True)
-        action = action_NW[its] - action_NW[its].mean(0)
-        gram = action.T @ action
+    for number in range(int(episode.max()) + 1):
+        its, those = rows & (episode == number), tested & (episode == number)
+        latent, action = data["latent"].transpose(0, 1), action_NW  # (K, T, A), (T, W)
+        middle, usual = latent[:, its].mean(1, keepdim=True), action[its].mean(0)
+        seen = action[its] - usual
+        gram = seen.T @ seen
         # What varies not at all in an episode leaves the matrix without a rank: it has at least the last term.
         ridge = RIDGE * gram.diagonal().max() + 1e-6
-        weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), action.T @ latent)
-        fitted = action @ weights
-        left = (latent - fitted).square().sum((1, 2)) / latent.square().sum((1, 2)).clamp_min(1e-6)
-        explained.append(1 - left)
-    misses = -torch.stack(explained)
-    best = first_least(misses, ALIKE)
-    return torch.where(_of(misses, best) < _of(misses, before) - ALIKE, best, before)
+        weights = torch.linalg.solve(
+            gram + ridge * torch.eye(len(gram)).to(gram), seen.T @ (latent[:, its] - middle)
+        )
+        target = latent[:, those] - middle
+        left = (target - (action[those] - usual) @ weights).square().sum((1, 2))
+        explained.append(1 - left / target.square().sum((1, 2)).clamp_min(1e-6))
+    return torch.stack(explained)
 
 
-def _by_factor(net: Adapter, data: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What an adapter misses of the actions if they were each factor's: float `(n, K)`."""
-    factors = range(data["now"].shape[1])
-    return torch.stack(
-        [net.errors(data["now"][:, k], data["latent"][:, k], data["action"]) for k in factors], -1
-    )
+def _most_alike(explained: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Of each episode the factor of which most is explained, int64 `(episodes,)`; the one `before` unless by `ALIKE`."""
+    best = first_least(-explained, ALIKE)
+    return torch.where(_of(explained, best) > _of(explained, before) + ALIKE, best, before)
 
 
-def _of(errors_NK: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
-    return errors_NK.gather(1, factor_N.unsqueeze(1)).squeeze(1)
-
-
-def _assign(errors_NK: torch.Tensor, episode: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """The factor of each episode that explains it best, int64 `(episodes,)`; the one `before` unless by `SURE`."""
-    total = errors_NK.new_zeros(len(before), errors_NK.shape[1]).index_add(0, episode, errors_NK)
-    best = first_least(total, SURE)
-    return torch.where(_of(total, best) < _of(total, before) - SURE, best, before)
+def _of(shares_EK: torch.Tensor, factor_E: torch.Tensor) -> torch.Tensor:
+    return shares_EK.gather(1, factor_E.unsqueeze(1)).squeeze(1)
