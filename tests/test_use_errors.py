@@ -90,7 +90,7 @@ def test_help_names_debug(capsys) -> None:
     ("args", "message"),
     [
         ("--flam.factorizer.factors 64", "factors is 64; allowed is 1 to 63"),
-        ("--tokenizer.patch 7", "frames of 64x64 do not divide into patches of 7"),
+        ("--model flam --tokenizer.patch 7", "frames of 64x64 do not divide into patches of 7"),
         ("--model genie --tokenizer.patch 64", "do not divide into patches of 2x2"),
         ("--labels 1000000", "label budget is 1000000"),
         ("--task CartPole-v1", "the task 'CartPole-v1' with {'agents': 4} cannot be made"),

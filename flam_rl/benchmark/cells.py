@@ -23,7 +23,6 @@ from ..evaluation.policies import PolicyScore, score_policy, several
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import Footage, build_world
-from ..models.rivals.rival import parameters
 from ..results import read_json, write_json
 from ..training.run import Log, pick_device, seed_everything
 from ..types import Episode, Json, Video
@@ -83,7 +82,7 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
         fvd=FVD(fvd) if fvd else None,
     )
     spent["wall_s"] += time.perf_counter() - began
-    return measured | spent | {"parameters": parameters(world.model)}
+    return measured | spent | {"parameters": world.model.size}
 
 
 def _make_world(

@@ -77,6 +77,11 @@ class Model(nn.Module, ABC):
     def latent_action_dim(self) -> int:
         """A."""
 
+    @property
+    def size(self) -> int:
+        """How many parameters it has; of a model of codes without the tokenizer, which all of those share."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @abstractmethod
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
         """Clips of frames uint8 `(B, T, H, W, 3)` to factors `(B, T, K, S)` and what the clips show of the context

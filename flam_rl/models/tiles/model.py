@@ -110,6 +110,10 @@ class TileModel(Model):
         return self.code_model.latent_action_dim
 
     @property
+    def size(self) -> int:
+        return sum(parameter.numel() for parameter in self.code_model.parameters())
+
+    @property
     def window(self) -> int:
         """Frames that the factorizer looks back, the present one included."""
         return self.code_model.window
