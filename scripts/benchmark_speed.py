@@ -1,7 +1,7 @@
 """How fast imagination, decoding and training are, against the processor's own limit.
 
     python scripts/benchmark_speed.py --out docs/results/speed
-    python scripts/benchmark_speed.py --out /tmp/speed --quick
+    python scripts/benchmark_speed.py --out runs/speed --quick
 
 Every figure is the median of repeats after a warm-up (`torch.utils.benchmark`); results.json states threads and
 device. Ratios are of figures taken in the same run: machines differ, and are shared.
