@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from flam_rl.core.heads import Adapter, EnsembleMLP, EventHead, Labels
-from flam_rl.core.layers import nearest_code
+from flam_rl.actions import ActionSpace
+from flam_rl.core.adapters import DiscreteAdapter
+from flam_rl.core.heads import EventHead, Labels
+from flam_rl.core.layers import EnsembleMLP, nearest_code
 from flam_rl.core.model import Model, Starts
 from flam_rl.core.stepping import Events, Imagined, Taken, judge
 from flam_rl.core.world import World, WorldInfo
@@ -171,7 +173,7 @@ def set_affine(net: EnsembleMLP, weight: np.ndarray, bias: np.ndarray) -> None:
 
 def points_labels() -> Labels:
     """The agent is point 0; entering column `GOAL` or one beyond brings 1 and ends the episode."""
-    adapter = Adapter(2, 2, len(CODES))
+    adapter = DiscreteAdapter(2, 2, ActionSpace.discrete(len(CODES)))
     nothing = np.zeros((2, len(CODES)))  # whatever the factor is
     set_affine(
         adapter.to_real, np.concatenate([nothing, 40 * CODES.T]), -20 * np.square(CODES).sum(1)

@@ -17,7 +17,7 @@ from flam_rl.actions import ActionSpace
 from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
 from flam_rl.core.adapters import make_adapter
 from flam_rl.core.heads import EventHead, Labels
-from flam_rl.core.layers import linears
+from flam_rl.core.layers import linears, parameters
 from flam_rl.core.registry import TILE_MODELS, ModelName
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv
@@ -28,7 +28,7 @@ from flam_rl.evaluation.truth import truths_of
 from flam_rl.grounding import ActionAdapter
 from flam_rl.models.build import BuildConfig, check_build
 from flam_rl.models.rivals.playslot import PlaySlot
-from flam_rl.models.rivals.rival import Coded, Continuous, parameters
+from flam_rl.models.rivals.rival import Coded, Continuous
 from flam_rl.models.rivals.scene import DIM, SceneModel
 from flam_rl.models.tiles.aggregator import AggregatorConfig
 from flam_rl.models.tiles.clips import with_actions

@@ -176,3 +176,8 @@ class EnsembleMLP(nn.Module):
         """float `(B, inputs)` to `(members, B, outputs)`."""
         hidden = nn.functional.gelu(x_BI @ self.weight_0 + self.bias_0)
         return hidden @ self.weight_1 + self.bias_1
+
+
+def parameters(module: nn.Module) -> int:
+    """How many there are."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Distribution, Normal
 
 from ..types import Entities, Scene
-from .layers import nearest_code
-from .stepping import Events, Stepper
+from .layers import nearest_code, parameters
+from .stepping import Events, LatentDynamics, Stepper
 
 Starts = Mapping[str, torch.Tensor]
 """What a model keeps of the scenes that imagination starts from, by name; S comes first in every tensor that has a row a start."""
@@ -33,7 +33,7 @@ class Watcher(Protocol):
         """
 
 
-class Model(nn.Module, ABC):
+class Model(LatentDynamics, nn.Module, ABC):
     """Frames to factors and back, and the latent actions that move factors.
 
     A frame has K factors and a step L latent actions: FLAM has one for each factor, its rivals one for all. What no
@@ -80,7 +80,7 @@ class Model(nn.Module, ABC):
     @property
     def size(self) -> int:
         """How many parameters it has; of a model of codes without the tokenizer, which all of those share."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return parameters(self)
 
     @abstractmethod
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
@@ -127,20 +127,16 @@ class Model(nn.Module, ABC):
         codes = self.action_codes
         return None if codes is None else codes[nearest_code(latent_actions, codes)]
 
-    def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
-        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
-        return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
-
-    def unroll(
-        self,
-        factors_BKS: Float[torch.Tensor, "B K S"],
-        latent_actions_BTLA: Float[torch.Tensor, "B T L A"],
-    ) -> Float[torch.Tensor, "B T1 K S"]:
-        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors, the first included."""
-        factors = [factors_BKS]
-        for latent_actions_BLA in latent_actions_BTLA.unbind(1):
-            factors.append(self.step(factors[-1], latent_actions_BLA))
-        return torch.stack(factors, 1)
+    def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
+        """What prediction starts from in a clip of frames uint8 `(T, H, W, 3)`: factors `(K, S)` and context `(X,)` of frame
+        `start` as frames 0 to `start` show them, and the latent actions `(steps, L, A)` that the true frames after it tell, of
+        the same factors."""
+        seen = self.see(frames[None, : start + 1])
+        now = Scene(seen.factors[0, -1], seen.context[0])
+        if not steps:
+            return now, seen.factors.new_zeros(0, self.latent_actions, self.latent_action_dim)
+        factors = self.see(frames[None, : start + 1 + steps]).factors
+        return now, self.infer_actions(factors).mean[0, start:]
 
     def predict(
         self,
@@ -150,12 +146,10 @@ class Model(nn.Module, ABC):
         latent_actions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As `World.predict`, of frames uint8 `(T, H, W, 3)` of which there are enough."""
-        seen = self.see(frames[None, : start + 1])
-        if latent_actions is None:
-            factors = self.see(frames[None, : start + 1 + steps]).factors
-            latent_actions = self.infer_actions(factors).mean[0, start:]
-        unrolled = self.unroll(seen.factors[:, -1], latent_actions[None])[0, 1:]
-        return self.draw(Scene(unrolled, seen.context.expand(steps, -1)))
+        scene, inferred = self.opening(frames, start, steps if latent_actions is None else 0)
+        taken = inferred if latent_actions is None else latent_actions
+        unrolled = self.unroll(scene.factors[None], taken[None])[0, 1:]
+        return self.draw(Scene(unrolled, scene.context.expand(len(unrolled), -1)))
 
     @property
     @abstractmethod

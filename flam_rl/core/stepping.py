@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
+from torch.distributions import Normal, kl_divergence
 
 
 class Imagined(NamedTuple):
@@ -72,6 +74,28 @@ class Events(Protocol):
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`."""
+
+
+class LatentDynamics:
+    """What follows from inferring latent actions and stepping under them, for whatever does both."""
+
+    infer_actions: Callable[[torch.Tensor], Normal]
+    step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
+        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
+        return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
+
+    def unroll(
+        self,
+        factors_BKS: Float[torch.Tensor, "B K S"],
+        latent_actions_BTLA: Float[torch.Tensor, "B T L A"],
+    ) -> Float[torch.Tensor, "B T1 K S"]:
+        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors, the first included."""
+        factors = [factors_BKS]
+        for latent_actions_BLA in latent_actions_BTLA.unbind(1):
+            factors.append(self.step(factors[-1], latent_actions_BLA))
+        return torch.stack(factors, 1)
 
 
 def judge(events: Events | None, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

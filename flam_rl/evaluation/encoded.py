@@ -53,14 +53,15 @@ class Encoded:
         """
         return self.world.model.entities_of(self.scenes[index], masks)
 
-    def seen(self, index: int, start: int) -> Scene:
-        """Factors `(K, S)` and context of frame `start` of an episode, from what frames 0 to `start` show."""
+    def opening(self, index: int, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
+        """As `Model.opening`, of an episode: a context may know the past only, factors never know more."""
         scene = self.scenes[index]
         if scene.context.shape[-1] == 0:
-            return Scene(scene.factors[start], scene.context)
-        actions = None if self.truth is None else self.truth[index].action
-        known = _see(self.world, self.frames[index][: start + 1], actions)
-        return Scene(known.factors[start], known.context)
+            return Scene(scene.factors[start], scene.context), self.latent_actions[index][
+                start : start + steps
+            ]
+        clip = torch.as_tensor(np.ascontiguousarray(self.frames[index][: start + steps + 1]))
+        return self.world.model.opening(clip.to(self.world.device), start, steps)
 
     def of_factors(self, index: int) -> torch.Tensor:
         """The latent action of each factor, `(T - 1, K, A)`."""

@@ -70,8 +70,8 @@ def prediction_picture(
     """Rows: an episode as it is, as factors draw it, predicted open loop from the first frame, and masks of that."""
     world, frames = encoded.world, encoded.frames[index]
     shown = [0, *(h for h in horizons if h < len(frames))]
-    first = encoded.seen(index, 0)
-    unrolled = world.model.unroll(first.factors[None], encoded.latent_actions[index][None, : shown[-1]])[0]
+    first, latent_actions = encoded.opening(index, 0, shown[-1])
+    unrolled = world.model.unroll(first.factors[None], latent_actions[None])[0]
     predicted = Scene(unrolled[shown], first.context.expand(len(shown), -1))
     drawn = _first(encoded, index, shown[-1] + 1).of(shown)
     rows = {

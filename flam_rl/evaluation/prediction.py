@@ -45,16 +45,19 @@ class Clips:
         return np.stack([self.encoded.frames[index][self.start + step] for index in self.chosen])
 
     @cached_property
+    def _openings(self) -> list[tuple[Scene, torch.Tensor]]:
+        return [self.encoded.opening(index, self.start, self.horizon) for index in self.chosen]
+
+    @cached_property
     def first(self) -> Scene:
         """The scene at `start` as frames 0 to `start` show it: `(B, ...)`."""
-        seen = [self.encoded.seen(index, self.start) for index in self.chosen]
+        seen = [scene for scene, _ in self._openings]
         return Scene(torch.stack([one.factors for one in seen]), torch.stack([one.context for one in seen]))
 
     @cached_property
     def latent_actions(self) -> torch.Tensor:
         """Inferred from the true frames, the paper's protocol: `(B, horizon, L, A)`."""
-        steps = slice(self.start, self.start + self.horizon)
-        return torch.stack([self.encoded.latent_actions[index][steps] for index in self.chosen])
+        return torch.stack([latent_actions for _, latent_actions in self._openings])
 
     @cached_property
     def factors(self) -> torch.Tensor:

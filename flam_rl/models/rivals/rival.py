@@ -19,7 +19,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ReshapeTransform
 
-from ...core.layers import nearest_code
+from ...core.layers import nearest_code, parameters
 from ...core.stepping import Events
 from ..tiles.code_model import Acted, CodeFacts, CodeModel, FLAMConfig
 from ..tiles.dynamics import plausible, snap
@@ -97,11 +97,6 @@ def matched_width(
             f"{rival.__name__} cannot be made as large as FLAM: {found} parameters at width {best}, FLAM has {wanted}"
         )
     return best
-
-
-def parameters(model: nn.Module) -> int:
-    """How many there are."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Continuous(Rival):

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Distribution, Normal
 
-from ...core.stepping import Events, Stepper
+from ...core.stepping import Events, LatentDynamics, Stepper
 from ...types import LossAndMetrics, check_ranges
 from .aggregator import Aggregated, AggregatorConfig
 from .dynamics import DynamicsConfig
@@ -114,7 +114,7 @@ class Acted(NamedTuple):
     metrics: dict[str, torch.Tensor]
 
 
-class CodeModel(nn.Module, ABC):
+class CodeModel(LatentDynamics, nn.Module, ABC):
     """Factors of frames, and the latent actions that move them; over the codes of a frozen tokenizer.
 
     A frame has K factors and a step L latent actions: FLAM has one for each factor, its rivals one for all.
@@ -214,24 +214,9 @@ class CodeModel(nn.Module, ABC):
         """The action codes nearest to latent actions `(..., A)`; None in a model without codes."""
         return None
 
-    def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
-        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
-        return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
-
     @abstractmethod
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
         """Latent actions of clips of factors, for training; `beta` weighs the KL from a standard normal."""
-
-    def unroll(
-        self,
-        factors_BKS: Float[torch.Tensor, "B K S"],
-        latent_actions_BTLA: Float[torch.Tensor, "B T L A"],
-    ) -> Float[torch.Tensor, "B T1 K S"]:
-        """Open loop from factors `(B, K, S)` under T latent actions: T + 1 factors, the first included."""
-        factors = [factors_BKS]
-        for latent_actions_BLA in latent_actions_BTLA.unbind(1):
-            factors.append(self.step(factors[-1], latent_actions_BLA))
-        return torch.stack(factors, 1)
 
     def loss(self, z_BTN: Int[torch.Tensor, "B T N"], beta: float) -> LossAndMetrics:
         """Prediction, reconstruction, what latent actions cost, and what holds an imagined world together.

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch.distributions import Distribution, Normal
 
+from ...core.layers import parameters
 from ...core.model import Model, Starts
 from ...core.stepping import Events, Stepper
 from ...types import Entities, Scene
@@ -111,7 +112,7 @@ class TileModel(Model):
 
     @property
     def size(self) -> int:
-        return sum(parameter.numel() for parameter in self.code_model.parameters())
+        return parameters(self.code_model)
 
     @property
     def window(self) -> int:

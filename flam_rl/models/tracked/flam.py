@@ -102,16 +102,6 @@ class TrackedFLAM(nn.Module):
         """Factors with each number in the range that it has in the video, and a little beyond."""
         return torch.maximum(torch.minimum(factors_BKS, self.highest_S), self.lowest_S)
 
-    def unroll(
-        self, factors_BKS: Float[Tensor, "B K S"], latent_actions_BTKA: Float[Tensor, "B T K A"]
-    ) -> Float[Tensor, "B T K S"]:
-        """Factors after each of T latent actions."""
-        following = []
-        for latent_actions_BKA in latent_actions_BTKA.unbind(1):
-            factors_BKS = self.step(factors_BKS, latent_actions_BKA)
-            following.append(factors_BKS)
-        return torch.stack(following, 1)
-
     def chances(self, factors_BKS: Float[Tensor, "*B K S"]) -> Chances:
         """What the prior says of action codes, of who goes and of who comes."""
         return self.latent_action_prior(factors_BKS, self.forward_dynamics.interaction(factors_BKS))

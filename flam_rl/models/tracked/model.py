@@ -90,15 +90,9 @@ class TrackedModel(Model):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.flam.snap(factors_BKS, index, latent_actions_BA)
 
-    def predict(
-        self,
-        frames: torch.Tensor,
-        start: int,
-        steps: int,
-        latent_actions: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The context is known from frames 0 to `start` only; tracks go on over the true frames for latent actions."""
-        return torch.as_tensor(seeing.predict(self.flam, frames.cpu().numpy(), start, steps, latent_actions))
+    def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
+        scene, latent_actions = seeing.opening(self.flam, frames.cpu().numpy(), start, steps)
+        return scene._replace(context=scene.context.flatten()), latent_actions
 
     def colors(self, scene: Scene) -> torch.Tensor:
         return self.flam.draw(scene.factors, self._ground(scene)).movedim(1, -1)

@@ -87,41 +87,19 @@ def context_of(config: StateConfig, tracks: Tracks) -> Float[Tensor, "3 Y X"]:
 
 
 @torch.no_grad()
-def predict(
-    model: TrackedFLAM,
-    frames: np.ndarray,
-    start: int,
-    steps: int,
-    latent_actions_TKA: Float[Tensor, "T K A"] | None = None,
-) -> np.ndarray:
-    """Frames `start + 1` to `start + steps`, open loop from what frames 0 to `start` show: uint8 `(steps, H, W, 3)`.
-
-    Args:
-        latent_actions_TKA: of each step; inferred from the true frames by default, and 0 where those end.
-
-    Raises:
-        ValueError: `start` is none of the frames.
-    """
-    if not 0 <= start < len(frames):
-        raise ValueError(f"start is {start}; allowed is 0 to {len(frames) - 1}")
+def opening(
+    model: TrackedFLAM, frames: np.ndarray, start: int, steps: int
+) -> tuple[Scene, Float[Tensor, "T K A"]]:
+    """Factors `(K, S)` and context `(3, Y, X)` of frame `start`, as frames 0 to `start` show them, and the latent actions of the
+    `steps` after it. Tracks go on over the true frames, so that rows are of the same entities, but the context knows none of these."""
     tracks = follow_film(model, frames[: start + steps + 1], start + 1)
     known = first_frames(tracks, start + 1)
-    context = context_of(model.config.state, known)
-    factors = factors_of(model, known)[-1:]
-    if latent_actions_TKA is None:
-        later = torch.cat([factors, factors_of(model, tracks)[start + 1 :]])
-        latent_actions_TKA = factors.new_zeros(
-            steps, factors.shape[1], model.config.dynamics.latent_action_dim
-        )
-        if len(later) > 1:
-            latent_actions_TKA[: len(later) - 1] = model.infer_actions(later[None]).mean[0]
-    unrolled = model.unroll(factors, latent_actions_TKA[None])[0]
-    return as_frames(model.draw(unrolled, context.expand(steps, -1, -1, -1)))
-
-
-def as_frames(colors: Float[Tensor, "T 3 H W"]) -> np.ndarray:
-    """Colours in 0..1 as uint8 `(T, H, W, 3)`."""
-    return (colors.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
+    now = factors_of(model, known)[-1:]
+    scene = Scene(now[0], context_of(model.config.state, known))
+    if not steps:
+        return scene, now.new_zeros(0, now.shape[1], model.config.dynamics.latent_action_dim)
+    later = torch.cat([now, factors_of(model, tracks)[start + 1 :]])
+    return scene, model.infer_actions(later[None]).mean[0]
 
 
 @torch.no_grad()

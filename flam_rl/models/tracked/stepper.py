@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.compiling import COMPILING, check_compiler, compile_for_one_core
+from ...core.compiling import CompiledShares, check_compiler
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import FEWEST, LoneThreads, lone_threads
 from ..tiles.dynamics import plausible, snap
@@ -44,7 +44,7 @@ class TrackedImagination:
         self.compile = compile
         if compile:
             check_compiler(flam.spread_A.device)
-        self._compiled: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
+        self._shares = CompiledShares()
         self._threads: LoneThreads | None = None
 
     def __reduce__(self) -> tuple:
@@ -77,26 +77,25 @@ class TrackedImagination:
         inputs = [factors, chance]
         if self.controlled:
             assert latent_actions_BCA is not None
-            inputs.append(latent_actions_BCA.float())
+            inputs.append(latent_actions_BCA.float().contiguous())
         if factors.device.type != "cpu" or torch.is_grad_enabled():
             following, *taken = self._step(*inputs)
             return self.begin(following), Taken(*taken)
         self._threads = self._threads or lone_threads()
-        shares = max(1, min(self._threads.count, worlds // FEWEST))
-        parts = list(zip(*(part.chunk(shares) for part in inputs), strict=True))
-        found = self._threads.map(lambda part: self._of(part)(*part), parts)
+        if self.compile:
+            found = self._shares.map(
+                self._threads,
+                self._step,
+                worlds,
+                lambda share: [part[share] for part in inputs],
+                lambda _, made: made,
+            )
+        else:
+            count = max(1, min(self._threads.count, worlds // FEWEST))
+            parts = list(zip(*(part.chunk(count) for part in inputs), strict=True))
+            found = self._threads.map(lambda part: self._step(*part), parts)
         following, *taken = map(torch.cat, zip(*found, strict=True))
         return self.begin(following), Taken(*taken)
-
-    def _of(self, part: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-        """`_step`, compiled for a share of such a size where it is to be."""
-        if not self.compile:
-            return self._step
-        with COMPILING:
-            size = len(part[0])
-            if size not in self._compiled:
-                self._compiled[size] = compile_for_one_core(self._step, [one.contiguous() for one in part])
-        return self._compiled[size]
 
     def _step(self, factors: Tensor, chance: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, ...]:
         """The next factors `(B, K, S)`, and what was `Taken`, with the randomness `(B, 3, K)` drawn."""

@@ -114,8 +114,6 @@ class LookTrainingConfig:
     learning_rate: float = 2e-3
     foreground: float = 5.0
     """Weight of pixels that differ from the context."""
-    steady: float = 0.02
-    """Weight of how far codes of one track lie apart."""
 
 
 @dataclass
@@ -124,14 +122,14 @@ class LookSample:
 
     Attributes:
         frame: uint8 `(N, 3, H, W)`. context: uint8, the same or one for all. look: uint8 `(N, K, 4, P, P)`.
-        numbers: factors `(N, K, S)` with codes of 0. track: int `(N, K)`, which of all tracks of the video, -1 for none.
+        numbers: factors `(N, K, S)` with codes of 0. there: bool `(N, K)`, who is present.
     """
 
     frame: Tensor
     context: Tensor
     look: Tensor
     numbers: Tensor
-    track: Tensor
+    there: Tensor
 
 
 def sample_looks(
@@ -140,12 +138,9 @@ def sample_looks(
     """Of episodes (frames, rows, context) of `total` frames as many frames as `most`, evenly spread."""
     every = max(1, -(-total // most))
     parts: list[tuple[Tensor, ...]] = []
-    born = 0
     for frames, rows, context in episodes:
         at = torch.arange(every // 2, len(frames), every)
         nothing = torch.zeros(*rows.presence.shape, config.look_dim)
-        track = torch.where(rows.presence, rows.identity + born, -1)
-        born = max(born, int(track.max()) + 1)
         grey = (context * 255).round().to(torch.uint8)
         parts.append(
             (
@@ -153,7 +148,7 @@ def sample_looks(
                 grey[at] if len(grey) == len(frames) else grey.expand(len(at), -1, -1, -1),
                 (rows.look[at] * 255).round().to(torch.uint8),
                 rows.factors(config, nothing)[at],
-                track[at],
+                rows.presence[at],
             )
         )
     return LookSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -168,8 +163,7 @@ def train_looks(
     generator: torch.Generator,
 ) -> None:
     """First to reconstruct looks, then to draw frames."""
-    there = sample.track >= 0
-    looks = sample.look[there]
+    looks = sample.look[sample.there]
     codes.start_from(looks[:: max(1, len(looks) // 4000)].float() / 255)
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps

@@ -12,7 +12,6 @@ from ...types import Scene
 from .context import ContextConfig
 from .flam import TrackedFLAM
 from .sprites import draw
-from .states import VELOCITY
 from .tracker import Tracker, TrackerState
 from .views import as_colors, find_view
 
@@ -64,9 +63,10 @@ class TrackedWatcher:
             if fresh[row]:
                 film.clear()
                 self._ground[row] = as_colors(frames[row][None])[0]
-            if len(film) < SHOWN[-1]:
-                film.append(frames[row].copy())
-            if len(film) in SHOWN and not (len(film) == SHOWN[-1] and film[-1] is None):
+            if len(film) == SHOWN[-1]:
+                continue
+            film.append(frames[row].copy())
+            if len(film) in SHOWN:
                 colors = as_colors(np.stack(film))
                 path = torch.zeros(len(colors), 2)
                 self._ground[row] = find_view(colors, path, None, config, ContextConfig(), None)[0]
@@ -88,9 +88,7 @@ class TrackedWatcher:
             torch.ones_like(depth)[..., None],
             self.flam.codes.encode(look),
         ]
-        factors = torch.cat(numbers, -1)
-        assert slice(2, 4) == VELOCITY
-        return factors * state.presence[..., None]
+        return torch.cat(numbers, -1) * state.presence[..., None]
 
 
 def _rows(state: TrackerState, rows: Tensor) -> TrackerState:
