@@ -217,7 +217,10 @@ def test_pictures_are_pictures(encoded: Encoded, video: Video, tmp_path: Path) -
     assert strip.std() > 20
     assert reconstruction_picture(encoded, 0, 3).shape[2] == 3
     assert masks_picture(encoded, 0, 3).shape == (64, 3 * 64, 3)
-    red, *_ = sorted(factor_colors(encoded.world).tolist(), key=lambda color: color[1] + color[2] - color[0])
+    red, *_ = sorted(
+        factor_colors(encoded.world, encoded.world.start(64)).tolist(),
+        key=lambda color: color[1] + color[2] - color[0],
+    )
     assert red[0] > 200 > 100 > max(red[1:])  # the caller's agent is red, and so is its factor's mask
     assert matrix_picture(np.eye(4), "title").shape[2] == 3
     write_gif(tmp_path / "a.gif", list(video.episodes[0][:5]))

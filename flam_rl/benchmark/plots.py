@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -62,7 +63,7 @@ def plot_by_entities(
         for name, dash, floor in zip(measure.floors, DASHES, found[len(models) :, :, 0], strict=False):
             if not np.isnan(floor).all():
                 axis.plot(counts, floor, dash, color="gray", lw=1, label=f"floor: {name}")
-        axis.set_title(measure.title)
+        axis.set_title(textwrap.fill(measure.title, 32), fontsize=10)
         axis.set_xlabel("entities")
         axis.set_xticks(counts)
     handles = {
@@ -127,7 +128,7 @@ def plot_variants(
                 axis.axvline(floor, ls=dash, color="gray", lw=1, label=f"floor: {name}")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize="small")
-        axis.set_title(measure.title)
+        axis.set_title(textwrap.fill(measure.title, 32), fontsize=10)
     axes[0, 0].set_yticks(range(len(models)), models)
     axes[0, 0].invert_yaxis()
     return _save(figure, out, "ablations")

@@ -33,19 +33,17 @@ def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def factor_colors(world: World, starts: int = 64) -> np.ndarray:
-    """The mean colour of what each factor draws in held-out frames, as bright as it gets: float `(K, 3)` in
-    0..255, so that the mask of a red agent is red."""
-    every = world.starts()
-    scenes = every.of(slice(None, None, max(1, len(every.factors) // starts)))
+def factor_colors(world: World, scenes: Scene) -> np.ndarray:
+    """The mean colour of what each factor draws in these scenes, as bright as it gets: float `(K, 3)` in 0..255, so
+    that the mask of a red agent is red."""
     mean = torch.einsum("bkhw,bhwc->kc", world.shares(scenes), world.draw(scenes).float())
     return (230 * mean / mean.amax(-1, keepdim=True).clamp_min(1e-6)).cpu().numpy()
 
 
 @torch.inference_mode()
 def mask_picture(world: World, scenes: Scene, colors_K3: np.ndarray | None = None) -> np.ndarray:
-    """Each factor's share of the pixels in its colour, by default that of what it draws: uint8 `(B, H, W, 3)`."""
-    colors_K3 = factor_colors(world) if colors_K3 is None else colors_K3
+    """Each factor's share of the pixels in its colour, by default that of what it draws in these scenes: uint8 `(B, H, W, 3)`."""
+    colors_K3 = factor_colors(world, scenes) if colors_K3 is None else colors_K3
     shares = world.shares(scenes).cpu().numpy()
     return np.einsum("bkhw,kx->bhwx", shares, colors_K3).clip(0, 255).astype(np.uint8)
 
