@@ -1,6 +1,7 @@
 """How much anonymous memory training takes on much video: films are made, and a small world is trained on them.
 
-    python scripts/measure_memory.py --frames 10000 100000 1000000 --out runs/memory
+    python scripts/measure_memory.py --out runs/memory --frames 10000 100000 1000000
+    python scripts/measure_memory.py --out runs/memory-tracked --frames 1000 10000 --model tracked
 
 Each number of frames is trained on in a process of its own; what it holds is read from /proc, so this runs on Linux
 only. Frames lie in a mapped file, which the system may drop from memory; a million of them take 12 GB on disk.
@@ -15,6 +16,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -33,6 +35,8 @@ class MemoryConfig:
     out: Path
     """Folder for results.json; films and worlds are made below it and deleted again."""
     frames: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    model: Literal["flam", "tracked"] = "flam"
+    """Which FLAM; tracking takes 20 ms a frame or so."""
 
 
 def main(config: MemoryConfig) -> None:
@@ -42,10 +46,10 @@ def main(config: MemoryConfig) -> None:
         scratch = config.out / f"frames{frames}"
         make_films(scratch / "films", frames)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-            found.append({"frames": frames} | child.submit(train_and_watch, scratch).result())
+            found.append({"frames": frames} | child.submit(train_and_watch, scratch, config.model).result())
         shutil.rmtree(scratch)
         print(found[-1], flush=True)
-        write_results(config.out, {"runs": found}, 0)
+        write_results(config.out, {"model": config.model, "runs": found}, 0)
 
 
 def make_films(folder: Path, frames: int) -> None:
@@ -71,7 +75,16 @@ def make_films(folder: Path, frames: int) -> None:
             out.mux(film.encode())
 
 
-def train_and_watch(folder: Path) -> Json:
+FEW: dict[str, list[str]] = {
+    "flam": ["--tokenizer-training.steps", "100", "--world.steps", "20", "--world.prior-steps", "20"],
+    "tracked": [
+        *("--tracked.looks.patch-steps", "20", "--tracked.looks.steps", "20"),
+        *("--tracked.dynamics-training.steps", "20", "--tracked.prior-training.steps", "20"),
+    ],
+}
+
+
+def train_and_watch(folder: Path, model: str) -> Json:
     """Train on `folder/films` with few steps; the peak of this process's anonymous memory in MiB, and seconds."""
     from flam_rl.cli import main as flam_rl
 
@@ -84,8 +97,8 @@ def train_and_watch(folder: Path) -> Json:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     began = time.perf_counter()
-    few = ["--tokenizer-training.steps", "100", "--world.steps", "20", "--world.prior-steps", "20"]
-    flam_rl(["train", "--data", str(folder / "films"), "--out", str(folder / "run"), "--labels", "0", *few])
+    where = ["--data", str(folder / "films"), "--out", str(folder / "run")]
+    flam_rl(["train", *where, "--model", model, "--labels", "0", *FEW[model]])
     done.set()
     watcher.join()
     return {"peak_anonymous_mib": peak[0], "seconds": time.perf_counter() - began}

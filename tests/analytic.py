@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.utils import seeding
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from flam_rl.actions import ActionSpace
@@ -199,7 +200,7 @@ def points_world(horizon: int = HORIZON, labels: bool = True) -> World:
 
 def start_pixels(seed: int) -> np.ndarray:
     """Where the points are after `PointsTask.reset(seed=seed)`, int `(K, 2)`; the agent is left of the middle."""
-    return start_of(np.random.default_rng(seed))
+    return start_of(seeding.np_random(seed)[0])
 
 
 def start_of(rng: np.random.Generator) -> np.ndarray:
@@ -229,12 +230,11 @@ class PointsTask(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self.rng = np.random.default_rng(self.np_random_seed if seed is None else seed)
-        self.pixels, self.elapsed = start_of(self.rng), 0
+        self.pixels, self.elapsed = start_of(self.np_random), 0
         return frame_of(self.pixels), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        chosen = [action, *self.rng.integers(len(CODES), size=POINTS - 1)]
+        chosen = [action, *self.np_random.integers(len(CODES), size=POINTS - 1)]
         self.pixels = np.clip(self.pixels + CODES[chosen].astype(int), 0, SIDE - 1)
         self.elapsed += 1
         reached = bool(self.pixels[0, 0] >= GOAL)
