@@ -44,7 +44,9 @@ class TrueStates(gym.Wrapper):
         return self._state(info["truth"]), float(reward), terminated, truncated, info
 
     def _state(self, truth: Truth) -> np.ndarray:
-        assert truth.centre is not None and truth.velocity is not None and truth.radius is not None
+        assert truth.centre is not None
+        assert truth.velocity is not None
+        assert truth.radius is not None
         numbers = [2 * truth.centre / self.size - 1, truth.velocity, truth.radius[:, None] / 5]
         return (
             np.nan_to_num(np.concatenate([truth.presence[:, None], *numbers], 1)).ravel().astype(np.float32)
