@@ -63,7 +63,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
         factors = torch.nn.functional.rms_norm(looks[look] + 0.2 * noise, (world.factor_dim,))
         data = {"next": factors, "imagined": factors, "episode": torch.arange(count) // 10}
         data["known"] = torch.ones(count, 3, dtype=torch.bool)
-        head = fit_event_head(world, data, look[:, causes] == 3, 1.0, 2, seed)
+        head = fit_event_head(world, data, factors[:0], look[:, causes] == 3, 1.0, 2, seed)
         assert head.sees.tolist() == sees
 
 
@@ -381,15 +381,15 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
     data = {"next": factors, "imagined": factors, "reward": reward, "episode": torch.arange(count) // 10}
     data["known"] = torch.arange(count)[:, None] % torch.tensor([1, 2, 3]) == 0
     data["termination"] = torch.zeros(count, dtype=torch.bool)
-    head = fit_reward_head(world, data, 2, 0)
+    head = fit_reward_head(world, data, factors[:0], 2, 0)
     assert isinstance(head, EventHead if kind == "event" else DenseHead)
     assert head.sees.tolist() == [2]
     assert (head.expected(factors) - reward).square().mean() < 0.1 * reward.var()
     assert (head.agreed(factors) <= head.expected(factors) + 1e-5).all() or kind == "event"
-    end = fit_event_head(world, data, data["termination"], 1.0, 2, 0)  # nothing ever ends
+    end = fit_event_head(world, data, factors[:0], data["termination"], 1.0, 2, 0)  # nothing ever ends
     assert end(factors).max() < 0.5
     data["known"][:, 2] = False  # nobody says whether anything ends
-    assert fit_event_head(world, data, data["termination"], 1.0, 2, 0)(factors).max() == 0
+    assert fit_event_head(world, data, factors[:0], data["termination"], 1.0, 2, 0)(factors).max() == 0
     labels = Labels(2, world.labels.adapter, head, end, 10)
     found, ended = FrozenEvents(labels)(factors)
     assert not ended.any()

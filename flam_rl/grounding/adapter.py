@@ -18,7 +18,7 @@ from torch import nn
 
 from ..actions import ActionSpace
 from ..core.adapters import Adapter, make_adapter
-from ..core.agent import AgentFinder, agent_first
+from ..core.agent import SURE, AgentFinder, agent_first
 from ..core.heads import Labels
 from ..core.layers import first_least
 from ..core.weights import fill
@@ -188,8 +188,12 @@ def fit_labels(
     """
     adapter, data = _fit_adapter(world, labelled, budget, seed)
     place = adapter.agent_factor
-    reward = fit_reward_head(world, data, place, seed)
-    termination = fit_event_head(world, data, data["termination"], 1.0, place, seed)
+    usual = world.model.scenes(world.stored_starts).factors
+    if adapter.finder is not None:
+        agents = first_least(-adapter.finder.looks(usual), SURE)
+        usual = usual.take_along_dim(agent_first(agents, place, world.factors).unsqueeze(-1), 1)
+    reward = fit_reward_head(world, data, usual, place, seed)
+    termination = fit_event_head(world, data, usual, data["termination"], 1.0, place, seed)
     return Labels(place, adapter.net, reward, termination, adapter.budget, adapter.finder), adapter
 
 
