@@ -49,7 +49,9 @@ class TrueStates(gym.Wrapper):
         assert truth.radius is not None
         numbers = [2 * truth.centre / self.size - 1, truth.velocity, truth.radius[:, None] / 5]
         return (
-            np.nan_to_num(np.concatenate([np.asarray(truth.presence)[:, None], *numbers], 1)).ravel().astype(np.float32)
+            np.nan_to_num(np.concatenate([np.asarray(truth.presence)[:, None], *numbers], 1))
+            .ravel()
+            .astype(np.float32)
         )
 
 

@@ -20,6 +20,10 @@ RARE = 0.5
 ALIKE = 0.5
 """How much rewards that are one kind of event may vary: their standard deviation by their mean."""
 
+BENDS = 6.0
+"""By how much first weights of heads that read few numbers are larger, and how far their bends lie apart: an event is at a place, and
+what few bends at 0 make of it reaches to the border of the frame."""
+
 AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
@@ -106,6 +110,9 @@ def _fit_head(
     def fit(seen: tuple[tuple[int, ...], int], rows: torch.Tensor) -> AnyHead:
         torch.manual_seed(seed)
         head = make(seen[0]).to(data["next"])
+        if seen[1] < world.factor_dim:
+            head.net.weight_0.data.mul_(BENDS)
+            head.net.bias_0.data.normal_(std=BENDS)
         _train(head, seen[1], data, usual, target, rows, seed)
         return head
 
