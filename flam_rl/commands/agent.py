@@ -43,7 +43,7 @@ def agent(config: AgentConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
     shape = (*world.frame_size, 3)
-    tasks = None if task is None else DecodedVectorEnv(several(fitted(task, shape)), world)
+    tasks = None if task is None else DecodedVectorEnv(several(fitted(task, shape, world.info.fit)), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
     save_policy(model, config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}

@@ -74,7 +74,7 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):

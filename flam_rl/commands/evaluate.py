@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> None:
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
         height, width = world.frame_size
-        reading = read(config.data, ReadingConfig(height=height, width=width))
+        reading = read(config.data, ReadingConfig(height=height, width=width, fit=world.info.fit))
         video, told = reading.video, reading.entities()
     else:
         assert task is not None
@@ -105,7 +105,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit
