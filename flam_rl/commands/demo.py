@@ -136,8 +136,8 @@ def table(scores: dict[str, PolicyScore]) -> str:
     rows = [
         (
             NAMES[name],
-            f"{score.success_rate:.2f}",
-            "{:.2f} - {:.2f}".format(*score.ci95),
+            "-" if score.success_rate is None else f"{score.success_rate:.2f}",
+            "-" if score.ci95 is None else "{:.2f} - {:.2f}".format(*score.ci95),
             f"{score.mean_return:.2f}",
         )
         for name, score in scores.items()
