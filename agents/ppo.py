@@ -17,10 +17,10 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
-from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from ..core.heads import EventHead
+from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -47,7 +47,8 @@ class ImaginationConfig:
     entropy: float = 1e-3
     """Weight of the policy's entropy."""
     prior_weight: float = 0.02
-    """Reward lost for each nat by which a latent action is less likely than plausible."""
+    """Reward lost for each nat by which a latent action is less likely than plausible; dense rewards are in standard deviations of their
+    returns."""
     checks: int = 12
     """How often the policy is judged on the way, the best being kept."""
     patience: int = 4
@@ -197,8 +198,10 @@ def train_in_imagination(
     Raises:
         ValueError: the world has no labels.
     """
-    env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    env: VecEnvWrapper = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
     env.seed(seed)
+    if world.labels is not None and isinstance(world.labels.reward, DenseHead):
+        env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
     model = PPO(
         "MlpPolicy",
         PriorPenalty(env, config.prior_weight),

@@ -1,9 +1,10 @@
-"""ActionAdapter: latent action of the agent's factor <-> real action, from a label budget."""
+"""ActionAdapter: latent actions of the agents' factors <-> real actions, from a label budget."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from torch import nn
 
 from ..actions import ActionSpace
 from ..core.adapters import Adapter, make_adapter
-from ..core.agent import AgentFinder, agent_first
+from ..core.agent import Agents, in_order
+from ..core.config import AgentSettings
 from ..core.heads import Labels
 from ..core.layers import first_least
 from ..core.weights import fill
 from ..core.world import World
 from ..files import written_whole
 from ..types import LabelledTransitions, check_ranges
-from .agent import agents_by_episode, fit_finder
+from .agent import GAIN, agents_by_episode, alike_numbers, fit_finder
 from .fitting import fit_ensemble, held_out_episodes, known_rows, labelled_factors
 from .reward import fit_event_head, fit_reward_head
 
@@ -35,25 +37,23 @@ EQUAL = 0.01
 
 @dataclass(frozen=True)
 class ActionAdapter:
-    """Which factor is the agent's, and what its latent actions are in real ones.
+    """Whom actions move, and what latent actions are in real ones.
 
     Attributes:
-        agent_factor: index of the factor whose latent action tells the labelled action best.
-        net: the networks, with the factor as context.
+        agents: the agent, or several with a part of each action; an agent's factor is the one whose latent action tells its
+            labelled actions best. Their networks have that factor as context.
         explained: how much of what held-out labelled actions hold each factor's network explains, `(K,)`: of discrete
-            ones the share of their entropy (McFadden's R^2), of a box the share of their variance (R^2); 1 is all.
+            ones the share of their entropy (McFadden's R^2), of a box the share of their variance (R^2); 1 is all. Of
+            several agents' factors it is about their own part of the actions.
         accuracy: share of held-out labelled actions that each factor's network gets right in each number, `(K,)`;
             empty for a box.
         budget: how many labelled transitions were read.
-        finder: where the agent's factor differs by episode, what finds it; else None.
     """
 
-    agent_factor: int
-    net: Adapter
+    agents: Agents
     explained: tuple[float, ...]
     accuracy: tuple[float, ...]
     budget: int
-    finder: AgentFinder | None = None
 
     @classmethod
     def fit(
@@ -75,26 +75,26 @@ class ActionAdapter:
 
     @property
     def summary(self) -> str:
-        """Which factor is the agent's, and how well its adapter tells actions, in a line."""
-        who = f"the agent's factor is {self.agent_factor}"
-        if self.finder is not None:
-            return f"the agent's factor differs by episode; it is brought to place {self.agent_factor}"
+        """Which factors are the agents', and how well their adapters tell actions, in a line."""
+        factors, several = self.agents.factors, len(self.agents) > 1
+        named, its = ", ".join(map(str, factors)), "their adapters" if several else "its adapter"
+        if self.agents.finder is not None:
+            who = f"the factors of {len(factors)} agents differ" if several else "the agent's factor differs"
+            return f"{who} by episode; brought to place {named}"
+        who = (
+            f"{len(factors)} agents have the factors {named}" if several else f"the agent's factor is {named}"
+        )
+        shares = self.accuracy or self.explained
+        told = ", ".join(f"{shares[factor]:.3f}" for factor in factors)
         if not self.accuracy:
-            return f"{who}; its adapter explains {max(self.explained):.3f} of held-out actions' variance"
-        return f"{who}; held-out accuracy of its adapter {self.accuracy[self.agent_factor]:.3f}"
+            return f"{who}; {its} {'explain' if several else 'explains'} {told} of held-out actions' variance"
+        return f"{who}; held-out accuracy of {its} {told}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
-        about = _About(
-            self.agent_factor,
-            self.finder is not None,
-            self.net.actions,
-            self.explained,
-            self.accuracy,
-            self.budget,
-        )
-        tensors = _networks(self.net, self.finder).state_dict()
+        about = _About(AgentSettings.of(self.agents), self.explained, self.accuracy, self.budget)
+        tensors = self.agents.state_dict()
         state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         with written_whole(path) as scratch:
             scratch.write_bytes(save(state, {"adapter": json.dumps(asdict(about))}))
@@ -110,23 +110,18 @@ class ActionAdapter:
             with safe_open(path, "pt") as file:
                 about = _ABOUT.validate_json((file.metadata() or {}).get("adapter", "{}"))
                 about.check(world)
-                net = make_adapter(world.factor_dim, world.latent_action_dim, about.actions).float()
-                finder = AgentFinder(world.factor_dim).float() if about.agent_differs else None
-                parts = _networks(net, finder)
-                fill(parts, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+                agents = about.agents.make(world.factor_dim, world.latent_action_dim).float()
+                fill(agents, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
         except (OSError, SafetensorError, ValidationError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not an adapter for this world ({error})") from error
-        parts.requires_grad_(False)
-        return cls(about.agent_factor, net, about.explained, about.accuracy, about.budget, finder)
+        return cls(agents.requires_grad_(False), about.explained, about.accuracy, about.budget)
 
 
 @dataclass(frozen=True)
 class _About:
     """What an adapter's file says beyond its tensors."""
 
-    agent_factor: int
-    agent_differs: bool
-    actions: ActionSpace
+    agents: AgentSettings
     explained: tuple[float, ...]
     accuracy: tuple[float, ...]
     budget: int
@@ -141,9 +136,8 @@ class _About:
         Raises:
             ValueError: it is of another number of factors than the world's, or a share is none.
         """
-        if not 0 <= self.agent_factor < world.factors:
-            raise ValueError(f"agent_factor is {self.agent_factor}; allowed are 0 to {world.factors - 1}")
-        wanted = 0 if self.actions.kind == "box" else world.factors
+        self.agents.check_factors(world.factors)
+        wanted = 0 if self.agents.actions.kind == "box" else world.factors
         if len(self.explained) != world.factors or len(self.accuracy) != wanted:
             raise ValueError(
                 f"explained is of {len(self.explained)} factors, accuracy of {len(self.accuracy)}; allowed are "
@@ -154,11 +148,6 @@ class _About:
 
 
 _ABOUT = TypeAdapter(_About)
-
-
-def _networks(net: Adapter, finder: AgentFinder | None) -> nn.ModuleDict:
-    """What the file of an adapter is the state of."""
-    return nn.ModuleDict({"net": net} if finder is None else {"net": net, "finder": finder})
 
 
 def check_labels(labelled: LabelledTransitions) -> None:
@@ -185,58 +174,143 @@ def fit_labels(
         ValueError: as `ActionAdapter.fit`.
     """
     adapter, data = _fit_adapter(world, labelled, budget, seed)
-    place = adapter.agent_factor
-    reward = fit_reward_head(world, data, place, seed)
-    termination = fit_event_head(world, data, data["termination"], 1.0, place, seed)
-    return Labels(place, adapter.net, reward, termination, adapter.budget, adapter.finder), adapter
+    places = adapter.agents.factors
+    reward = fit_reward_head(world, data, places, seed)
+    termination = fit_event_head(world, data, data["termination"], 1.0, places, seed)
+    return Labels(adapter.agents, reward, termination, adapter.budget), adapter
 
 
 def _fit_adapter(
     world: World, labelled: LabelledTransitions, budget: int, seed: int
 ) -> tuple[ActionAdapter, dict[str, torch.Tensor]]:
-    """The adapter, and `labelled_factors` with the agent's factor at its place in each of them."""
+    """The adapter, and `labelled_factors` with the agents' factors at their places in each of them."""
     if len(labelled) > budget:
         raise ValueError(f"{len(labelled)} labelled transitions given, but the budget is {budget}")
     check_labels(labelled)
     everything, actions = labelled_factors(world, labelled), labelled.action_space
     data = known_rows(everything, 0)
+    trials = _try_factors(world, data, actions, seed)
+    found = find_agents(data, actions, trials)
+    agents = torch.stack([factor_N for _, factor_N in found], 1)
+    places, finder = [int(factor) for factor in agents[0]], None
+    if bool((agents != agents[0]).any()):
+        places = _usual(agents, world.factors)
+        finder = fit_finder(world.factor_dim, data, agents, seed)
+        everything = _in_place(everything, data["episode"], agents, places)
+    adapters = []
+    for numbers, factor_N in found:
+        part = actions.part(numbers)
+        action = data["action"].reshape(len(factor_N), -1)[:, numbers].view(-1, *part.shape)
+        every = torch.ones_like(factor_N).bool()
+        adapters.append(fit_adapter(world, data | {"action": action}, factor_N, part, every, seed))
+    explained, accuracy = (
+        trials.explained(range(actions.size)),
+        trials.right_KN.mean(1) if trials.right_KN is not None else None,
+    )
+    if len(found) > 1:
+        for (numbers, _), place in zip(found, places, strict=True):
+            explained[place] = trials.explained(numbers)[place]
+            if accuracy is not None and trials.right_KN is not None:
+                accuracy[place] = trials.right_KN[place, numbers].mean()
+    return ActionAdapter(
+        Agents(actions, places, [numbers for numbers, _ in found], adapters, finder),
+        tuple(explained.tolist()),
+        () if accuracy is None else tuple(accuracy.tolist()),
+        len(labelled),
+    ), everything
 
-    def fit(factor_N: torch.Tensor, rows: torch.Tensor) -> Adapter:
-        return fit_adapter(world, data, factor_N, actions, rows, seed)
 
+@dataclass(frozen=True)
+class Trials:
+    """How well each factor tells held-out actions, number by number.
+
+    Attributes:
+        action_NW: the actions of all transitions, as a network reads them.
+        missed_KN, blind_KN: nats, but for a constant, by which the factor's network, and one that knows only how often each
+            action is taken, miss a number on average.
+        right_KN: how often the network is right; None for a box.
+    """
+
+    action_NW: torch.Tensor
+    missed_KN: torch.Tensor
+    blind_KN: torch.Tensor
+    right_KN: torch.Tensor | None
+
+    def explained(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Share of what these numbers hold that each factor explains: float `(K,)`."""
+        missed, blind = self.missed_KN[:, numbers].sum(1), self.blind_KN[:, numbers].sum(1)
+        return (blind - missed) / blind.clamp_min(1e-6)
+
+
+def _try_factors(world: World, data: dict[str, torch.Tensor], actions: ActionSpace, seed: int) -> Trials:
+    """A network for each factor, fitted to part of the labels and tried on the rest."""
     held_out = held_out_episodes(data["episode"], seed)
     fitting = ~held_out if bool((~held_out).any()) else held_out
-    explained, accuracy = [], []
+    missed, blind, right = [], [], []
     for factor in range(world.factors):
-        net = fit(torch.full_like(data["episode"], factor), fitting)
+        net = fit_adapter(world, data, torch.full_like(data["episode"], factor), actions, fitting, seed)
         now, latent, action = data["now"][:, factor], data["latent"][:, factor], data["action"]
         constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
-        missed = net.errors(now[held_out], latent[held_out], action[held_out]).mean()
-        unexplained = missed / net.member_errors(constant, action[held_out]).mean().clamp_min(1e-6)
-        explained.append(1 - float(unexplained))
+        missed.append(net.errors(now[held_out], latent[held_out], action[held_out]).mean(0))
+        blind.append(net.member_errors(constant, action[held_out]).mean(0))
         if actions.kind == "discrete":
-            right = net.real(now[held_out], latent[held_out]) == action[held_out]
-            accuracy.append(float(right.float().mean()))
-    agent = int(first_least(-torch.tensor(explained), EQUAL))
-    agents = agents_by_episode(fit, data, agent)
-    finder = None
-    if bool((agents != agent).any()):
-        agent = int(first_least(-torch.bincount(agents).float(), EQUAL))
-        finder = fit_finder(world.factor_dim, data, agents, seed)
-        everything = _in_place(everything, data["episode"], agents, agent)
-    net = fit(agents, torch.ones_like(held_out))
-    return ActionAdapter(agent, net, tuple(explained), tuple(accuracy), len(labelled), finder), everything
+            real = net.real(now[held_out], latent[held_out])
+            right.append((real == action[held_out]).float().view(len(real), -1).mean(0))
+    return Trials(
+        net.encode(data["action"]).float(),
+        torch.stack(missed),
+        torch.stack(blind),
+        torch.stack(right) if right else None,
+    )
+
+
+def find_agents(
+    data: dict[str, torch.Tensor], actions: ActionSpace, trials: Trials
+) -> list[tuple[list[int], torch.Tensor]]:
+    """Of each agent which numbers of an action are its, and its factor of each transition, int64 `(n,)`.
+
+    Most tasks have one agent. Of several each has numbers that clearly move another factor than the others' do.
+    """
+    every, parts = list(range(actions.size)), trials.action_NW.split(actions.widths, -1)
+
+    def by_episode(numbers: list[int], factor: int) -> torch.Tensor:
+        return agents_by_episode(data, torch.cat([parts[number] for number in numbers], -1), factor)
+
+    usual = int(first_least(-trials.explained(every), EQUAL))
+    alone: list[torch.Tensor | None] = []
+    for number in every if len(every) > 1 else ():
+        shares = trials.explained([number])
+        best = int(first_least(-shares, EQUAL))
+        best = best if shares[best] > shares[usual].clamp_min(0) + GAIN else usual
+        moved = by_episode([number], best)
+        alone.append(moved if bool((shares[best] > GAIN) | (moved != best).any()) else None)
+    found = alike_numbers(alone) if alone else [every]
+    if len(found) == 1:
+        return [(every, by_episode(every, usual))]
+    best_of = (int(first_least(-trials.explained(numbers), EQUAL)) for numbers in found)
+    return [(numbers, by_episode(numbers, best)) for numbers, best in zip(found, best_of, strict=True)]
+
+
+def _usual(agents_NC: torch.Tensor, factors: int) -> list[int]:
+    """The place of each agent: its most frequent factor that is no other's place."""
+    places: list[int] = []
+    for agents in agents_NC.T:
+        count = torch.bincount(agents, minlength=factors).float()
+        count[places] = -1
+        places.append(int(first_least(-count, EQUAL)))
+    return places
 
 
 def _in_place(
-    data: dict[str, torch.Tensor], episode: torch.Tensor, agents: torch.Tensor, place: int
+    data: dict[str, torch.Tensor], episode: torch.Tensor, agents_NC: torch.Tensor, places: list[int]
 ) -> dict[str, torch.Tensor]:
-    """`data` with the agent's factor at `place`; episodes of which no action tells where it is are left out."""
-    of_episode = torch.full((int(data["episode"].max()) + 1,), -1, device=episode.device)
-    of_episode[episode] = agents
-    rows = of_episode[data["episode"]] >= 0
+    """`data` with the agents' factors at their places; episodes of which no action tells where they are are left out."""
+    count = int(data["episode"].max()) + 1
+    of_episode = torch.full((count, len(places)), -1, device=episode.device)
+    of_episode[episode] = agents_NC
+    rows = of_episode[data["episode"], 0] >= 0
     data = {key: values[rows] for key, values in data.items()}
-    order = agent_first(of_episode[data["episode"]], place, data["now"].shape[1]).unsqueeze(-1)
+    order = in_order(of_episode[data["episode"]], places, data["now"].shape[1]).unsqueeze(-1)
     return data | {key: data[key].take_along_dim(order, 1) for key in ("now", "next", "imagined", "latent")}
 
 
@@ -285,9 +359,8 @@ def fit_adapter(
         drawn = drawn.to(now.device)
         outputs = net.to_real(torch.cat([now[drawn], latent[drawn]], -1))
         guessed = net.to_latent(torch.cat([now[drawn], chosen[drawn]], -1))
-        return net.member_errors(outputs, action[drawn]).mean() + nn.functional.mse_loss(
-            guessed, latent[drawn]
-        )
+        missed = net.member_errors(outputs, action[drawn]).sum(-1).mean()
+        return missed + nn.functional.mse_loss(guessed, latent[drawn])
 
     fit_ensemble(net, loss, len(now), seed)
     net.conclude(now, latent, action)

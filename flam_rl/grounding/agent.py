@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from ..core.adapters import Adapter
 from ..core.agent import AgentFinder
 from ..core.layers import first_least
 from .fitting import fit_ensemble
@@ -21,11 +20,8 @@ ALIKE = 0.05
 LEAST = 0.01
 """How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
-Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
-"""Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
 
-
-def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor:
+def agents_by_episode(data: dict[str, torch.Tensor], action_NW: torch.Tensor, agent: int) -> torch.Tensor:
     """The agent's factor of each labelled transition, int64 `(n,)`: `agent`, unless it clearly differs by episode.
 
     The agent's factor of an episode is the one whose latent actions are most like a linear function of the actions in it: a
@@ -34,6 +30,7 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
 
     Args:
         data: of `labelled_factors`, transitions whose action is known.
+        action_NW: those actions, as `Adapter.encode` gives them.
         agent: the one factor that explains all episodes best.
     """
     episode = torch.unique(data["episode"], return_inverse=True)[1]
@@ -42,15 +39,35 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     first = first_halves(episode)
     if count < 2 or factors < 2 or bool(first.all()):
         return everywhere[episode]
-    action = fit(everywhere[episode], first).encode(data["action"]).float()
-    found = _most_alike(_explained(data, action, episode, first, first), everywhere)
-    held = _explained(data, action, episode, first, ~first)
+    found = _most_alike(_explained(data, action_NW, episode, first, first), everywhere)
+    held = _explained(data, action_NW, episode, first, ~first)
     gain = _of(held, found) - _of(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
     if not bool(certain & (gain.mean() > GAIN)):
         return everywhere[episode]
     whole = torch.ones_like(first)
-    return _most_alike(_explained(data, action, episode, whole, whole), found)[episode]
+    return _most_alike(_explained(data, action_NW, episode, whole, whole), found)[episode]
+
+
+def alike_numbers(agents: Sequence[torch.Tensor | None]) -> list[list[int]]:
+    """Which numbers of an action move one factor: those of each agent, in the order of their first ones.
+
+    Args:
+        agents: the factor that each number moves by itself, int64 `(n,)`; None of one that tells nothing, which is the first
+            agent's.
+    """
+    found: list[list[int]] = []
+    for number, own in enumerate(agents):
+        for numbers in found:
+            other = agents[numbers[0]]
+            if own is not None and other is not None and bool((own == other).float().mean() > 0.5):
+                numbers.append(number)
+                break
+        else:
+            if own is not None:
+                found.append([number])
+    silent = [number for number, own in enumerate(agents) if own is None]
+    return [sorted(found[0] + silent), *found[1:]] if found else [silent]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
@@ -60,18 +77,20 @@ def first_halves(episode: torch.Tensor) -> torch.Tensor:
     return within
 
 
-def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tensor, seed: int) -> AgentFinder:
-    """What tells the agent's factor by its look, from those found, int64 `(n,)`."""
+def fit_finder(
+    factor_dim: int, data: dict[str, torch.Tensor], agents: torch.Tensor, seed: int
+) -> AgentFinder:
+    """What tells the agents' factors by their looks, from those found, int64 `(n, C)`."""
     torch.manual_seed(seed)
-    finder = AgentFinder(factor_dim).to(data["now"])
-    states, agent = torch.cat([data["now"], data["imagined"]]), agent.repeat(2)
+    finder = AgentFinder(factor_dim, agents.shape[1]).to(data["now"])
+    states, agents = torch.cat([data["now"], data["imagined"]]), agents.repeat(2, 1)
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
-        drawn = drawn.to(agent.device)
-        scores = finder.net(states[drawn].flatten(1, 2)).unflatten(1, (-1, states.shape[1])).squeeze(-1)
-        return nn.functional.cross_entropy(scores.flatten(0, 1), agent[drawn].flatten())
+        drawn = drawn.to(agents.device)
+        scores = finder.net(states[drawn].flatten(1, 2)).unflatten(1, (-1, states.shape[1]))
+        return nn.functional.cross_entropy(scores.flatten(0, 1), agents[drawn].flatten(0, 1))
 
-    fit_ensemble(finder.net, loss, len(agent), seed)
+    fit_ensemble(finder.net, loss, len(agents), seed)
     return finder
 
 
