@@ -12,7 +12,7 @@ PAD = np.array([60.0, 16.0])
 """Where the steered drone is to hover, x and y in pixels."""
 COLOURS = np.array([(235, 60, 60), (60, 130, 250), (250, 215, 50)], float)
 RADIUS = 4.5
-PUSH, GLIDE = 0.6, 0.8
+PUSH, GLIDE = 0.9, 0.85
 
 
 class Drones(gym.Env):

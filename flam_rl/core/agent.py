@@ -71,7 +71,7 @@ class Agents(nn.Module):
     def real(self, factors_BKS: torch.Tensor, latent_actions_BCA: torch.Tensor) -> torch.Tensor:
         """The task's own actions `(B, *shape)` for a latent action of each agent, whose factors are in their places."""
         parts = [
-            adapter.real(factors_BKS[:, factor], latent_actions_BCA[:, agent]).flatten(1)
+            adapter.real(factors_BKS[:, factor], latent_actions_BCA[:, agent]).reshape(len(factors_BKS), -1)
             for agent, (factor, _, adapter) in enumerate(self._each())
         ]
         order = torch.tensor([number for numbers in self.numbers for number in numbers]).argsort()
@@ -120,7 +120,9 @@ def assigned(evidence_BCK: torch.Tensor) -> torch.Tensor:
     """
     factors = evidence_BCK.shape[-1]
     first = SURE * torch.arange(factors, device=evidence_BCK.device) / factors
-    rows = [linear_sum_assignment(one, maximize=True)[1] for one in (evidence_BCK - first).cpu().numpy()]
+    rows = [
+        linear_sum_assignment(one, maximize=True)[1] for one in (evidence_BCK - first).detach().cpu().numpy()
+    ]
     return torch.as_tensor(np.array(rows).reshape(evidence_BCK.shape[:2]), device=evidence_BCK.device)
 
 
@@ -133,7 +135,7 @@ def in_order(agents_BC: torch.Tensor, places: Sequence[int], factors: int) -> to
         free = (agents_BC[:, :agent] != wanted).all(1, keepdim=True)
         wanted = torch.where(free, wanted, order[:, place, None])
         at = (order == wanted).int().argmax(1, keepdim=True)
-        order = order.scatter(1, at, order[:, place, None])
+        order = order.scatter(1, at, order[:, place, None].clone())
         order[:, place] = wanted[:, 0]
     return order
 

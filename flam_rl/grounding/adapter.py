@@ -29,8 +29,9 @@ from .agent import GAIN, agents_by_episode, alike_numbers, fit_finder
 from .fitting import fit_ensemble, held_out_episodes, known_rows, labelled_factors
 from .reward import fit_event_head, fit_reward_head
 
-STILL = 0.01
-"""Mean square change of a factor, of unit RMS, below which nothing happened to it."""
+STILL, SLOW = 0.01, 0.1
+"""Mean square change of a factor below which nothing happened to it; and the same as a share of its mean, for factors in which
+little changes in any step."""
 EQUAL = 0.01
 """Share of the actions explained by which a factor must be better than one before it to be the agent's."""
 
@@ -320,7 +321,8 @@ def informative(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Ten
     Walking into a wall and staying change nothing alike. Of the transitions that changed nothing, only those
     tell whose action most surely does nothing; else a latent action of staying decodes to one of walking.
     """
-    still = (next_BS - now_BS).square().mean(-1) < STILL
+    change = (next_BS - now_BS).square().mean(-1)
+    still = change < (SLOW * change.mean()).clamp_max(STILL)
     action_B = torch.unique(action_B, dim=0, return_inverse=True)[1]
     often = torch.bincount(action_B)
     idle = (torch.bincount(action_B[still], minlength=len(often)) / (often + 5)).argmax()

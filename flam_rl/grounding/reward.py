@@ -20,6 +20,10 @@ RARE = 0.5
 ALIKE = 0.5
 """How much rewards that are one kind of event may vary: their standard deviation by their mean."""
 
+NOISE = 0.1
+"""Of what a dense reward is told by, in standard deviations over all factors: few episodes would be told apart by what differs
+less, as the look of an entity does, and each learned by heart."""
+
 AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
@@ -119,14 +123,17 @@ def _train(
     # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
     factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees].flatten(1)
     target = target[rows].repeat(2)
+    blur = NOISE * data["next"].flatten(0, 1).std(0).repeat(len(head.sees))
     # Events are rare: each weighs by the root of how rare it is.
     weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
         drawn = drawn.to(target.device)
-        outputs = head.net(factors[drawn]).squeeze(-1)
         if isinstance(head, DenseHead):
+            seen = factors[drawn]
+            outputs = head.net(seen + blur * torch.randn_like(seen)).squeeze(-1)
             return nn.functional.mse_loss(outputs, target[drawn])
+        outputs = head.net(factors[drawn]).squeeze(-1)
         return nn.functional.binary_cross_entropy_with_logits(outputs, target[drawn], weight[drawn])
 
     fit_ensemble(head.net, loss, len(target), seed)
