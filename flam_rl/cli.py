@@ -100,14 +100,14 @@ def _parse(kinds: Mapping[str, type], args: list[str]) -> Any:
         error: BaseException | None = stopped
         while error is not None and not isinstance(error, ValueError):
             error = error.__context__
-        box = printed.getvalue()
+        box = re.sub(r"\x1b\[[\d;]*m", "", printed.getvalue())  # without colours
         if error is not None:
             place = re.search(r"Error parsing (?:__tyro-dummy-inner__\.)?(?:--)?([a-z][\w.-]*)", box)
             raise ValueError(f"--{place[1]}: {error}" if place else str(error)) from error
         if "invalid choice" in box:
             rows = (row.strip("│ ") for row in box.splitlines()[1:])
             raise ValueError(" ".join(takewhile(lambda row: "──" not in row, rows))) from stopped
-        sys.stderr.write(box)
+        sys.stderr.write(printed.getvalue())
         raise
 
 
