@@ -18,7 +18,7 @@ from ..core.stepping import Imagined, Stepper
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
-from .seeds import Seed, Seeds, check_reset_mask, check_seeds, generator_of, first_seed, start_of
+from .seeds import Seed, Seeds, check_reset_mask, check_seeds, first_seed, generator_of, start_of
 from .spaces import (
     Control,
     Observation,

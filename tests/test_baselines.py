@@ -60,7 +60,7 @@ def make_model(name: ModelName, config: FLAMConfig = CONFIG) -> CodeModel:
     return CODE_MODELS[name](config, facts)
 
 
-def with_actions(model: CodeModel, z: torch.Tensor) -> torch.Tensor:
+def model_input(model: CodeModel, z: torch.Tensor) -> torch.Tensor:
     """What the model sees: the oracle, actions as well."""
     if not model.NEEDS_ACTIONS:
         return z
@@ -108,7 +108,7 @@ def test_every_parameter_of_a_rival_moves(name: ModelName) -> None:
     model = make_model(name)
     before = {key: value.clone() for key, value in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
-    z = with_actions(model, torch.randint(CODES, (6, 5, 16)))
+    z = model_input(model, torch.randint(CODES, (6, 5, 16)))
     for _ in range(3):
         loss, metrics = model.loss(z, beta=1e-3)
         optimizer.zero_grad()
@@ -164,7 +164,7 @@ def test_a_rival_learns_to_draw_and_predict(name: ModelName) -> None:
 
 def test_verbs_have_their_shapes(rival: World) -> None:
     model = rival.model
-    z = with_actions(model.code_model, torch.randint(CODES, (2, 5, 16)))
+    z = model_input(model.code_model, torch.randint(CODES, (2, 5, 16)))
     factors = model.factorize(z)
     assert factors.shape == (2, 5, rival.factors, rival.factor_dim)
     assert torch.allclose(factors.square().mean(-1), torch.ones(2, 5, rival.factors), atol=1e-3)
