@@ -77,13 +77,13 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.data is not None:
         height, width = world.frame_size
         reading = read(config.data, ReadingConfig(height=height, width=width))
-        video, told = reading.video, reading.entities()
+        video, entities = reading.video, reading.entities()
     else:
         assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
-        told = [episode.entities for episode in recorded]
-    encoded = encode(world, video, truths_of(told))
+        entities = [episode.entities for episode in recorded]
+    encoded = encode(world, video, truths_of(entities))
     results = evaluate_world(encoded, task, config.seed, config.episodes, lpips, fvd)
     results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)

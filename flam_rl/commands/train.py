@@ -93,6 +93,8 @@ class TrainConfig(BuildConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
+        if self.factors is not None:
+            check_ranges(self, factors=(1, 256))
 
 
 def train(config: TrainConfig) -> None:
