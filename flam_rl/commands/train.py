@@ -137,6 +137,7 @@ def train(config: TrainConfig) -> None:
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
+            fit=config.files.fit,
             training=_resolved(config),
         )
 
