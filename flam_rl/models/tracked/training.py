@@ -288,3 +288,5 @@ def train_prior(
         if step % 20 == 0:
             log.scalar("prior/loss", loss.item(), step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
+    if not bool((there & ~stays).any()):
+        prior.keep_alive()
