@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from .dynamics import DynamicsConfig
 from .flam import LossConfig, TrackedConfig
 from .model import TrackedModel
 from .seeing import context_of, first_frames
+from .sequences import Sequences
 from .states import Rows, StateConfig, rows_of
 from .tracker import TrackerConfig
 from .tracks import Tracks
@@ -27,7 +28,6 @@ from .training import (
     Ground,
     LookTrainingConfig,
     PriorTrainingConfig,
-    Sequences,
     find_ground,
     sample_looks,
     track_video,
@@ -118,16 +118,16 @@ def build(
             log,
             generator,
         )
-        sequences = Sequences(
-            [
-                _factors(model, rows_of(tracks, state.entities))
-                for _, tracks in episodes(footage.training)
-                if len(tracks.presence) > 1
-            ]
+        factors = (
+            _factors(model, rows_of(tracks, state.entities))
+            for _, tracks in episodes(footage.training)
+            if len(tracks.presence) > 1
         )
+        sequences = Sequences(factors, folder)
         train_dynamics(flam, sequences, tracked.dynamics_training, log, generator)
         train_prior(flam, sequences, tracked.prior_training, log, generator)
-        starts = starts_of(model, [tracks for _, tracks in episodes(footage.held_out)])
+        shown = started_from(footage.held_out, settings)
+        starts = starts_of(model, len(shown.episodes), (tracks for _, tracks in episodes(shown)))
     return World(model, starts, info).to(device)
 
 
@@ -168,16 +168,21 @@ def _factors(model: TrackedModel, rows: Rows) -> torch.Tensor:
     return rows.factors(model.settings.state, model.flam.codes.encode(rows.look))
 
 
-def starts_of(model: TrackedModel, episodes: list[Tracks]) -> dict[str, torch.Tensor]:
-    """Factors and backgrounds of held-out frames, spread over the episodes."""
+def started_from(video: Video, settings: TrackedConfig) -> Video:
+    """The episodes that imagination starts from: so many have a background of their own, or share one."""
+    most = STARTS if settings.shared_ground else GROUNDS
+    return Video(tuple(frames for frames in video.episodes if len(frames) > 1)[:most])
+
+
+def starts_of(model: TrackedModel, count: int, episodes: Iterable[Tracks]) -> dict[str, torch.Tensor]:
+    """Factors and backgrounds of held-out frames, spread over `count` episodes."""
     state = model.settings.state
-    chosen = [tracks for tracks in episodes if len(tracks.presence) > 1]
     still = state.margin == 0
-    each = max(1, (STARTS if still else GROUNDS) // max(1, len(chosen)))
+    each = max(1, (STARTS if still else GROUNDS) // count)
     factors: list[torch.Tensor] = []
     contexts: list[torch.Tensor] = []
     rows: list[int] = []
-    for tracks in chosen[: STARTS if model.settings.shared_ground else GROUNDS]:
+    for tracks in episodes:
         found = _factors(model, rows_of(tracks, state.entities))
         first = min(2, len(found) - 1)
         for at in sorted({int(t) for t in np.linspace(first, len(found) - 1, each)}):

@@ -32,6 +32,8 @@ class LossConfig:
     """Spreads of look codes."""
     depth: float = 0.2
     outlier: float = 3.0
+    camera: float = 4.0
+    """Weight of the camera's errors, with which the whole picture moves."""
     presence: float = 1.0
     """Weight of presence, whose cost is in nats as it is."""
     beta: float = 1.0
@@ -184,6 +186,9 @@ class TrackedFLAM(nn.Module):
         """Nats of each part of factors, a factor and step."""
         config, state = self.config.loss, self.config.state
         count = there.sum().clamp_min(1)
+        weight = there[..., None].to(predicted.dtype)
+        if state.margin:
+            weight = torch.cat([weight[..., :-1, :], weight[..., -1:, :] * config.camera], -2)
         parts = {
             "place": (PLACE, state.half / config.place),
             "velocity": (VELOCITY, state.speed / config.velocity),
@@ -192,10 +197,11 @@ class TrackedFLAM(nn.Module):
         }
         return {
             name: huber_loss(
-                predicted[..., part] * scale * there[..., None],
-                target[..., part] * scale * there[..., None],
+                predicted[..., part] * scale,
+                target[..., part] * scale,
                 reduction="sum",
                 delta=config.outlier,
+                weight=weight.expand_as(target[..., part]),
             )
             / count
             for name, (part, scale) in parts.items()
