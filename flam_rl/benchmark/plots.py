@@ -35,6 +35,7 @@ COLORS: dict[str, str] = dict(
             "tab:gray",
             "black",
             "tab:brown",
+            "tab:pink",
         ),
         strict=True,
     )
