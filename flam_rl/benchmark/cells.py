@@ -125,8 +125,10 @@ def settle(cell: Cell, video: Video) -> BuildConfig:
     """The cell's build with the model that suits the video in place of `auto`; of the control, that with one latent action."""
     assert cell.build is not None
     build, _ = settled(cell.build, video)
-    chosen = cell.build.model == "auto" and cell.model == "joint"
-    return replace(build, model=CONTROLS[build.model]) if chosen else build
+    if cell.build.model == "auto" and cell.model == "joint":
+        assert build.model != "auto"
+        return replace(build, model=CONTROLS[build.model])
+    return build
 
 
 def _video(episodes: list[Episode]) -> Video:
