@@ -18,11 +18,12 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from flam_rl.benchmark.budgets import BUDGETS
 from flam_rl.benchmark.cells import run_cell
 from flam_rl.benchmark.estimates import interquartile_mean, interquartile_means
 from flam_rl.benchmark.report import write_report
 from flam_rl.benchmark.runner import finished, run_cells
-from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
+from flam_rl.benchmark.suites import SUITES, Cell, cell_config
 from flam_rl.cli import main
 from flam_rl.core.registry import TILE_MODELS
 from flam_rl.results import made_by, write_results

@@ -115,6 +115,4 @@ def score_policy(
     if any(episode.success is None for episode in played):
         return PolicyScore(None, float(returns.mean()), None, around)
     successes = sum(bool(episode.success) for episode in played)
-    return PolicyScore(
-        successes / episodes, float(returns.mean()), wilson(successes, episodes), around
-    )
+    return PolicyScore(successes / episodes, float(returns.mean()), wilson(successes, episodes), around)

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from ...core.registry import kind_of
 from ...core.threads import one_core
 from ...core.world import World, WorldInfo
 from ...training.run import Log
@@ -30,6 +31,7 @@ from .training import (
     PriorTrainingConfig,
     find_ground,
     sample_looks,
+    set_ranges,
     track_video,
     train_dynamics,
     train_looks,
@@ -102,7 +104,7 @@ def build(
             state, ground.tracker, tracked.dynamics, tracked.loss, ground.context is not None
         )
         torch.manual_seed(config.seed)
-        model = TrackedModel(settings)
+        model = cast(TrackedModel, kind_of(config.model).make(settings))
         flam = model.flam
         if ground.context is not None:
             flam.ground_3HW.copy_(ground.context)
@@ -124,6 +126,7 @@ def build(
             if len(tracks.presence) > 1
         )
         sequences = Sequences(factors, folder)
+        set_ranges(flam, sequences, tracked.prior_training.frames)
         train_dynamics(flam, sequences, tracked.dynamics_training, log, generator)
         train_prior(flam, sequences, tracked.prior_training, log, generator)
         shown = started_from(footage.held_out, settings)

@@ -213,6 +213,16 @@ class DynamicsTrainingConfig:
     """Steps that are predicted open loop, in equal shares of training one after the other."""
 
 
+def set_ranges(model: TrackedFLAM, sequences: Sequences, most: int) -> None:
+    """Which range each number of a factor has in the video, in `most` frames of it."""
+    shown, _ = sequences.pairs(most)
+    shown = shown[shown[..., PRESENCE] > 0.5]
+    low, high = shown.amin(0), shown.amax(0)
+    room = BEYOND * (high - low)
+    model.lowest_S.copy_(low - room)
+    model.highest_S.copy_(high + room)
+
+
 def train_dynamics(
     model: TrackedFLAM,
     sequences: Sequences,
@@ -258,7 +268,9 @@ def train_prior(
     log: Log,
     generator: torch.Generator,
 ) -> None:
-    """Action codes and who takes which, with all else fixed."""
+    """Action codes and who takes which, with all else fixed; nothing of a model without action codes."""
+    if not model.coded:
+        return
     prior = model.latent_action_prior
     with torch.no_grad():
         now, following = sequences.pairs(config.frames)
@@ -269,11 +281,6 @@ def train_prior(
         off = (latent - prior.codebook[index])[there & stays]
         model.spread_A.copy_(off.square().mean(0).sqrt().clamp_min(1e-2))
         seen = model.forward_dynamics.interaction(now)
-        shown = now[there]
-        low, high = shown.amin(0), shown.amax(0)
-        room = BEYOND * (high - low)
-        model.lowest_S.copy_(low - room)
-        model.highest_S.copy_(high + room)
     parameters = [*prior.net.parameters(), *prior.birth.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
