@@ -263,7 +263,7 @@ def test_a_video_in_which_nothing_moves_is_refused() -> None:
 
 
 def test_settings_are_checked_before_training() -> None:
-    with pytest.raises(ValueError, match="height is 4; allowed is 8 to 4096"):
+    with pytest.raises(ValueError, match="frames are 4x64; tracking needs 16x16 pixels or more"):
         check_build(BuildConfig(model="tracked"), (4, 64))
     with pytest.raises(ValueError, match="factors is 0; allowed is 1 to 256"):
         replace(TrackedBuildConfig(), factors=0)

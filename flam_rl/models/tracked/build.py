@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
+from ...core.model import Model
 from ...core.registry import kind_of
 from ...core.threads import one_core
 from ...core.world import World, WorldInfo
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.98
 """Share of episodes for whose entities there are factors, where the number is found from the video."""
+SMALLEST = 16
+"""Height and width of frames at least, pixels."""
+TRACKING, TRAINING = 100, 400
+"""Float32 numbers that are held at once for each factor and pixel of a frame: by tracking, and by training looks on a batch."""
+TRACKS = "tracks"
+"""Where in a run's folder tracks are kept."""
 STARTS, GROUNDS = 1024, 64
 """Start states at most, and backgrounds that they are in front of."""
 AHEAD = 24
@@ -72,8 +80,27 @@ class TrackedBuildConfig:
 
 def check(config: BuildConfig, frame_size: tuple[int, int], actions: list[np.ndarray] | None) -> None:
     """As `models.build.check_build`."""
+    tracked = config.tracked
+    check_frames(frame_size, tracked.factors or tracked.tracker.factors, TRAINING)
+    StateConfig(*frame_size, tracked.factors or 1, look_dim=tracked.look_dim)
+
+
+def check_frames(frame_size: tuple[int, ...], factors: int, maps: int) -> None:
+    """Whether so many factors can be followed in frames of this height and width.
+
+    Args:
+        maps: float32 numbers that are held at once for each factor and pixel.
+
+    Raises:
+        ValueError: frames are too small, or there are more factors than memory holds.
+    """
     height, width = frame_size
-    StateConfig(height, width, config.tracked.factors or 1, look_dim=config.tracked.look_dim)
+    if min(frame_size) < SMALLEST:
+        raise ValueError(f"frames are {height}x{width}; tracking needs {SMALLEST}x{SMALLEST} pixels or more")
+    allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // (4 * maps * height * width)
+    if not 1 <= factors <= allowed:
+        advice = f"allow 1 to {allowed}" if allowed else "are too large"
+        raise ValueError(f"--factors is {factors}; frames of {height}x{width} {advice} on this machine")
 
 
 @one_core()
@@ -93,7 +120,7 @@ def build(
     """
     tracked, generator = config.tracked, torch.Generator().manual_seed(config.seed)
     with tempfile.TemporaryDirectory(prefix="flam_rl-tracks-") as scratch:
-        cache = folder / "tracks" if folder else Path(scratch)
+        cache = folder / TRACKS if folder else Path(scratch)
         ground = find_ground(footage.training, tracked.tracker)
 
         def episodes(video: Video) -> Iterator[tuple[np.ndarray, Tracks]]:
@@ -132,6 +159,20 @@ def build(
         shown = started_from(footage.held_out, settings)
         starts = starts_of(model, len(shown.episodes), (tracks for _, tracks in episodes(shown)))
     return World(model, starts, info).to(device)
+
+
+def tracks_of(model: Model, video: Video, kept: Path) -> tuple[list[Tracks], TrackerConfig, int] | None:
+    """The tracks of a video as a model's training found them, how, and how many entities the model has factors for; None of a
+    model that has no tracks.
+
+    Args:
+        kept: the folder that was given to `build`; what is not there is tracked.
+    """
+    if not isinstance(model, TrackedModel):
+        return None
+    settings, flam = model.settings, model.flam
+    ground = Ground(settings.tracker, flam.ground_3HW.cpu() if settings.shared_ground else None)
+    return list(track_video(video, ground, kept / TRACKS)), settings.tracker, settings.state.entities
 
 
 def state_config(

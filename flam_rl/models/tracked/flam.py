@@ -206,13 +206,15 @@ class TrackedFLAM(nn.Module):
             "look": (LOOK, 1 / config.look),
         }
         return {
-            name: huber_loss(
-                predicted[..., part] * scale,
-                target[..., part] * scale,
-                reduction="sum",
-                delta=config.outlier,
-                weight=weight.expand_as(target[..., part]),
-            )
+            name: (
+                huber_loss(
+                    predicted[..., part] * scale,
+                    target[..., part] * scale,
+                    reduction="none",
+                    delta=config.outlier,
+                )
+                * weight
+            ).sum()
             / count
             for name, (part, scale) in parts.items()
         }
