@@ -57,6 +57,7 @@ def run(args: list[str]) -> None:
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
     from .commands.inspect import InspectConfig, inspect
+    from .commands.play import PlayConfig, play
     from .commands.train import TrainConfig, train
     from .results import COMMAND, source
 
@@ -68,6 +69,7 @@ def run(args: list[str]) -> None:
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),
         "demo": (DemoConfig, demo),
+        "play": (PlayConfig, play),
         "benchmark": (BenchmarkConfig, benchmark),
     }
     config = _parse({name: kind for name, (kind, _) in commands.items()}, args)
