@@ -14,8 +14,11 @@ from gymnasium.utils.env_checker import check_env
 
 import flam_rl
 from flam_rl.core.world import World, WorldInfo
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
@@ -351,6 +354,28 @@ def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
     drawn = trained.draw(scene).numpy().astype(float)
     last = np.stack([film[length - 1] for film in films])
     assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
+
+
+def test_a_clip_is_seen_once_for_all_horizons() -> None:
+    world = flam_rl.load_world("pucks")
+    encoded = encode(world, Video((film_of(9100, 24, goal="reach", pucks=4, looks=4),)))
+    now, inferred = encoded.opening(0, 2, 1)
+    again, further = encoded.opening(0, 2, 5)
+    assert again is now
+    assert torch.equal(further[:1], inferred)
+    alone, latent_actions = world.model.opening(torch.as_tensor(encoded.frames[0][:8]), 2, 5)
+    assert torch.allclose(alone.factors, now.factors, atol=1e-4)
+    assert torch.allclose(alone.context, now.context, atol=1e-4)
+    assert torch.allclose(latent_actions, further, atol=1e-3)
+
+
+def test_factors_of_no_fixed_entity_have_no_dci_by_their_number() -> None:
+    world = flam_rl.load_world("pucks")
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0", pucks=4, looks=4, max_steps=12), 48, 3))
+    video = Video(tuple(episode.frames for episode in episodes))
+    encoded = encode(world, video, truths_of([episode.entities for episode in episodes]))
+    assert correspondence.measure(encoded, encoded.truth) is None
+    assert disentanglement.measure(encoded, encoded.truth, iterations=2) is not None
 
 
 @pytest.mark.learning
