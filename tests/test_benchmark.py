@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from suites import make
 
-from flam_rl.benchmark.budgets import BUDGETS
+from flam_rl.benchmark.budgets import BUDGETS, budget_of
 from flam_rl.benchmark.cells import make_task, run_cell, settle
 from flam_rl.benchmark.estimates import interquartile_mean, interquartile_means
 from flam_rl.benchmark.report import write_report
