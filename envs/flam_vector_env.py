@@ -18,7 +18,7 @@ from ..core.stepping import Imagined, Stepper
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
-from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
+from .seeds import Seed, Seeds, check_reset_mask, check_seeds, first_seed, generator_of, start_of
 from .spaces import (
     Control,
     Observation,
@@ -191,11 +191,11 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         mask = check_reset_mask((options or {}).get("reset_mask"), self.num_envs) | first
         complete = None not in seeds
         if complete:
-            self._np_random, self._np_random_seed = drawn_by(seeds), seeds  # type: ignore[assignment]
+            self._np_random, self._np_random_seed = generator_of(seeds), seeds  # type: ignore[assignment]
         if seed is not None and not np.iterable(seed):
             super().reset(seed=index(seed))
         if first or (complete and mask.all()):
-            source = drawn_by(seeds) if complete else self.np_random
+            source = generator_of(seeds) if complete else self.np_random
             self._generator.manual_seed(int(source.integers(2**63)))
         self._restart(mask, seeds)
         return self._observe(), self._infos()

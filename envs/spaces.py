@@ -25,8 +25,8 @@ ACTION_BOUND = 3.0
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None is
-    `agent` where labels told which that is.
+    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None means
+    `agent` where the world has labels, else `all`.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
@@ -122,11 +122,11 @@ def observe(
         np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
         return out
 
-    def decode(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:
+    def observed(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:
         share = Scene(factors_BKS, context_BX)
         return world.draw(share) if observation == "pixels" else world.model.features(share)
 
-    seen = lone_threads().split(decode, *scene).cpu().numpy()
+    seen = lone_threads().split(observed, *scene).cpu().numpy()
     if out is None:
         return seen
     np.copyto(out, seen)

@@ -23,6 +23,7 @@ from flam_rl.models.tracked.flam import TrackedConfig
 from flam_rl.models.tracked.joint import TrackedJointModel
 from flam_rl.models.tracked.look_codes import draw_factors
 from flam_rl.models.tracked.model import TrackedModel
+from flam_rl.models.tracked.sequences import Sequences
 from flam_rl.models.tracked.sprites import draw
 from flam_rl.models.tracked.states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig, rows_of
 from flam_rl.models.tracked.tracks import track
@@ -30,7 +31,6 @@ from flam_rl.models.tracked.training import (
     DynamicsTrainingConfig,
     LookTrainingConfig,
     PriorTrainingConfig,
-    Sequences,
     read_tracks,
     sample_looks,
     train_looks,
@@ -146,6 +146,20 @@ def test_clips_are_drawn_within_episodes() -> None:
     assert torch.equal(clips[:, 1:, 0, 0] - clips[:, :-1, 0, 0], torch.ones(200, 3))
     assert (clips[:, :, 0, 1] == clips[:, :1, 0, 1]).all()
     assert set(clips[:, 0, 0, 1].tolist()) == {5.0, 9.0}
+
+
+def test_pairs_of_frames_are_all_or_evenly_spread_and_of_one_episode(tmp_path: Path) -> None:
+    episodes = [torch.full((length, 1, 3), float(length)) for length in (50, 90)]
+    for episode in episodes:
+        episode[:, 0, 0] = torch.arange(len(episode))
+    sequences = Sequences(iter(episodes), tmp_path)
+    assert not list(tmp_path.iterdir())  # its file has no name
+    for most, count in ((200, 49 + 89), (23, 23)):
+        now, following = sequences.pairs(most)
+        assert now.shape == (count, 1, 3)
+        assert (following[..., 0] - now[..., 0] == 1).all()
+        assert (following[..., 1] == now[..., 1]).all()
+        assert abs(float((now[..., 1] == 50).float().mean()) - 49 / 138) < 0.05
 
 
 @torch.inference_mode()
@@ -310,7 +324,7 @@ def test_a_video_in_which_nothing_moves_is_refused() -> None:
 
 
 def test_settings_are_checked_before_training() -> None:
-    with pytest.raises(ValueError, match="height is 4; allowed is 8 to 4096"):
+    with pytest.raises(ValueError, match="frames are 4x64; tracking needs 16x16 pixels or more"):
         check_build(BuildConfig(model="tracked"), (4, 64))
     with pytest.raises(ValueError, match="factors is 0; allowed is 1 to 256"):
         replace(TrackedBuildConfig(), factors=0)

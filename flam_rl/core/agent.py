@@ -11,9 +11,9 @@ from .layers import EnsembleMLP, first_least
 SURE = 1.0
 """Nats by which a factor must be likelier than another to be taken for the agent's in its place."""
 MEMORY = 0.9
-"""Of what actions told so far, the share that counts one step later."""
+"""The evidence of earlier actions keeps this share of its weight at each step."""
 MOST_LOOKS = 3.0
-"""Nats that looks alone may speak against a factor."""
+"""Nats by which looks alone may speak against a factor."""
 
 
 class AgentFinder(nn.Module):
@@ -45,14 +45,14 @@ class FollowedAgent:
     def __init__(self, finder: AgentFinder, adapter: Adapter) -> None:
         self.finder, self.adapter = finder, adapter
         self.agent_B = torch.empty(0, dtype=torch.int64)
-        self._told_BK = torch.empty(0, 0)
+        self._evidence_BK = torch.empty(0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
         """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
         looks = self.finder.looks(factors_BKS)
-        if self._told_BK.shape != looks.shape:
-            self._told_BK, self.agent_B = torch.zeros_like(looks), first_least(-looks, SURE)
-        self._told_BK = torch.where(fresh_B.unsqueeze(1), 0.0, self._told_BK)
+        if self._evidence_BK.shape != looks.shape:
+            self._evidence_BK, self.agent_B = torch.zeros_like(looks), first_least(-looks, SURE)
+        self._evidence_BK = torch.where(fresh_B.unsqueeze(1), 0.0, self._evidence_BK)
         self.agent_B = torch.where(fresh_B, first_least(-looks, SURE), self.agent_B)
 
     def acted(
@@ -65,12 +65,12 @@ class FollowedAgent:
     ) -> None:
         """Learn from a step of the tasks in the mask `moved_B`: each factor's inferred latent action beside the real one."""
         factors = before_BKS.shape[1]
-        told = -self.adapter.errors(
+        explained = -self.adapter.errors(
             before_BKS.flatten(0, 1), latent_actions_BKA.flatten(0, 1), real_B.repeat_interleave(factors, 0)
         ).view(-1, factors)
-        told = MEMORY * self._told_BK + told - told.amax(-1, keepdim=True)
-        self._told_BK = torch.where(moved_B.unsqueeze(1), told, self._told_BK)
-        evidence = self._told_BK + self.finder.looks(after_BKS)
-        best = first_least(-evidence, SURE)
-        gain = evidence.gather(1, torch.stack([best, self.agent_B], 1))
+        evidence = MEMORY * self._evidence_BK + explained - explained.amax(-1, keepdim=True)
+        self._evidence_BK = torch.where(moved_B.unsqueeze(1), evidence, self._evidence_BK)
+        total = self._evidence_BK + self.finder.looks(after_BKS)
+        best = first_least(-total, SURE)
+        gain = total.gather(1, torch.stack([best, self.agent_B], 1))
         self.agent_B = torch.where(moved_B & (gain[:, 0] > gain[:, 1] + SURE), best, self.agent_B)

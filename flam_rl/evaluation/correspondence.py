@@ -167,8 +167,8 @@ def correspond(
 
         def fit(pair: tuple[int, int]) -> None:
             i, j = pair
-            told = y[:, j] >= 0
-            matrix[i, j] = probe_gain(x[told, i], y[told, j], train[told], iterations, seed)
+            known = y[:, j] >= 0
+            matrix[i, j] = probe_gain(x[known, i], y[known, j], train[known], iterations, seed)
             bar.update()
 
         lone_threads().map(fit, list(np.ndindex(matrix.shape)))

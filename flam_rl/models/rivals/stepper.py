@@ -23,7 +23,9 @@ class Moved(Protocol):
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor: ...
+    def sample_actions(
+        self, factors_BKS: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor: ...
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
 
@@ -88,7 +90,10 @@ class SceneImagination:
             taken = (snapped + wanted - wanted.detach() if wanted.requires_grad else snapped).unsqueeze(1)
             log_prior = nearest.unsqueeze(1)
         else:
-            taken, log_prior = self.model.draw_actions(factors, generator), factors.new_zeros(len(factors), 0)
+            taken, log_prior = (
+                self.model.sample_actions(factors, generator),
+                factors.new_zeros(len(factors), 0),
+            )
         with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
             following = self._move(factors, taken).float()
         return self.begin(following), Taken(taken, log_prior, *judge(self.events, following))

@@ -77,6 +77,10 @@ class Interaction(nn.Module):
         return (seen * weight.unsqueeze(-1)).sum(-2)
 
 
+ENDS = -2.0
+"""What each number of a factor that ends is said to change by: more than any does, so that a latent action can tell an end."""
+
+
 class InverseDynamics(nn.Module):
     """`q(a_t^i | s_t, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3). Of an empty row it tells who comes."""
 
@@ -98,8 +102,8 @@ class InverseDynamics(nn.Module):
         change = (next_BKS - now_BKS)[..., [2, 3, 4, *range(6, now_BKS.shape[-1])]]
         change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)
         seen = self.interaction(now_BKS)
-        stays = next_BKS[..., PRESENCE, None]
-        moved = self.move(torch.cat([self.state.seen(now_BKS), change * stays, seen], -1))
+        change = torch.where(next_BKS[..., PRESENCE, None] > 0.5, change, ENDS)
+        moved = self.move(torch.cat([self.state.seen(now_BKS), change, seen], -1))
         born = self.birth(next_BKS)
         there = now_BKS[..., PRESENCE, None] > 0.5
         return torch.where(there, moved, born)

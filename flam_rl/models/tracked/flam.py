@@ -32,6 +32,8 @@ class LossConfig:
     """Spreads of look codes."""
     depth: float = 0.2
     outlier: float = 3.0
+    camera: float = 4.0
+    """Weight of the camera's errors, with which the whole picture moves."""
     presence: float = 1.0
     """Weight of presence, whose cost is in nats as it is."""
     beta: float = 1.0
@@ -194,6 +196,9 @@ class TrackedFLAM(nn.Module):
         """Nats of each part of factors, a factor and step."""
         config, state = self.config.loss, self.config.state
         count = there.sum().clamp_min(1)
+        weight = there[..., None].to(predicted.dtype)
+        if state.margin:
+            weight = torch.cat([weight[..., :-1, :], weight[..., -1:, :] * config.camera], -2)
         parts = {
             "place": (PLACE, state.half / config.place),
             "velocity": (VELOCITY, state.speed / config.velocity),
@@ -201,12 +206,15 @@ class TrackedFLAM(nn.Module):
             "look": (LOOK, 1 / config.look),
         }
         return {
-            name: huber_loss(
-                predicted[..., part] * scale * there[..., None],
-                target[..., part] * scale * there[..., None],
-                reduction="sum",
-                delta=config.outlier,
-            )
+            name: (
+                huber_loss(
+                    predicted[..., part] * scale,
+                    target[..., part] * scale,
+                    reduction="none",
+                    delta=config.outlier,
+                )
+                * weight
+            ).sum()
             / count
             for name, (part, scale) in parts.items()
         }

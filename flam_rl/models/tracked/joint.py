@@ -95,7 +95,7 @@ class TrackedJointModel(TrackedModel):
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
         return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
 
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Latent actions `(B, 1, A)` drawn from the prior."""
         shape = (len(factors_BKS), 1, self.latent_action_dim)
         return torch.randn(shape, generator=generator, device=factors_BKS.device)
