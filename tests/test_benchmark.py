@@ -457,7 +457,16 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities", "before-mend/entities"])
+@pytest.mark.parametrize(
+    "suite",
+    [
+        *SUITES,
+        *(
+            pytest.param(f"{part}/entities", marks=pytest.mark.learning)
+            for part in ("lapo", "fresh", "before-mend")
+        ),
+    ],
+)
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()

@@ -100,7 +100,12 @@ class TrainConfig(BuildConfig):
 
 
 def train(config: TrainConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: no video can be read, settings do not fit it, labels are damaged or tell nothing, or `out` cannot be written or
+            holds another run.
+    """
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return

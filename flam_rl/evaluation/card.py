@@ -17,7 +17,7 @@ Figures = Mapping[str, Mapping[str, float | None] | None]
 
 
 def card_figures(results: Json) -> Json:
-    """Of what was measured, the figures that a card shows, without floors: `WorldInfo.metrics`. NaN is what could not be
+    """The figures that a card shows, without floors: `WorldInfo.metrics`. NaN is what could not be
     measured."""
     return {
         name: results[name]
