@@ -45,7 +45,7 @@ def first_seed(env: gym.Env | VectorEnv) -> int | None:
     return None if env.np_random_seed == -1 else env.np_random_seed  # -1: the caller gave it a generator
 
 
-def drawn_by(seeds: Seeds) -> np.random.Generator:
+def generator_of(seeds: Seeds) -> np.random.Generator:
     """What draws for a whole batch of which all worlds have a seed."""
     return np.random.default_rng([one for one in seeds if one is not None])
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any
 
 import gymnasium as gym
@@ -53,6 +57,7 @@ def run(args: list[str]) -> None:
     from .commands.demo import DemoConfig, demo
     from .commands.evaluate import EvaluateConfig, evaluate
     from .commands.inspect import InspectConfig, inspect
+    from .commands.play import PlayConfig, play
     from .commands.train import TrainConfig, train
     from .results import COMMAND, source
 
@@ -64,18 +69,48 @@ def run(args: list[str]) -> None:
         "evaluate": (EvaluateConfig, evaluate),
         "agent": (AgentConfig, agent),
         "demo": (DemoConfig, demo),
+        "play": (PlayConfig, play),
         "benchmark": (BenchmarkConfig, benchmark),
     }
-    config = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, (kind, _) in commands.items()},
-        prog="flam-rl",
-        description="Learn controllable worlds from action-free video, and agents inside them. "
-        "With --debug, before or after the command, an error shows where it was raised.",
-        args=args,
-    )
+    config = _parse({name: kind for name, (kind, _) in commands.items()}, args)
     COMMAND.set(shlex.join(["flam-rl", *args]))
     source()  # what runs from here on, whatever happens to the source tree meanwhile
     {kind: function for kind, function in commands.values()}[type(config)](config)
+
+
+def _parse(kinds: Mapping[str, type], args: list[str]) -> Any:
+    """The config of the command that `args` name.
+
+    tyro prints a box and exits. Those about missing and unknown options stay as they are: they list what there is. A value that
+    is refused is raised instead, for it is an error of use like any other.
+
+    Raises:
+        ValueError: a value is none of its option's choices, of another type, or outside of its range.
+        SystemExit: an option is missing or unknown, or `args` ask for help.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(kinds),
+                prog="flam-rl",
+                description="Learn controllable worlds from action-free video, and agents inside them. "
+                "With --debug, before or after the command, an error shows where it was raised.",
+                args=args,
+            )
+    except SystemExit as stopped:
+        error: BaseException | None = stopped
+        while error is not None and not isinstance(error, ValueError):
+            error = error.__context__
+        box = re.sub(r"\x1b\[[\d;]*m", "", printed.getvalue())  # without colours
+        if error is not None:
+            place = re.search(r"Error parsing (?:__tyro-dummy-inner__\.)?(?:--)?([a-z][\w.-]*)", box)
+            raise ValueError(f"--{place[1]}: {error}" if place else str(error)) from error
+        if "invalid choice" in box:
+            rows = (row.strip("│ ") for row in box.splitlines()[1:])
+            raise ValueError(" ".join(takewhile(lambda row: "──" not in row, rows))) from stopped
+        sys.stderr.write(printed.getvalue())
+        raise
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class EvaluateConfig:
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
-    """Of the fresh video and of imagination."""
+    """Seed of the fresh video and of imagination."""
     steps: int = 12_000
     """Transitions of fresh video."""
     episodes: int = 200
@@ -69,7 +69,11 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, its task or the data do not fit it, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
     task = _find_task(config, world)
@@ -78,13 +82,13 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.data is not None:
         height, width = world.frame_size
         reading = read(config.data, ReadingConfig(height=height, width=width, fit=world.info.fit))
-        video, told = reading.video, reading.entities()
+        video, entities = reading.video, reading.entities()
     else:
         assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
-        told = [episode.entities for episode in recorded]
-    encoded = encode(world, video, truths_of(told))
+        entities = [episode.entities for episode in recorded]
+    encoded = encode(world, video, truths_of(entities))
     results = evaluate_world(encoded, task, config.seed, config.episodes, lpips, fvd)
     results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)

@@ -15,25 +15,27 @@ CELL = 8
 """Pixels of a cell where a data set tells cells and nothing else does."""
 
 
-def truths_of(told: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL) -> tuple[Truth, ...] | None:
+def truths_of(
+    records: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL
+) -> tuple[Truth, ...] | None:
     """The truth of each episode from what a task or a data set tells of it; None where that is nothing.
 
     Args:
-        told: of each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with `direction`
-            `(T, n)`, where somebody heads, who is always there.
+        records: one for each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with
+            `direction` `(T, n)`, the heading; such entities are always present.
         cell: pixels along the side of one.
     """
-    if not told or not all(told):
+    if not records or not all(records):
         return None
-    return tuple(_truth_of(episode, cell) for episode in told)
+    return tuple(_truth_of(episode, cell) for episode in records)
 
 
-def _truth_of(told: Mapping[str, np.ndarray], cell: int) -> Truth:
-    known = {field.name: told[field.name] for field in fields(Truth) if field.name in told}
-    if "direction" in told:
-        known["heading"] = told["direction"]
-    if "position" in told and "box" not in known:
-        corner = cell * told["position"].astype(np.float32)
+def _truth_of(record: Mapping[str, np.ndarray], cell: int) -> Truth:
+    known = {field.name: record[field.name] for field in fields(Truth) if field.name in record}
+    if "direction" in record:
+        known["heading"] = record["direction"]
+    if "position" in record and "box" not in known:
+        corner = cell * record["position"].astype(np.float32)
         there = np.ones(corner.shape[:2], bool)
         known |= {
             "identity": np.tile(np.arange(corner.shape[1]), (len(corner), 1)),
