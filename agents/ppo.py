@@ -104,6 +104,11 @@ class Judgement:
     success: float
     plausible: float
 
+    @property
+    def worth(self) -> float:
+        """What the best policy has most of: the score, less the share of its size that was not plausible."""
+        return self.score - abs(self.score) * (1 - self.plausible)
+
 
 @torch.inference_mode()
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
@@ -164,9 +169,8 @@ class KeepBest(EventCallback):
         """Judge now."""
         found = judge(self.model, self.world, self.config.gamma, self.seed)
         self.history.append(found)
-        score = found.score * found.plausible
-        if score > self.best_mean_reward + 1e-3:
-            self.best_mean_reward = score
+        if found.worth > self.best_mean_reward + 1e-3:
+            self.best_mean_reward = found.worth
             self.best = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
         self.logger.record("imagination/score", found.score)
         self.logger.record("imagination/success", found.success)

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import tyro
 
-COMMANDS = ("collect", "inspect", "train", "evaluate", "agent", "demo", "benchmark")
+COMMANDS = ("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark")
 """`flam-rl NAME` is the function NAME in `commands/NAME.py`, with its NameConfig."""
 
 

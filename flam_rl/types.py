@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -319,6 +319,8 @@ class Tiles(NamedTuple):
     heading: np.ndarray
 
 
+FitName = Literal["letterbox", "crop"]
+"""How frames of another aspect come to a size: bars are added, or the sides are cut."""
 Json = dict[str, Any]
 LossAndMetrics: TypeAlias = "tuple[torch.Tensor, dict[str, torch.Tensor]]"
 """A scalar loss to minimise and what to log, detached."""

@@ -270,8 +270,10 @@ FAST = [(SPACES[0], True), (SPACES[3], True)]
     ids=str,
 )
 def test_the_agents_factor_is_found_in_each_episode(space: ActionSpace, differs: bool) -> None:
-    """Rows that look alike, given anew to each episode, as tracks are."""
+    """Rows that look alike, given anew to each episode, as tracks are; one of them may be of nobody."""
     data, agent = rows(space, 25, 20, differs)
+    if differs:
+        data["latent"][torch.arange(len(agent)), (agent + 1) % Rows.factors] = 0.3
 
     def fit(factor: torch.Tensor, which: torch.Tensor) -> Adapter:
         return fit_adapter(Rows(), data, factor, space, which, 0)

@@ -175,3 +175,40 @@ ABLATIONS = [
     }.items()
 ]
 """The columns of the suite of ablations."""
+
+
+def _from_8(title: str, key: str) -> list[Measure]:
+    """Of predictions from frame 8, after each number of steps."""
+    return [
+        figure(f"{title} {steps}, dB", 1, "foreground", steps, key, floors=["last_frame", "background"])
+        for steps in HORIZONS
+    ]
+
+
+WHOLE, INSIDE = _from_8("PSNR", "psnr"), _from_8("foreground PSNR", "foreground_psnr")
+MATCHED = [
+    figure(name, 3, "disentanglement", name, floors=["factors_alone", "random_matching"])
+    for name in ("disentanglement", "informativeness")
+]
+MOTION = [
+    *WHOLE,
+    figure(
+        "PSNR 15 of the mean error, dB",
+        1,
+        "foreground",
+        "15",
+        "psnr_of_mean_error",
+        floors=["last_frame", "background"],
+    ),
+    *INSIDE,
+    Measure("tokenizer alone, dB", at("reconstruction_psnr"), 1),
+    replace(HOTA, title="HOTA"),
+    replace(SWITCHES, title="switches per 1,000 apart"),
+    *MATCHED,
+    replace(NATS, title="KL of a step, nats"),
+    replace(PARAMETERS, title="parameters, thousands"),
+    Measure("minutes in all", lambda cell: cell["wall_s"] / 60, 1),
+]
+"""The columns of the suite of motion."""
+MOTION_SHOWN = [WHOLE[0], WHOLE[-1], INSIDE[-1], replace(HOTA, title="HOTA"), MATCHED[0]]
+"""What is plotted of it."""

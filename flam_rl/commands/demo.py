@@ -78,7 +78,7 @@ def demo(config: DemoConfig) -> None:
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
@@ -140,8 +140,8 @@ def table(scores: dict[str, PolicyScore]) -> str:
     rows = [
         (
             NAMES[name],
-            f"{score.success_rate:.2f}",
-            "{:.2f} - {:.2f}".format(*score.ci95),
+            "-" if score.success_rate is None else f"{score.success_rate:.2f}",
+            "-" if score.ci95 is None else "{:.2f} - {:.2f}".format(*score.ci95),
             f"{score.mean_return:.2f}",
         )
         for name, score in scores.items()

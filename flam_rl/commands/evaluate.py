@@ -11,6 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from ..core.checkpoint import load_world
+from ..core.heads import DenseHead
 from ..core.world import World
 from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
@@ -18,7 +19,7 @@ from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation import correspondence
 from ..evaluation.card import compare, comparison_text
-from ..evaluation.encoded import Encoded, encode
+from ..evaluation.encoded import Encoded, encode, left_out
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS, lacking
 from ..evaluation.pictures import matrix_picture, prediction_picture
@@ -80,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> None:
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
         height, width = world.frame_size
-        reading = read(config.data, ReadingConfig(height=height, width=width))
+        reading = read(config.data, ReadingConfig(height=height, width=width, fit=world.info.fit))
         video, entities = reading.video, reading.entities()
     else:
         assert task is not None
@@ -109,7 +110,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit
@@ -140,7 +141,10 @@ def evaluate_world(
         alone = correspondence.measure(encoded, encoded.truth, latent=False)
         assert alone is not None
         results["dci"]["floors"]["factors_alone"] = {key: alone[key] for key in alone["floors"]["chance"]}
-    if task is not None and encoded.world.labels is not None:
+    labels = encoded.world.labels
+    if labels is not None and isinstance(labels.reward, DenseHead):
+        left_out("reward_rate", "rewards are dense, so every agent is rewarded")
+    elif task is not None and labels is not None:
         results["reward_rate"] = evaluate_reward_rate(encoded.world, task, seed, episodes)
     return results
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Entities, Rollout, Scene, check_ranges
+from ..types import Entities, FitName, Rollout, Scene, check_ranges
 from .heads import FrozenEvents, Labels
 from .model import Model, Starts
 from .stepping import Stepper
@@ -27,6 +27,7 @@ class WorldInfo:
         task: gymnasium id of the real task that the video shows; empty if there is none.
         task_kwargs: its arguments.
         horizon: steps of an imagined episode by default.
+        fit: how frames of another aspect were brought to the world's size; those of its task are so too.
         training: the resolved configs that it was trained with.
         metrics: the figures of its card, what evaluation on held-out video measured; None for what it could not.
     """
@@ -34,6 +35,7 @@ class WorldInfo:
     task: str = ""
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     horizon: int = 64
+    fit: FitName = "letterbox"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
 

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..progress import progress
-from ..types import Video
+from ..types import FitName, Video
 from . import cache, minari
 from .episodes import EpisodeInfo, Skipped, Stream
 from .films import read_film
-from .fitting import FitName, Fitting
+from .fitting import Fitting
 from .index import Source, find_sources
 from .pictures import read_animation, read_numbered
 

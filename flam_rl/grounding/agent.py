@@ -18,6 +18,8 @@ RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
 """Share of latent actions explained by which a factor must be better than another within an episode."""
+LEAST = 0.01
+"""How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
 """Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
@@ -99,7 +101,9 @@ def _explained(
         )
         target = latent[:, those] - middle
         left = (target - (action[those] - usual) @ weights).square().sum((1, 2))
-        explained.append(1 - left / target.square().sum((1, 2)).clamp_min(1e-6))
+        varied = target.square().sum((1, 2))
+        # What is absent does the same all the time: of nothing nothing is explained.
+        explained.append((varied - left) / varied.clamp_min(LEAST * varied.max().clamp_min(1e-6)))
     return torch.stack(explained)
 
 

@@ -28,8 +28,9 @@ class BuildConfig:
     """All that a world depends on but the video."""
 
     model: ModelName | Literal["auto"] = "flam"
-    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
-    FLAM on tiles is compared with, matched to it in size."""
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are what
+    these are compared with: rivals on tiles, matched to FLAM there in size, and `joint` and `tracked-joint`, which have one latent
+    action for all factors."""
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)

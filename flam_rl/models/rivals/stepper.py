@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,8 +12,22 @@ from ...core.compiling import check_compiler
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import LoneThreads, lone_threads
 
-if TYPE_CHECKING:
-    from .rival import Rival
+
+@runtime_checkable
+class Moved(Protocol):
+    """A model that one latent action moves; its `prior` draws them."""
+
+    def step(self, factors_BKS: torch.Tensor, latent_actions_BLA: torch.Tensor) -> torch.Tensor: ...
+
+    def snap(
+        self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def sample_actions(
+        self, factors_BKS: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor: ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
 
 
 class SceneImagination:
@@ -31,7 +45,7 @@ class SceneImagination:
 
     def __init__(
         self,
-        model: Rival,
+        model: Moved,
         controlled: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
@@ -39,7 +53,7 @@ class SceneImagination:
     ) -> None:
         self.model, self.controlled, self.dtype, self.events = model, list(controlled), dtype, events
         if compile:
-            check_compiler(model.weight_V.device)
+            check_compiler(next(model.parameters()).device)
         self._move = torch.compile(model.step) if compile else model.step
         self._threads: LoneThreads | None = None
 

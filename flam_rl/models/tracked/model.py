@@ -24,10 +24,11 @@ class TrackedModel(Model):
     """A factor for each entity that moves; the context is the background behind them."""
 
     kind = "tracked"
+    fixed_entities = False
 
-    def __init__(self, config: TrackedConfig) -> None:
+    def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()
-        self.flam = TrackedFLAM(config)
+        self.flam = flam(config)
 
     @property
     def settings(self) -> TrackedConfig:
@@ -64,7 +65,7 @@ class TrackedModel(Model):
         return 3 * (state.height + 2 * state.margin) * (state.width + 2 * state.margin)
 
     @property
-    def action_codes(self) -> Float[torch.Tensor, "M A"]:
+    def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
         return self.flam.latent_action_prior.codebook
 
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:

@@ -130,7 +130,6 @@ class TrackedImagination:
                     torch.tensor(self.controlled, device=taken.device),
                     torch.where(own, acted, taken[:, self.controlled]),
                 )
-            following, logit, _ = dynamics.look_and_move(factors, seen, taken)
-            lives = lives & (there | (logit > 0))
+            following = dynamics.look_and_move(factors, seen, taken).factors_BKS
             following = self.flam.within(following.float()) * lives[..., None]
         return following, taken.float(), log_prior, *judge(self.events, following)
