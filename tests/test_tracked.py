@@ -148,6 +148,7 @@ def trimmed_like(whole: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
     return whole[..., room : whole.shape[-1] - room, room : whole.shape[-1] - room]
 
 
+@pytest.mark.learning
 def test_episodes_side_by_side_have_the_tracks_of_each(record: Record) -> None:
     long, short = (record(seed, pucks=8, looks=1, background="new_texture")[0] for seed in (1, 2))
     films = [short[:24], long[:40], short[:32]]
