@@ -238,7 +238,9 @@ def test_a_latent_action_tells_who_ends_and_who_comes() -> None:
         return factors
 
     sequences = Sequences(episode() for _ in range(60))
-    train_dynamics(flam, sequences, DynamicsTrainingConfig(steps=200, batch=64, unroll=(2,)), Log(None), generator)
+    train_dynamics(
+        flam, sequences, DynamicsTrainingConfig(steps=200, batch=64, unroll=(2,)), Log(None), generator
+    )
     now, following = Sequences([episode() for _ in range(10)]).pairs(10_000)
     with torch.no_grad():
         predicted = flam.step(now, flam.inverse_dynamics(now, following).mean)
