@@ -228,7 +228,7 @@ def test_a_moving_camera_is_followed() -> None:
 
 
 @pytest.mark.learning
-@pytest.mark.parametrize("seed", (1, 3))
+@pytest.mark.parametrize("seed", [1, 3])
 def test_a_goal_on_ground_that_a_camera_passes_over_is_ground(record: Record, seed: int) -> None:
     film, truth = record(seed, 40, goal="reach", background="new_texture", camera="moving")
     tracks = track(film)
