@@ -31,6 +31,7 @@ from flam_rl.models.tracked.training import (
     PriorTrainingConfig,
     read_tracks,
     sample_looks,
+    side_by_side,
     train_dynamics,
     train_looks,
     write_tracks,
@@ -125,6 +126,14 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert torch.equal(again.place, tracks.place)
     assert torch.equal(again.identity, tracks.identity)
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
+
+
+def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:
+    lengths = [100] * 130 + [1000] * 8 + [9000]
+    parts = list(side_by_side(list(range(len(lengths))), lengths))
+    assert [index for part in parts for index in part] == list(range(len(lengths)))
+    assert [len(part) for part in parts] == [64, 64, 8, 2, 1]
+    assert list(side_by_side([], lengths)) == []
 
 
 def test_places_go_to_pixels_and_back() -> None:
