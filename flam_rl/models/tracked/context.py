@@ -19,6 +19,9 @@ class ContextConfig:
     """How often what the tracks cover is masked and the context taken again, at most."""
     moved: float = 1.5
     """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""
+    still: tuple[int, float] = (8, 0.5)
+    """Where the camera moves, what was seen in so many frames and in nine of ten of them stayed within so many pixels of the ground
+    is a piece of the ground: it has sharper edges than the mosaic."""
     frames: int = 48
     """Frames of an episode that it is taken from, evenly spread."""
     alike: float = 0.06
