@@ -224,6 +224,7 @@ def test_demo_writes_what_it_promises(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "plot.png").std() > 0
 
 
+@pytest.mark.learning
 def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     main(["agent", "--out", str(tmp_path), "--episodes", "2", *TINY_PPO])
     assert json.loads((tmp_path / "results.json").read_text())["task"]["mean_return"] >= 0

@@ -13,12 +13,17 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import flam_rl
+from flam_rl.core.checkpoint import load_world, save_world
 from flam_rl.core.world import World, WorldInfo
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
+from flam_rl.models.tracked.joint import TrackedJointModel
 from flam_rl.models.tracked.look_codes import draw_factors
 from flam_rl.models.tracked.model import TrackedModel
 from flam_rl.models.tracked.sequences import Sequences
@@ -169,6 +174,65 @@ def test_a_latent_action_moves_its_own_factor_only(blank: World) -> None:
     one, two = blank.step(factors, latent), blank.step(factors, other)
     assert torch.equal(one[:, [0, 2]], two[:, [0, 2]])
     assert not torch.equal(one[:, 1], two[:, 1])
+
+
+def test_the_control_has_one_latent_action_for_all() -> None:
+    """Whoever is in which row, it is the same latent action, and it moves all of them; all parts of it are trained."""
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=4, patch=12)))
+    factors = present(model, 6)  # type: ignore[arg-type]
+    clip = torch.stack([factors[:3], factors[3:]], 1)
+    clip[0, :, 3] = 0  # nobody
+    latent = model.infer_actions(clip).mean
+    assert latent.shape == (3, 1, 1, 4 * 4) == (3, 1, model.latent_actions, model.latent_action_dim)
+    other = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model.infer_actions(clip[:, :, other]).mean, latent)
+    moved = model.step(clip[:, 0], latent[:, 0])
+    torch.testing.assert_close(model.step(clip[1:, 0, other], latent[1:, 0]), moved[1:, other])
+    pushed = model.step(clip[1:, 0], latent[1:, 0] + 1)
+    assert ((pushed - moved[1:]).abs().amax(-1) > 0).all()
+    loss, metrics = model.flam.loss(clip)
+    loss.backward()
+    parts = {"inverse_dynamics": model.flam.inverse_dynamics, "forward_dynamics": model.flam.forward_dynamics}
+    for name, part in parts.items():
+        untouched = {key for key, value in part.named_parameters() if value.grad is None}
+        assert not untouched, name
+    assert metrics["nats"] > 0
+
+
+def test_of_empty_rows_the_control_fills_the_first() -> None:
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=4, patch=12)))
+    factors = present(model, 64)  # type: ignore[arg-type]
+    factors[:, 1:] = 0
+    with torch.no_grad():
+        model.flam.forward_dynamics.birth[-1].bias[PRESENCE] = 4  # type: ignore[index, operator]
+    following = model.step(factors, 3 * torch.randn(64, 1, model.latent_action_dim))
+    born = following[:, 1:, PRESENCE] > 0.5
+    assert born[:, 0].any()
+    assert not born[:, 1:].any()
+
+
+def test_a_world_of_the_control_is_saved_and_imagined(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=3, patch=12), shared_ground=True))
+    starts = {
+        "factors": present(model, 5),  # type: ignore[arg-type]
+        "context": torch.randint(256, (1, model.context_dim), dtype=torch.uint8),
+        "episode": torch.zeros(5, dtype=torch.long),
+    }
+    save_world(World(model, starts, WorldInfo()), tmp_path / "world", "A control.\n")
+    world = load_world(tmp_path / "world")
+    assert world.model.kind == "tracked-joint"
+    stepper = world.imagination([0])
+    now = stepper.begin(world.starts().factors[:4])
+    wanted = torch.randn(4, 1, 12)
+    following, taken = stepper.step(now, wanted)
+    torch.testing.assert_close(taken.latent_actions_BLA, wanted)
+    torch.testing.assert_close(following.factors_BKS, world.step(now.factors_BKS, wanted))
+    own = world.imagination([])
+    _, drawn = own.step(own.begin(world.starts().factors[:4]), None, torch.Generator().manual_seed(0))
+    assert drawn.latent_actions_BLA.shape == (4, 1, 12)
 
 
 @torch.inference_mode()
@@ -351,6 +415,28 @@ def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
     drawn = trained.draw(scene).numpy().astype(float)
     last = np.stack([film[length - 1] for film in films])
     assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
+
+
+def test_a_clip_is_seen_once_for_all_horizons() -> None:
+    world = flam_rl.load_world("pucks")
+    encoded = encode(world, Video((film_of(9100, 24, goal="reach", pucks=4, looks=4),)))
+    now, inferred = encoded.opening(0, 2, 1)
+    again, further = encoded.opening(0, 2, 5)
+    assert again is now
+    assert torch.equal(further[:1], inferred)
+    alone, latent_actions = world.model.opening(torch.as_tensor(encoded.frames[0][:8]), 2, 5)
+    assert torch.allclose(alone.factors, now.factors, atol=1e-4)
+    assert torch.allclose(alone.context, now.context, atol=1e-4)
+    assert torch.allclose(latent_actions, further, atol=1e-3)
+
+
+def test_factors_of_no_fixed_entity_have_no_dci_by_their_number() -> None:
+    world = flam_rl.load_world("pucks")
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0", pucks=4, looks=4, max_steps=12), 48, 3))
+    video = Video(tuple(episode.frames for episode in episodes))
+    encoded = encode(world, video, truths_of([episode.entities for episode in episodes]))
+    assert correspondence.measure(encoded, encoded.truth) is None
+    assert disentanglement.measure(encoded, encoded.truth, iterations=2) is not None
 
 
 @pytest.mark.learning

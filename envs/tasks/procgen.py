@@ -117,6 +117,11 @@ class ProcgenTask(gym.Env):
         return self._see(frames), self._info(infos)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are the integers 0 to 14")
         frames, rewards, terminated, truncated, infos = self._pool.step(np.array([action], np.int32))

@@ -32,7 +32,8 @@ class BenchmarkConfig:
 
     Example: flam-rl benchmark --suite entities --budget full --address auto
 
-    Finished cells are not run again when the same command is given once more; failed ones are.
+    Finished cells are not run again when the same command is given once more; failed ones are. The report is of what has
+    finished, also while others run and after an interruption.
     """
 
     suite: str = "entities"
@@ -50,7 +51,7 @@ class BenchmarkConfig:
     workers: int = 2
     """Cells at once on this machine, its cores shared out among them."""
     address: str | None = None
-    """Of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
+    """Address of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
     lpips_weights: Path | None = None
     """AlexNet's weights, torchvision's alexnet-owt-7be5be79.pth, for LPIPS."""
     fvd_weights: Path | None = None
@@ -60,7 +61,11 @@ class BenchmarkConfig:
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such cell, or the cells in `out` are of other settings.
+    """
     cells = make_cells(config)
     budget = budget_of(config.suite, config.budget)
     root = (config.work / f"{config.suite}-{config.budget}").resolve()
@@ -95,9 +100,13 @@ def benchmark(config: BenchmarkConfig) -> None:
         write_results(out, written, seeds)
         return write_report(out, config.suite, config.budget, _given(config))
 
-    failed = run_cells(
-        cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
-    )
+    try:
+        failed = run_cells(
+            cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
+        )
+    except KeyboardInterrupt:
+        report({})
+        raise
     path = report(failed)
     print(f"wrote {path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else ""))
 
@@ -139,8 +148,9 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
 
 
 def _command(config: BenchmarkConfig, cell: Cell) -> list[str]:
+    work = config.work.resolve() if config.address else config.work  # nodes may start elsewhere
     arguments = ["benchmark", "--suite", config.suite, "--budget", config.budget]
-    arguments += ["--seeds", str(cell.seed), "--work", str(config.work.resolve()), "--cell", cell.name]
+    arguments += ["--seeds", str(cell.seed), "--work", str(work), "--cell", cell.name]
     if config.models:
         arguments += ["--models", *config.models]
     for flag, path in (("--lpips-weights", config.lpips_weights), ("--fvd-weights", config.fvd_weights)):

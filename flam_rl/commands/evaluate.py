@@ -53,7 +53,7 @@ class EvaluateConfig:
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
-    """Of the fresh video and of imagination."""
+    """Seed of the fresh video and of imagination."""
     steps: int = 12_000
     """Transitions of fresh video."""
     episodes: int = 200
@@ -69,7 +69,11 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, its task or the data do not fit it, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
     task = _find_task(config, world)

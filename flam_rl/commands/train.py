@@ -69,8 +69,8 @@ class TrainConfig(BuildConfig):
     """
 
     model: ModelName | Literal["auto"] = "auto"
-    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
-    FLAM on tiles is compared with."""
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are what
+    these are compared with: rivals on tiles, and `joint` and `tracked-joint`, which have one latent action for all factors."""
     data: Path
     """A film, a folder of films or of folders of numbered pictures, or a Minari dataset (folder, root or name)."""
     out: Path
@@ -100,7 +100,12 @@ class TrainConfig(BuildConfig):
 
 
 def train(config: TrainConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: no video can be read, settings do not fit it, labels are damaged or tell nothing, or `out` cannot be written or
+            holds another run.
+    """
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return

@@ -158,6 +158,8 @@ class Model(LatentDynamics, nn.Module, ABC):
 
     kind: str
     """Its name in the registry."""
+    fixed_entities: bool = True
+    """Whether factor k is to follow the same entity in all episodes; else whom it follows is found anew in each."""
 
     @abstractmethod
     def draw(self, scene: Scene) -> torch.Tensor:

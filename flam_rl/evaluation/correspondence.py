@@ -103,7 +103,7 @@ def measure(
     iterations: int = 40,
     seed: int = 0,
 ) -> Json | None:
-    """`correspond`, where there is truth of entities that are the same in all episodes, and 4 episodes; else None.
+    """`correspond`, where there is truth of entities that are the same in all episodes, as the model's factors are, and 4 episodes; else None.
 
     Returns:
         `disentanglement`, `completeness`, `informativeness`; `matrix`, as lists. Chance is 0 in all of them.
@@ -120,6 +120,8 @@ def measure(
 def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> str:
     if truth is None or any(chosen_actions(one) is None for one in truth):
         return "there is no truth of what entities do"
+    if not encoded.world.model.fixed_entities:
+        return "a factor follows other entities in other episodes; disentanglement matches them"
     if len(encoded.frames) < FEWEST:
         return f"probes need {FEWEST} episodes or more; given {len(encoded.frames)}"
     everyone = truth[0].identity

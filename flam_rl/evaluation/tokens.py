@@ -17,7 +17,7 @@ FIGURES = ("codes", "ambiguous_patches", "reconstruction_psnr", "token_accuracy_
 @one_core()
 @torch.inference_mode()
 def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | None:
-    """Of a model whose frames are codes, how many there are and how they fare; None of any other.
+    """How many codes a model has and how well it predicts them; None for a model without codes.
 
     Returns:
         `codes`; `ambiguous_patches`, the share of the training patches that lie between two; `reconstruction_psnr`, dB of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import LoneThreads, lone_threads
 
 
+@runtime_checkable
 class Moved(Protocol):
     """A model that one latent action moves; its `prior` draws them."""
 

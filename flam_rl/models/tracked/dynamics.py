@@ -152,10 +152,10 @@ class ForwardDynamics(nn.Module):
             last.bias[STAYS] = 3.0
 
     def forward(
-        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
+        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BLA: Float[Tensor, "*B L A"]
     ) -> Step:
-        """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors."""
-        return self.look_and_move(factors_BKS, self.interaction(factors_BKS), latent_actions_BKA)
+        """Factors `(..., K, S)` and latent actions `(..., L, A)`, L is K, to the next factors."""
+        return self.look_and_move(factors_BKS, self.interaction(factors_BKS), latent_actions_BLA)
 
     def look_and_move(
         self,

@@ -96,10 +96,10 @@ class TrackedFLAM(nn.Module):
         return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
 
     def step(
-        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
+        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BLA: Float[Tensor, "*B L A"]
     ) -> Float[Tensor, "*B K S"]:
         """The next factors; those that more likely than not are gone are 0."""
-        following, logit, _ = self.forward_dynamics(factors_BKS, latent_actions_BKA)
+        following, logit, _ = self.forward_dynamics(factors_BKS, latent_actions_BLA)
         return self.within(following) * (logit > 0)[..., None]
 
     def within(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:

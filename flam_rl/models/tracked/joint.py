@@ -40,8 +40,8 @@ class JointForwardDynamics(ForwardDynamics):
     """Every factor is given the same latent action. Empty rows are alike, so that it can tell of the first of them only who
     comes."""
 
-    def look_and_move(self, factors_BKS: Tensor, seen: Tensor, latent_actions_BKA: Tensor) -> Step:
-        shared = latent_actions_BKA.expand(*factors_BKS.shape[:-1], -1)
+    def look_and_move(self, factors_BKS: Tensor, seen: Tensor, latent_actions_B1A: Tensor) -> Step:
+        shared = latent_actions_B1A.expand(*factors_BKS.shape[:-1], -1)
         step = super().look_and_move(factors_BKS, seen, shared)
         empty = factors_BKS[..., PRESENCE] < 0.5
         later = empty & (empty.cumsum(-1) > 1)

@@ -24,6 +24,7 @@ class TrackedModel(Model):
     """A factor for each entity that moves; the context is the background behind them."""
 
     kind = "tracked"
+    fixed_entities = False
 
     def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()
