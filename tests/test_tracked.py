@@ -324,9 +324,10 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     dots = ground[None, :64, :64].repeat(32, 0)
     for t in range(32):
         dots[t, 20:22, 2 * t : 2 * t + 2] = 255
+        dots[t, 20, 2 * t] = ground[20, 2 * t]
     write_film(tmp_path / "dots" / "a", dots)
     assert preview(tmp_path / "dots", tmp_path / "4")["failures"][0].startswith(
-        "things are smaller than 8 pixels"
+        "things are smaller than 4 pixels"
     )
     assert "warning: things are smaller" in capsys.readouterr().out
     tiles = gym.make("flam_rl/MultiGrid-v0")
