@@ -264,6 +264,22 @@ def test_steps_of_a_batch_are_steps_of_each_episode(record: Record) -> None:
         torch.testing.assert_close(together.place[b, there], alone[b].place[0, there], atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("brightness", [0.9, 0.6])
+def test_a_look_that_changes_is_followed(brightness: float) -> None:
+    """A disc is drawn as it is a few frames after it changed, not as it was."""
+    ground = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.1
+    scenes = []
+    for t in range(30):
+        look = disc(5, (brightness if t > 22 else 0.75, 0.3, 0.3))[None, None]
+        layers = draw(look, torch.tensor([[[10.0 + t, 30.0]]]), (64, 64))
+        scenes.append(blend(layers.drawn_BK4HW, torch.zeros(1, 1), ground[None]).frame_B3HW[0])
+    frames = torch.stack(scenes)
+    found = track((frames * 255).round().byte().movedim(1, -1).numpy(), ground=ground)
+    assert len(found.identity[found.presence].unique()) == 1
+    off = (found.draw()[0] - frames).abs().amax(1)[28, 28:32, 36:40]
+    assert float(off.mean()) < 0.07
+
+
 def test_a_film_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError, match="2 or more frames"):
         track(np.zeros((1, 64, 64, 3), np.uint8))
@@ -323,9 +339,10 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     dots = ground[None, :64, :64].repeat(32, 0)
     for t in range(32):
         dots[t, 20:22, 2 * t : 2 * t + 2] = 255
+        dots[t, 20, 2 * t] = ground[20, 2 * t]
     write_film(tmp_path / "dots" / "a", dots)
     assert preview(tmp_path / "dots", tmp_path / "4")["failures"][0].startswith(
-        "things are smaller than 8 pixels"
+        "things are smaller than 4 pixels"
     )
     assert "warning: things are smaller" in capsys.readouterr().out
     tiles = gym.make("flam_rl/MultiGrid-v0")

@@ -181,7 +181,7 @@ def _track_together(
             things = grown(things_in(found[i], colors[i], context), colors[i][known], context)
             clearer = find_view(colors[i], paths[i], ~things, config, context, past)
             better = differs(clearer - views[i], config.threshold)
-            if better.sum() >= config.area * len(views[i]):
+            if better.sum() >= context.area * len(views[i]):
                 views[i] = torch.where(better[:, None], clearer, views[i])
                 changed.append(i)
         left = changed
