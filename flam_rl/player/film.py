@@ -61,7 +61,7 @@ class Film:
             raise ImportError("a film needs PyAV: pip install 'flam_rl[play]'") from error
         pictures = [_picture(shot.frame, shot.real) for shot in self.shots]
         file = io.BytesIO()
-        with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=self.fps, options={"crf": "16"})
             stream.height, stream.width = pictures[0].shape[:2]
             stream.pix_fmt, stream.thread_count = "yuv420p", 1

@@ -128,7 +128,7 @@ class Visit:
             ValueError: the world cannot see it.
         """
         world = self.stage.world
-        clip = torch.as_tensor(np.ascontiguousarray(frames_THWC), device=world.device)
+        clip = torch.tensor(frames_THWC, device=world.device)
         seen = world.see(clip[None])
         factors = seen.factors if world.labels is None else world.labels.in_place(seen.factors)
         if self._beside is not None:

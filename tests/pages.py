@@ -58,7 +58,7 @@ class Served:
     def connect(self, visit: str = "", **more: Any) -> ClientConnection:
         address = f"ws://127.0.0.1:{self.port}/play?visit={visit}"
         more.setdefault("origin", self.origin)
-        return connect(address, max_size=2**22, compression=None, **more)
+        return connect(address, max_size=2**22, compression=None, **more).__enter__()
 
 
 class Page:
