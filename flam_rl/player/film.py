@@ -40,10 +40,9 @@ class Film:
     facts: Json = field(default_factory=dict)
 
     def add(self, *shot: Any) -> None:
-        """What is shown after a step; the same step again is not filmed twice, and nothing more when the film is full."""
-        taken = Shot(*shot)
-        if len(self.shots) < MOST_FRAMES and (not self.shots or taken.step > self.shots[-1].step):
-            self.shots.append(taken)
+        """What is shown after a step; nothing more when the film is full."""
+        if len(self.shots) < MOST_FRAMES:
+            self.shots.append(Shot(*shot))
 
     def back_to(self, step: int) -> None:
         """What was undone did not happen."""

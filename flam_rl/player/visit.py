@@ -102,6 +102,7 @@ class Visit:
                 self._with_task(message.on)
             case said.Record(on=True):
                 self.film = Film(self.fps)
+                self._shoot()
             case said.Record():
                 return self.end_film()
             case said.Link():
@@ -174,6 +175,7 @@ class Visit:
         if self.linkable:
             self._log[self.steps :] = [done]
         self.steps += 1
+        self._shoot()
         if bool(taken.ended_B[0]) and self._replay is None:
             self.running = False
 
@@ -265,6 +267,16 @@ class Visit:
         )
         self.running = True
 
+    def _shoot(self) -> None:
+        """Film what is shown now, if a film is recorded."""
+        if self.film is None:
+            return
+        taken = self._moments[-1].taken
+        frame = self.stage.world.draw(self.scene)[0].cpu().numpy()
+        real = None if self._beside is None else self._beside.frame
+        led = None if taken is None else taken.latent_actions_BLA[0].cpu().numpy()
+        self.film.add(self.steps, frame, real, led)
+
     def end_film(self) -> Json:
         """What was recorded is `shot` from now on; returns what the page is to be told.
 
@@ -300,9 +312,6 @@ class Visit:
         for factor, own in enumerate((shares > OWNS).cpu().numpy()):
             owner[own] = factor
         real = None if self._beside is None else self._beside.frame
-        if self.film is not None:
-            taken = None if moment.taken is None else moment.taken.latent_actions_BLA[0].cpu().numpy()
-            self.film.add(self.steps, frame, real, taken)
         facts = self._facts(moment) | self._places(scene)
         text = json.dumps(facts, separators=(",", ":")).encode()
         parts = [struct.pack("<I", len(text)), text, frame.tobytes(), owner.tobytes()]
