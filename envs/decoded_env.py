@@ -166,7 +166,7 @@ class _Decoder:
         self._threads = lone_threads()
         self._watcher = world.model.watch(count)
         self._scene: Scene | None = None
-        self._followed = None if agents.finder is None else FollowedAgents(agents, agents.finder)
+        self._followed = FollowedAgents(agents) if agents.differ else None
         self._shown: torch.Tensor | None = (
             None  # factors as they were seen, before the agents' are put in their places
         )

@@ -13,7 +13,7 @@ import torch
 
 from flam_rl.actions import ActionSpace
 from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
-from flam_rl.core.adapters import make_adapter
+from flam_rl.core.adapters import Adapter, make_adapter
 from flam_rl.core.agent import AgentFinder, Agents, FollowedAgents
 from flam_rl.core.checkpoint import load_world, save_world
 from flam_rl.core.heads import DenseHead, EventHead, FrozenEvents, Labels
@@ -22,7 +22,7 @@ from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.grounding import ActionAdapter
-from flam_rl.grounding.adapter import fit_adapter, fit_labels, informative
+from flam_rl.grounding.adapter import _try, fit_adapter, fit_labels, informative
 from flam_rl.grounding.agent import agents_by_episode, fit_finder
 from flam_rl.grounding.fitting import labelled_factors
 from flam_rl.grounding.reward import fit_event_head, fit_reward_head
@@ -77,11 +77,11 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
     factor, latent = data["now"][:, own], data["latent"][:, own]
     decoded = net.real(factor, latent)
     # Staying and walking into something look the same; the labels cannot tell them apart.
-    told = data["action"] != 3
+    tellable = data["action"] != 3
     moved = (data["now"] - data["next"])[:, own].abs().amax(-1) > 0.1
-    assert (decoded == data["action"])[told & moved].float().mean() > 0.95
+    assert (decoded == data["action"])[tellable & moved].float().mean() > 0.95
     there_and_back = net.real(factor, net.latent(factor, data["action"]))
-    assert (there_and_back == data["action"])[told & moved].float().mean() > 0.9
+    assert (there_and_back == data["action"])[tellable & moved].float().mean() > 0.9
 
 
 @pytest.mark.learning
@@ -278,13 +278,14 @@ def test_the_agents_factor_is_found_in_each_episode(space: ActionSpace, differs:
     if differs:
         data["latent"][torch.arange(len(agent)), (agent + 1) % Rows.factors] = 0.3
 
-    every = torch.ones_like(agent).bool()
-    net = fit_adapter(Rows(), data, torch.ones_like(agent), space, every, 0)
-    found = agents_by_episode(data, net.encode(data["action"]).float(), 1)
+    def fit(factor: torch.Tensor, which: torch.Tensor) -> Adapter:
+        return fit_adapter(Rows(), data, factor, space, which, 0, True)
+
+    candidates = agents_by_episode(fit, data, 1)
+    assert (candidates is not None) == differs
+    found = agent if candidates is None else fit_finder(16, data, candidates, 0)[1]
     assert (found == agent).float().mean() > 0.95
-    if not differs:
-        assert torch.equal(found, agent)
-    net, each = fit_adapter(Rows(), data, found, space, every, 0), torch.arange(len(found))
+    net, each = fit(found, torch.ones_like(found).bool()), torch.arange(len(found))
     now, latent = data["now"][each, found], data["latent"][each, found]
     real = net.real(now, latent)
     assert real.shape == data["action"].shape
@@ -303,13 +304,13 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
     each = torch.arange(len(agent))
     for states in ("now", "next", "imagined"):
         data[states][each, agent, :4] += 1.0  # it looks a little different
-    finder = fit_finder(16, data, agent[:, None], 0)
-    by_look = first_least(-finder.looks(data["now"])[:, 0], 1.0)
+    finder, _ = fit_finder(16, data, torch.nn.functional.one_hot(agent, 4).bool(), 0)
+    by_look = first_least(-finder.looks(data["now"]), 1.0)
     assert (by_look == agent).float().mean() > 0.6
-    net = fit_adapter(Rows(), data, agent, space, torch.ones_like(agent).bool(), 0)
+    net = fit_adapter(Rows(), data, agent, space, torch.ones_like(agent).bool(), 0, True)
     fresh, true = rows(space, 30, 6, True, seed=1)
     now = fresh["now"].view(30, 6, 4, 16)  # and here it does not: only its actions tell
-    followed = FollowedAgents(Agents(space, [0], [[0]], [net], finder), finder)
+    followed = FollowedAgents(Agents(space, [0], [[0]], [net], [finder]))
     followed.begin(now[:, 0], torch.ones(30, dtype=torch.bool))
     for step in range(5):
         latent, action = fresh["latent"].view(30, 6, 4, 4)[:, step], fresh["action"].view(30, 6)[:, step]
@@ -320,9 +321,44 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
     assert torch.equal(followed.agents_BC[3:], before[3:])
 
 
+def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
+    """In a third of the episodes it did one thing all the time; in one another factor rests, of which nothing can be told."""
+    space, each = SPACES[0], torch.arange(30 * 20)
+    data, agent = rows(space, 30, 20, True)
+    for states in ("now", "next", "imagined"):
+        data[states][each, agent, :4] += 2.0
+    data["action"] = torch.where(data["episode"] % 3 == 0, 2, data["action"])
+    data["latent"][:20, (agent[0] + 1) % 4] = 0.0
+
+    def fit(factor: torch.Tensor, which: torch.Tensor) -> Adapter:
+        return fit_adapter(Rows(), data, factor, space, which, 0, True)
+
+    candidates = agents_by_episode(fit, data, 1)
+    assert candidates is not None
+    assert (candidates.sum(-1) > 1).float().mean() > 0.3
+    assert torch.equal(fit_finder(16, data, candidates, 0)[1], agent)
+
+
+def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
+    """What a latent action does depends on nothing else: the adapter sees no factor, and is right on fresh transitions."""
+    data, agent = rows(SPACES[0], 10, 10, False)
+    trial = _try(
+        lambda *given: fit_adapter(Rows(), data, given[0], SPACES[0], given[1], 0, given[2]),
+        data,
+        agent,
+        data["episode"] > 7,
+    )
+    assert not trial.sees
+    net = fit_adapter(Rows(), data, agent, SPACES[0], torch.ones_like(agent).bool(), 0, False)
+    fresh, same = rows(SPACES[0], 20, 20, False, seed=1)
+    now, latent = (fresh[key][torch.arange(400), same] for key in ("now", "latent"))
+    assert (net.real(now, latent) == fresh["action"]).float().mean() > 0.95
+    assert torch.equal(net.real(now, latent), net.real(-now, latent))
+
+
 def test_labels_put_the_agent_in_its_place() -> None:
     finder = AgentFinder(8)
-    agents = Agents(MOVES, [1], [[0]], [make_adapter(8, 4, MOVES)], finder)
+    agents = Agents(MOVES, [1], [[0]], [make_adapter(8, 4, MOVES)], [finder])
     factors = torch.randn(50, 6, 5, 8)
     for seen in (factors[:, 0], factors):
         placed, agent = agents.in_place(seen), agents.of(seen)[:, 0]
@@ -333,7 +369,7 @@ def test_labels_put_the_agent_in_its_place() -> None:
             assert torch.equal(placed[each, agent], seen[:, 1])
         else:
             assert torch.equal(placed[:, :, 1], seen[each, :, agent])
-    agents.finder = None
+    agents = Agents(MOVES, [1], [[0]], [make_adapter(8, 4, MOVES)])
     assert agents.in_place(factors) is factors
 
 
@@ -341,7 +377,7 @@ def test_an_action_that_labels_never_showed_is_never_chosen() -> None:
     """18 actions as in Atari, 5 of them taken."""
     data, agent = rows(ActionSpace.discrete(5), 20, 20, False)
     data["action"] = data["action"] * 3
-    net = fit_adapter(Rows(), data, agent, ActionSpace.discrete(18), torch.ones_like(agent).bool(), 0)
+    net = fit_adapter(Rows(), data, agent, ActionSpace.discrete(18), torch.ones_like(agent).bool(), 0, True)
     anything = net.real(4 * torch.randn(5000, 16), 4 * torch.randn(5000, 4))
     assert set(anything.tolist()) == {0, 3, 6, 9, 12}
 
@@ -372,35 +408,25 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
         "event": (mine == 3).float(),
         "costs": (mine == 3).float() - 0.01,
     }[kind]
-    data = {"next": factors, "imagined": factors, "reward": reward, "episode": torch.arange(count) // 10}
-    data["known"] = torch.arange(count)[:, None] % torch.tensor([1, 2, 3]) == 0
-    data["termination"] = torch.zeros(count, dtype=torch.bool)
-    head = fit_reward_head(world, data, (2,), 0)
+    head = fit_reward_head(world, data | {"reward": reward}, (2,), 0)
     assert isinstance(head, EventHead if kind == "event" else DenseHead)
     assert head.sees.tolist() == [2]
     assert (head.expected(factors) - reward).square().mean() < 0.1 * reward.var()
     assert (head.agreed(factors) <= head.expected(factors) + 1e-5).all() or kind == "event"
-    end = fit_event_head(world, data, data["termination"], 1.0, (2,), 0)  # nothing ever ends
-    assert end(factors).max() < 0.5
-    data["known"][:, 2] = False  # nobody says whether anything ends
-    assert fit_event_head(world, data, data["termination"], 1.0, (2,), 0)(factors).max() == 0
-    labels = Labels(world.labels.agents, head, end, 10)
-    found, ended = FrozenEvents(labels)(factors)
-    assert not ended.any()
     if kind != "event":
-        found, _ = FrozenEvents(Labels(2, world.labels.adapter, head, world.labels.termination, 10))(factors)
+        found, _ = FrozenEvents(Labels(world.labels.agents, head, world.labels.termination, 10))(factors)
         assert torch.allclose(found, head.expected(factors), atol=1e-4)
 
 
 def test_what_never_ends_is_predicted_not_to_end(world) -> None:
     data, _ = entered(world, 1000)
     factors = data["next"]
-    end = fit_event_head(world, data, data["termination"], 1.0, 2, 0)
+    end = fit_event_head(world, data, data["termination"], 1.0, (2,), 0)
     assert end(factors).max() < 0.5
-    _, ended = FrozenEvents(Labels(2, world.labels.adapter, world.labels.reward, end, 10))(factors)
+    _, ended = FrozenEvents(Labels(world.labels.agents, world.labels.reward, end, 10))(factors)
     assert not ended.any()
     data["known"][:, 2] = False  # no label says whether anything ends
-    assert fit_event_head(world, data, data["termination"], 1.0, 2, 0)(factors).max() == 0
+    assert fit_event_head(world, data, data["termination"], 1.0, (2,), 0)(factors).max() == 0
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
@@ -410,7 +436,8 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     dim, latent = world.factor_dim, world.latent_action_dim
     numbers = [[number] for number in range(space.size)]  # as many agents
     adapters = [make_adapter(dim, latent, space.part(own)) for own in numbers]
-    agents = Agents(space, [2, 0][: len(numbers)], numbers, adapters, AgentFinder(dim, len(numbers)))
+    finders = [AgentFinder(dim) for _ in numbers]
+    agents = Agents(space, [2, 0][: len(numbers)], numbers, adapters, finders)
     world.labels = Labels(agents, DenseHead(dim, (0, 2), 3.0, 2.0), EventHead(dim, (1,), 1.0), 7)
     save_world(world, tmp_path / "world", "")
     again = load_world(tmp_path / "world").labels
@@ -427,7 +454,7 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     assert (loaded.explained, loaded.accuracy, loaded.agents.actions) == (adapter.explained, accuracy, space)
     for wrong, message in [
         (
-            {"agents": Agents(space, [9, 0][: len(numbers)], numbers, adapters, agents.finder)},
+            {"agents": Agents(space, [9, 0][: len(numbers)], numbers, adapters, finders)},
             "factors is .9.*allowed are factors 0 to 3",
         ),
         ({"explained": (0.5,)}, "explained is of 1 factors"),
@@ -442,7 +469,7 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     with pytest.raises(ValueError, match=r"'adapters.0.to_real.bias_1' has \d+ numbers that are NaN"):
         ActionAdapter.load(path, world)
     wider = [make_adapter(dim + 1, latent, space.part(own)) for own in numbers]
-    other = Agents(space, agents.factors, numbers, wider, agents.finder)
+    other = Agents(space, agents.factors, numbers, wider, finders)
     dataclasses.replace(adapter, agents=other).save(path)
     with pytest.raises(ValueError, match=r"tensor 'adapters.0.to_(latent|real).weight_0' is .*; allowed is"):
         ActionAdapter.load(path, world)
@@ -476,7 +503,7 @@ def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
     labelled = LabelledTransitions.of(sticks, 1000, ActionSpace.of(sticky.action_space))
     world.labels, adapter = fit_labels(world, labelled)
     assert adapter.agents.factors == (3,)
-    assert adapter.agents.finder is None
+    assert not adapter.agents.differ
     assert adapter.explained[3] > 0.5 + max(adapter.explained[:3])
     video = Video(tuple(e.frames for e in record_episodes(task, 600, 1, "expert")))
     clone = BehaviorCloning.from_expert_video(world, video)

@@ -116,6 +116,12 @@ def test_figures_of_the_shipped_world_are_what_they_were(encoded: Encoded, measu
     text = summary(found | {"reward_rate": None})
     assert re.search(r"^tracking +hota 1\.000  deta", text, re.M)
     assert re.search(r"^floor: background alone +1: 1\d\.\d+  5:", text, re.M)
+    assert re.search(
+        r"^changed tokens +1: \d.*\n^floor: last frame copied +1: 0\.000  5: 0\.000  15: 0\.000$", text, re.M
+    )
+    assert re.search(
+        r"^DCI +disent.*\n^floor: chance +disentanglement 0\.000  completeness 0\.000", text, re.M
+    )
     assert re.search(r"^KL per factor +\d\.\d\d  ", text, re.M)
 
 

@@ -36,6 +36,8 @@ from flam_rl.models.tracked.training import (
     PriorTrainingConfig,
     read_tracks,
     sample_looks,
+    side_by_side,
+    train_dynamics,
     train_looks,
     write_tracks,
 )
@@ -129,6 +131,14 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert torch.equal(again.place, tracks.place)
     assert torch.equal(again.identity, tracks.identity)
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
+
+
+def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:
+    lengths = [100] * 130 + [1000] * 8 + [9000]
+    parts = list(side_by_side(list(range(len(lengths))), lengths))
+    assert [index for part in parts for index in part] == list(range(len(lengths)))
+    assert [len(part) for part in parts] == [64, 64, 8, 2, 1]
+    assert list(side_by_side([], lengths)) == []
 
 
 def test_places_go_to_pixels_and_back() -> None:
@@ -264,6 +274,55 @@ def test_imagination_of_a_batch_is_that_of_its_worlds(blank: World) -> None:
     snapped, log_prior = blank.model.snap(factors, 1, wanted[:, 0])
     assert torch.allclose(taken.latent_actions_BLA[:, 1], snapped, atol=1e-5)
     assert torch.allclose(taken.log_prior_BC[:, 0], log_prior, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_who_the_prior_says_comes_is_there_and_nobody_goes_where_nobody_does(blank: World) -> None:
+    factors, prior = present(blank.model, 40), blank.model.flam.latent_action_prior
+    stepper, generator = blank.imagination(), torch.Generator().manual_seed(0)
+    prior.birth[-1].bias.fill_(50.0)
+    nobody = stepper.step(stepper.begin(torch.zeros_like(factors)), None, generator)[0].factors_BKS
+    assert (nobody[..., PRESENCE] == 1).all()
+    prior.net[-1].bias[-1] = 50.0
+    assert (stepper.step(stepper.begin(factors), None, generator)[0].factors_BKS == 0).all()
+    prior.keep_alive()
+    for scale in (1, 100):
+        state = stepper.begin(factors * scale)
+        assert (stepper.step(state, None, generator)[0].factors_BKS[..., PRESENCE] == 1).all()
+
+
+@pytest.mark.learning
+def test_a_latent_action_tells_who_ends_and_who_comes() -> None:
+    """Of entities that stand still and end or come by chance, which nothing before tells."""
+    torch.manual_seed(0)
+    state = StateConfig(32, 48, entities=2, patch=12, look_dim=2)
+    flam = TrackedModel(TrackedConfig(state)).flam
+    generator = torch.Generator().manual_seed(0)
+
+    def episode() -> torch.Tensor:
+        factors = torch.zeros(60, 2, state.dim)
+        for row in range(2):
+            t = 0
+            while t < 60:
+                life, gap = torch.randint(3, 25, (2,), generator=generator).tolist()
+                factors[t : t + life, row] = torch.rand(state.dim, generator=generator) - 0.5
+                factors[t : t + life, row, VELOCITY], factors[t : t + life, row, PRESENCE] = 0, 1
+                t += life + gap
+        return factors
+
+    sequences = Sequences(episode() for _ in range(60))
+    train_dynamics(
+        flam, sequences, DynamicsTrainingConfig(steps=200, batch=64, unroll=(2,)), Log(None), generator
+    )
+    now, following = Sequences([episode() for _ in range(10)]).pairs(10_000)
+    with torch.no_grad():
+        predicted = flam.step(now, flam.inverse_dynamics(now, following).mean)
+    there, then = now[..., PRESENCE] > 0.5, following[..., PRESENCE] > 0.5
+    right = (predicted[..., PRESENCE] > 0.5) == then
+    assert int((there & ~then).sum()) > 20
+    assert float(right[there & ~then].float().mean()) > 0.9
+    assert float(right[~there & then].float().mean()) > 0.9
+    assert float(right.float().mean()) > 0.99
 
 
 @pytest.mark.learning

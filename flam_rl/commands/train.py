@@ -242,6 +242,7 @@ def _log_pictures(
         log.picture(
             "world/correspondence", matrix_picture(np.array(found.pop("matrix")), f"step {step}"), step
         )
+        del found["floors"]
         for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()

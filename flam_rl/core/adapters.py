@@ -57,8 +57,7 @@ class Adapter(nn.Module):
         """
 
     def member_errors(self, outputs: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
-        """What is learned from: of each member the nats, but for a constant, by which it misses each number: float
-        `(..., B, size)`.
+        """What is learned from: of each member the nats, but for a constant, by which it misses, float `(..., B)`.
 
         Args:
             outputs: float `(..., B, width)`. action_B: real actions `(..., B, *shape)`.
@@ -68,8 +67,7 @@ class Adapter(nn.Module):
     def errors(
         self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor
     ) -> torch.Tensor:
-        """Nats, but for a constant, by which the ensemble misses each number of real actions `(B, *shape)`: float
-        `(B, size)`."""
+        """Nats, but for a constant, by which the ensemble misses real actions `(B, *shape)`: float `(B,)`."""
         raise NotImplementedError
 
 
@@ -100,7 +98,7 @@ class DiscreteAdapter(Adapter):
             nn.functional.cross_entropy(logits.flatten(0, -2), numbers[..., i].flatten(), reduction="none")
             for i, logits in parts
         ]
-        return torch.stack(misses, -1).view(*outputs.shape[:-1], -1)
+        return torch.stack(misses).sum(0).view(outputs.shape[:-1])
 
     def errors(
         self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor
@@ -109,7 +107,7 @@ class DiscreteAdapter(Adapter):
         probs = [
             part.gather(-1, numbers[:, i : i + 1]) for i, part in enumerate(self._probs(factor_BS, latent_BA))
         ]
-        return -torch.cat(probs, -1).clamp_min(LEAST_PROB).log()
+        return -torch.cat(probs, -1).clamp_min(LEAST_PROB).log().sum(-1)
 
     def _probs(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> list[torch.Tensor]:
         outputs = self.outputs(factor_BS, latent_BA)
@@ -166,7 +164,7 @@ class BoxAdapter(Adapter):
         self.spread.copy_(missed.square().mean(0).sqrt().clamp_min(LEAST_SPREAD))
 
     def member_errors(self, outputs: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
-        return ((outputs - self.encode(action_B)) / self.spread).square() / 2
+        return ((outputs - self.encode(action_B)) / self.spread).square().sum(-1) / 2
 
     def errors(
         self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor

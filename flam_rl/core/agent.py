@@ -23,20 +23,19 @@ MOST_LOOKS = 3.0
 
 
 class AgentFinder(nn.Module):
-    """Tells by the look of its state how likely a factor is to be each agent's."""
+    """Tells by the look of its state how likely a factor is to be an agent's."""
 
-    def __init__(self, factor_dim: int, agents: int = 1) -> None:
+    def __init__(self, factor_dim: int) -> None:
         super().__init__()
-        self.net = EnsembleMLP(factor_dim, agents)
+        self.net = EnsembleMLP(factor_dim, 1)
 
     def scores(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What each member says of each factor: logits float `(members, B, K, C)`."""
-        return self.net(factors_BKS.flatten(0, 1)).unflatten(1, factors_BKS.shape[:2])
+        """What each member says of each factor: logits float `(members, B, K)`."""
+        return self.net(factors_BKS.flatten(0, 1)).unflatten(1, factors_BKS.shape[:2]).squeeze(-1)
 
     def looks(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Log-probability that a factor is an agent's, by looks alone: float `(B, C, K)`."""
-        likely = self.scores(factors_BKS).log_softmax(-2).exp().mean(0)
-        return likely.log().clamp_min(-MOST_LOOKS).mT
+        """Log-probability that a factor is the agent's, by looks alone: float `(B, K)`."""
+        return self.scores(factors_BKS).log_softmax(-1).exp().mean(0).log().clamp_min(-MOST_LOOKS)
 
 
 class Agents(nn.Module):
@@ -44,10 +43,10 @@ class Agents(nn.Module):
 
     Args:
         actions: of the task.
-        factors: each agent's own; with a `finder` the places to which they are brought.
+        factors: each agent's own; with `finders` the places to which they are brought.
         numbers: which numbers of an action, in C order, are each agent's.
         adapters: of each agent, for `actions.part(numbers)`.
-        finder: where the agents' factors differ by episode, what finds them.
+        finders: where the agents' factors differ by episode, what finds each agent's; else none.
     """
 
     def __init__(
@@ -56,13 +55,18 @@ class Agents(nn.Module):
         factors: Sequence[int],
         numbers: Sequence[Sequence[int]],
         adapters: Sequence[Adapter],
-        finder: AgentFinder | None = None,
+        finders: Sequence[AgentFinder] = (),
     ) -> None:
         super().__init__()
         self.actions, self.factors = actions, tuple(factors)
         self.numbers = tuple(map(tuple, numbers))
         self.adapters = nn.ModuleList(adapters)
-        self.finder = finder
+        self.finders = nn.ModuleList(finders)
+
+    @property
+    def differ(self) -> bool:
+        """Whether the agents' factors differ by episode."""
+        return len(self.finders) > 0
 
     def __len__(self) -> int:
         """C."""
@@ -77,6 +81,18 @@ class Agents(nn.Module):
         order = torch.tensor([number for numbers in self.numbers for number in numbers]).argsort()
         return torch.cat(parts, 1)[:, order].view(-1, *self.actions.shape)
 
+    def latent(self, factors_BKS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+        """Latent actions float `(B, C, A)` that stand for the task's own actions `(B, *shape)`, as `Adapter.latent`."""
+        found = [
+            adapter.latent(factors_BKS[:, factor], self._part(action_B, numbers, adapter))
+            for factor, numbers, adapter in self._each()
+        ]
+        return torch.stack(found, 1)
+
+    def _part(self, real_B: torch.Tensor, numbers: tuple[int, ...], adapter: Adapter) -> torch.Tensor:
+        """What one agent does of real actions `(B, *shape)`."""
+        return real_B.reshape(len(real_B), -1)[:, numbers].view(-1, *adapter.actions.shape)
+
     def errors(
         self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor, real_B: torch.Tensor
     ) -> torch.Tensor:
@@ -84,19 +100,24 @@ class Agents(nn.Module):
         count = factors_BKS.shape[1]
         found = []
         for _, numbers, adapter in self._each():
-            part = real_B.reshape(len(real_B), -1)[:, numbers].view(-1, *adapter.actions.shape)
+            part = self._part(real_B, numbers, adapter)
             missed = adapter.errors(
                 factors_BKS.flatten(0, 1), latent_actions_BKA.flatten(0, 1), part.repeat_interleave(count, 0)
             )
-            found.append(missed.sum(-1).view(-1, count))
+            found.append(missed.view(-1, count))
         return torch.stack(found, 1)
+
+    def looks(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Log-probability that a factor is an agent's, by looks alone: float `(B, C, K)`."""
+        finders = cast("list[AgentFinder]", list(self.finders))
+        return torch.stack([finder.looks(factors_BKS) for finder in finders], 1)
 
     def of(self, factors: torch.Tensor) -> torch.Tensor:
         """Which factor is each agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where that differs by episode those that
         look most so: int64 `(B, C)`."""
-        if self.finder is None:
+        if not self.differ:
             return torch.tensor(self.factors, device=factors.device).expand(len(factors), -1)
-        looks = self.finder.looks(factors.flatten(0, -3)).unflatten(0, (len(factors), -1))
+        looks = self.looks(factors.flatten(0, -3)).unflatten(0, (len(factors), -1))
         return assigned(looks.sum(1))
 
     def _each(self) -> Iterator[tuple[int, tuple[int, ...], Adapter]]:
@@ -106,7 +127,7 @@ class Agents(nn.Module):
     def in_place(self, factors: torch.Tensor) -> torch.Tensor:
         """States `(B, K, S)` or clips `(B, T, K, S)` with the agents' factors at the places `factors`, where everything
         expects them."""
-        if self.finder is None:
+        if not self.differ:
             return factors
         order = in_order(self.of(factors), self.factors, factors.shape[-2])
         return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
@@ -147,14 +168,14 @@ class FollowedAgents:
         agents_BC: int64 `(B, C)`.
     """
 
-    def __init__(self, agents: Agents, finder: AgentFinder) -> None:
-        self.agents, self.finder = agents, finder
+    def __init__(self, agents: Agents) -> None:
+        self.agents = agents
         self.agents_BC = torch.empty(0, 0, dtype=torch.int64)
         self._told_BCK = torch.empty(0, 0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
         """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
-        looks = self.finder.looks(factors_BKS)
+        looks = self.agents.looks(factors_BKS)
         if self._told_BCK.shape != looks.shape:
             self._told_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
         if fresh_B.any():
@@ -173,7 +194,7 @@ class FollowedAgents:
         told = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
         told = MEMORY * self._told_BCK + told - told.amax(-1, keepdim=True)
         self._told_BCK = torch.where(moved_B[:, None, None], told, self._told_BCK)
-        evidence = self._told_BCK + self.finder.looks(after_BKS)
+        evidence = self._told_BCK + self.agents.looks(after_BKS)
         best = assigned(evidence)
         gain = [evidence.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
         better = moved_B & (gain[0] > gain[1] + SURE)

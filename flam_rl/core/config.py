@@ -52,7 +52,7 @@ class AgentSettings:
     @classmethod
     def of(cls, agents: Agents) -> AgentSettings:
         """What to save of `agents`."""
-        return cls(agents.actions, agents.factors, agents.numbers, agents.finder is not None)
+        return cls(agents.actions, agents.factors, agents.numbers, agents.differ)
 
     def check_factors(self, factors: int) -> None:
         """
@@ -69,7 +69,7 @@ class AgentSettings:
             self.factors,
             self.numbers,
             [make_adapter(factor_dim, latent_action_dim, part) for part in parts],
-            AgentFinder(factor_dim, len(parts)) if self.differ else None,
+            [AgentFinder(factor_dim) for _ in parts] if self.differ else [],
         )
 
 

@@ -106,7 +106,8 @@ def measure(
     """`correspond`, where there is truth of entities that are the same in all episodes, as the model's factors are, and 4 episodes; else None.
 
     Returns:
-        `disentanglement`, `completeness`, `informativeness`; `matrix`, as lists. Chance is 0 in all of them.
+        `disentanglement`, `completeness`, `informativeness`; `floors`: `chance`, which is 0 in all of them by definition;
+        `matrix`, as lists.
     """
     reason = _lacking(encoded, truth)
     if reason:
@@ -114,7 +115,9 @@ def measure(
         return None
     assert truth is not None
     found = correspond(encoded, truth, latent, iterations, seed)
-    return found.scores() | {"matrix": found.matrix.tolist()}
+    scores = found.scores()
+    floors = {"chance": dict.fromkeys(scores, 0.0)}
+    return scores | {"floors": floors, "matrix": found.matrix.tolist()}
 
 
 def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> str:

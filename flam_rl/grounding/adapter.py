@@ -1,12 +1,13 @@
-"""ActionAdapter: latent actions of the agents' factors <-> real actions, from a label budget."""
+"""ActionAdapter: latent action of the agent's factor <-> real action, from a label budget."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 
 from ..actions import ActionSpace
 from ..core.adapters import Adapter, make_adapter
-from ..core.agent import Agents, in_order
+from ..core.agent import AgentFinder, Agents, in_order
 from ..core.config import AgentSettings
 from ..core.heads import Labels
 from ..core.layers import first_least
@@ -25,13 +26,12 @@ from ..core.weights import fill
 from ..core.world import World
 from ..files import written_whole
 from ..types import LabelledTransitions, check_ranges
-from .agent import GAIN, agents_by_episode, alike_numbers, fit_finder
+from .agent import agents_by_episode, fit_finder, numbers_of_agents
 from .fitting import fit_ensemble, held_out_episodes, known_rows, labelled_factors
 from .reward import fit_event_head, fit_reward_head
 
-STILL, SLOW = 0.01, 0.1
-"""Mean square change of a factor below which nothing happened to it; and the same as a share of its mean, for factors in which
-little changes in any step."""
+STILL, LIVELY = 0.05, 0.8
+"""Share of the mean square change of a factor in its livelier steps, this quantile of all, below which nothing happened to it."""
 EQUAL = 0.01
 """Share of the actions explained by which a factor must be better than one before it to be the agent's."""
 
@@ -79,7 +79,7 @@ class ActionAdapter:
         """Which factors are the agents', and how well their adapters tell actions, in a line."""
         factors, several = self.agents.factors, len(self.agents) > 1
         named, its = ", ".join(map(str, factors)), "their adapters" if several else "its adapter"
-        if self.agents.finder is not None:
+        if self.agents.differ:
             who = f"the factors of {len(factors)} agents differ" if several else "the agent's factor differs"
             return f"{who} by episode; brought to place {named}"
         who = (
@@ -190,116 +190,126 @@ def _fit_adapter(
     check_labels(labelled)
     everything, actions = labelled_factors(world, labelled), labelled.action_space
     data = known_rows(everything, 0)
-    trials = _try_factors(world, data, actions, seed)
-    found = find_agents(data, actions, trials)
-    agents = torch.stack([factor_N for _, factor_N in found], 1)
-    places, finder = [int(factor) for factor in agents[0]], None
-    if bool((agents != agents[0]).any()):
-        places = _usual(agents, world.factors)
-        finder = fit_finder(world.factor_dim, data, agents, seed)
-        everything = _in_place(everything, data["episode"], agents, places)
-    adapters = []
-    for numbers, factor_N in found:
+    reader = make_adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
+    reader.standardize(data["action"])
+    parts = reader.encode(data["action"]).float().split(actions.widths, -1)
+    found = []
+    for numbers in numbers_of_agents(data, parts):
         part = actions.part(numbers)
-        action = data["action"].reshape(len(factor_N), -1)[:, numbers].view(-1, *part.shape)
-        every = torch.ones_like(factor_N).bool()
-        adapters.append(fit_adapter(world, data | {"action": action}, factor_N, part, every, seed))
-    explained, accuracy = (
-        trials.explained(range(actions.size)),
-        trials.right_KN.mean(1) if trials.right_KN is not None else None,
-    )
-    if len(found) > 1:
-        for (numbers, _), place in zip(found, places, strict=True):
-            explained[place] = trials.explained(numbers)[place]
-            if accuracy is not None and trials.right_KN is not None:
-                accuracy[place] = trials.right_KN[place, numbers].mean()
-    return ActionAdapter(
-        Agents(actions, places, [numbers for numbers, _ in found], adapters, finder),
-        tuple(explained.tolist()),
-        () if accuracy is None else tuple(accuracy.tolist()),
+        action = data["action"].reshape(len(data["action"]), -1)[:, numbers].view(-1, *part.shape)
+        found.append(_find(world, data | {"action": action}, numbers, part, seed))
+    agents = torch.stack([one.agent_N for one in found], 1)
+    places, finders = [one.place for one in found], []
+    if any(one.finder is not None for one in found):
+        places = _places(agents, world.factors)
+        finders = [one.finder or _finder_of(world, data, one.agent_N, seed) for one in found]
+        everything = _in_place(everything, data["episode"], agents, places)
+    # Of an agent's factor it is told how well its own adapter does, of others how well they would do for the first agent.
+    tried = list(found[0].tried)
+    for one, place in zip(found, places, strict=True):
+        tried[place] = one.trial
+    adapter = ActionAdapter(
+        Agents(actions, places, [one.numbers for one in found], [one.net for one in found], finders),
+        tuple(trial.explained for trial in tried),
+        tuple(trial.accuracy for trial in tried if trial.accuracy is not None),
         len(labelled),
-    ), everything
+    )
+    return adapter, everything
 
 
-@dataclass(frozen=True)
-class Trials:
-    """How well each factor tells held-out actions, number by number.
+class _Found(NamedTuple):
+    """An agent, as labels tell it.
 
     Attributes:
-        action_NW: the actions of all transitions, as a network reads them.
-        missed_KN, blind_KN: nats, but for a constant, by which the factor's network, and one that knows only how often each
-            action is taken, miss a number on average.
-        right_KN: how often the network is right; None for a box.
+        numbers: which numbers of an action are its. net: its adapter.
+        place: its factor, with a `finder` the most frequent one; agent_N: its factor of each transition, int64 `(n,)`.
+        tried: each factor as its own, in all episodes. trial: the adapter of those that it has.
     """
 
-    action_NW: torch.Tensor
-    missed_KN: torch.Tensor
-    blind_KN: torch.Tensor
-    right_KN: torch.Tensor | None
-
-    def explained(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Share of what these numbers hold that each factor explains: float `(K,)`."""
-        missed, blind = self.missed_KN[:, numbers].sum(1), self.blind_KN[:, numbers].sum(1)
-        return (blind - missed) / blind.clamp_min(1e-6)
+    numbers: list[int]
+    net: Adapter
+    place: int
+    agent_N: torch.Tensor
+    finder: AgentFinder | None
+    tried: list[_Trial]
+    trial: _Trial
 
 
-def _try_factors(world: World, data: dict[str, torch.Tensor], actions: ActionSpace, seed: int) -> Trials:
-    """A network for each factor, fitted to part of the labels and tried on the rest."""
+def _find(
+    world: World, data: dict[str, torch.Tensor], numbers: list[int], actions: ActionSpace, seed: int
+) -> _Found:
+    """The agent whose actions, of these numbers of the task's, are in `data`."""
+
+    def fit(factor_N: torch.Tensor, rows: torch.Tensor, sees: bool = True) -> Adapter:
+        return fit_adapter(world, data, factor_N, actions, rows, seed, sees)
+
     held_out = held_out_episodes(data["episode"], seed)
-    fitting = ~held_out if bool((~held_out).any()) else held_out
-    missed, blind, right = [], [], []
-    for factor in range(world.factors):
-        net = fit_adapter(world, data, torch.full_like(data["episode"], factor), actions, fitting, seed)
-        now, latent, action = data["now"][:, factor], data["latent"][:, factor], data["action"]
-        constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
-        missed.append(net.errors(now[held_out], latent[held_out], action[held_out]).mean(0))
-        blind.append(net.member_errors(constant, action[held_out]).mean(0))
-        if actions.kind == "discrete":
-            real = net.real(now[held_out], latent[held_out])
-            right.append((real == action[held_out]).float().view(len(real), -1).mean(0))
-    return Trials(
-        net.encode(data["action"]).float(),
-        torch.stack(missed),
-        torch.stack(blind),
-        torch.stack(right) if right else None,
-    )
+    tried = [_try(fit, data, torch.full_like(data["episode"], k), held_out) for k in range(world.factors)]
+    place = int(first_least(-torch.tensor([trial.explained for trial in tried]), EQUAL))
+    agents, trial = torch.full_like(data["episode"], place), tried[place]
+    candidates, finder = agents_by_episode(fit, data, place), None
+    if candidates is not None:
+        finder, agents = fit_finder(world.factor_dim, data, candidates, seed)
+        place = int(first_least(-torch.bincount(agents).float(), EQUAL))
+        trial = _try(fit, data, agents, held_out)
+    net = fit(agents, torch.ones_like(held_out), trial.sees)
+    return _Found(numbers, net, place, agents, finder, tried, trial)
 
 
-def find_agents(
-    data: dict[str, torch.Tensor], actions: ActionSpace, trials: Trials
-) -> list[tuple[list[int], torch.Tensor]]:
-    """Of each agent which numbers of an action are its, and its factor of each transition, int64 `(n,)`.
-
-    Most tasks have one agent. Of several each has numbers that clearly move another factor than the others' do.
-    """
-    every, parts = list(range(actions.size)), trials.action_NW.split(actions.widths, -1)
-
-    def by_episode(numbers: list[int], factor: int) -> torch.Tensor:
-        return agents_by_episode(data, torch.cat([parts[number] for number in numbers], -1), factor)
-
-    usual = int(first_least(-trials.explained(every), EQUAL))
-    alone: list[torch.Tensor | None] = []
-    for number in every if len(every) > 1 else ():
-        shares = trials.explained([number])
-        best = int(first_least(-shares, EQUAL))
-        best = best if shares[best] > shares[usual].clamp_min(0) + GAIN else usual
-        moved = by_episode([number], best)
-        alone.append(moved if bool((shares[best] > GAIN) | (moved != best).any()) else None)
-    found = alike_numbers(alone) if alone else [every]
-    if len(found) == 1:
-        return [(every, by_episode(every, usual))]
-    best_of = (int(first_least(-trials.explained(numbers), EQUAL)) for numbers in found)
-    return [(numbers, by_episode(numbers, best)) for numbers, best in zip(found, best_of, strict=True)]
+def _finder_of(world: World, data: dict[str, torch.Tensor], agent_N: torch.Tensor, seed: int) -> AgentFinder:
+    """What tells an agent by its look whose factor is the same in all episodes, where another's is not."""
+    sure = nn.functional.one_hot(agent_N, world.factors).bool()
+    return fit_finder(world.factor_dim, data, sure, seed)[0]
 
 
-def _usual(agents_NC: torch.Tensor, factors: int) -> list[int]:
+def _places(agents_NC: torch.Tensor, factors: int) -> list[int]:
     """The place of each agent: its most frequent factor that is no other's place."""
     places: list[int] = []
-    for agents in agents_NC.T:
-        count = torch.bincount(agents, minlength=factors).float()
+    for agent_N in agents_NC.T:
+        count = torch.bincount(agent_N, minlength=factors).float()
         count[places] = -1
         places.append(int(first_least(-count, EQUAL)))
     return places
+
+
+class _Trial(NamedTuple):
+    """How well an adapter tells held-out actions.
+
+    Attributes:
+        sees: whether it sees the factor, or the latent action alone.
+        explained, accuracy: as `ActionAdapter`'s, of one factor; accuracy None for a box.
+    """
+
+    sees: bool
+    explained: float
+    accuracy: float | None
+
+
+def _try(
+    fit: Callable[[torch.Tensor, torch.Tensor, bool], Adapter],
+    data: dict[str, torch.Tensor],
+    factor_N: torch.Tensor,
+    held_out: torch.Tensor,
+) -> _Trial:
+    """The better adapter of one that sees the agent's factor `factor_N` and one that sees its latent action alone: few labels
+    say what an action does wherever it is taken before they say what else it depends on."""
+    fitting = ~held_out if bool((~held_out).any()) else held_out
+    now, latent = (_of_agent(data[key], factor_N)[held_out] for key in ("now", "latent"))
+    action, trials = data["action"], []
+    for sees in (False, True):
+        net = fit(factor_N, fitting, sees)
+        constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
+        missed = net.errors(now, latent, action[held_out]).mean()
+        unexplained = missed / net.member_errors(constant, action[held_out]).mean().clamp_min(1e-6)
+        accuracy = None
+        if net.actions.kind == "discrete":
+            accuracy = float((net.real(now, latent) == action[held_out]).float().mean())
+        trials.append(_Trial(sees, 1 - float(unexplained), accuracy))
+    return trials[int(first_least(-torch.tensor([trial.explained for trial in trials]), EQUAL))]
+
+
+def _of_agent(values_NKX: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
+    return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
 
 
 def _in_place(
@@ -322,7 +332,7 @@ def informative(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Ten
     tell whose action most surely does nothing; else a latent action of staying decodes to one of walking.
     """
     change = (next_BS - now_BS).square().mean(-1)
-    still = change < (SLOW * change.mean()).clamp_max(STILL)
+    still = change <= STILL * change.quantile(LIVELY)
     action_B = torch.unique(action_B, dim=0, return_inverse=True)[1]
     often = torch.bincount(action_B)
     idle = (torch.bincount(action_B[still], minlength=len(often)) / (often + 5)).argmax()
@@ -336,23 +346,23 @@ def fit_adapter(
     actions: ActionSpace,
     rows: torch.Tensor,
     seed: int,
+    sees: bool,
 ) -> Adapter:
-    """An adapter of the transitions in the mask `rows`, where the agent's factor is `factor_N`."""
+    """An adapter of the transitions in the mask `rows`, where the agent's factor is `factor_N`; it sees that, or the latent
+    action alone."""
     torch.manual_seed(seed)
     net = make_adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
 
-    def agents(values_NKX: torch.Tensor) -> torch.Tensor:
-        return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
-
+    now, following, latent = (_of_agent(data[key], factor_N) for key in ("now", "next", "latent"))
     if actions.kind == "discrete":
-        rows = rows & informative(agents(data["now"]), agents(data["next"]), data["action"])
-    now, latent, action = agents(data["now"])[rows], agents(data["latent"])[rows], data["action"][rows]
+        rows = rows & informative(now, following, data["action"])
+    now, latent, action = now[rows], latent[rows], data["action"][rows]
     # In imagination latent actions are snapped to codes, so the adapter must know those as well.
     snapped = torch.empty_like(latent)
     for factor in factor_N[rows].unique().tolist():
         its = factor_N[rows] == factor
         snapped[its] = world.snap(data["now"][rows][its], factor, latent[its])
-    now, latent = now.repeat(2, 1), torch.cat([latent, snapped])
+    now, latent = now.repeat(2, 1) * sees, torch.cat([latent, snapped])
     net.standardize(action)
     action = torch.cat([action, action])
     chosen = net.encode(action).to(now)
@@ -361,9 +371,12 @@ def fit_adapter(
         drawn = drawn.to(now.device)
         outputs = net.to_real(torch.cat([now[drawn], latent[drawn]], -1))
         guessed = net.to_latent(torch.cat([now[drawn], chosen[drawn]], -1))
-        missed = net.member_errors(outputs, action[drawn]).sum(-1).mean()
-        return missed + nn.functional.mse_loss(guessed, latent[drawn])
+        return net.member_errors(outputs, action[drawn]).mean() + nn.functional.mse_loss(
+            guessed, latent[drawn]
+        )
 
     fit_ensemble(net, loss, len(now), seed)
+    for part in (net.to_real, net.to_latent):
+        part.weight_0[:, : world.factor_dim].mul_(sees)
     net.conclude(now, latent, action)
     return net
