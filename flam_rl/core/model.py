@@ -63,6 +63,12 @@ class Model(LatentDynamics, nn.Module, ABC):
         """S."""
 
     @property
+    def readings(self) -> tuple[int, ...]:
+        """Counts of a factor's first numbers, each of which says more of it than the one before, up to S: what is fitted to few
+        labels starts with few numbers."""
+        return (self.factor_dim,)
+
+    @property
     @abstractmethod
     def factor_bound(self) -> float:
         """No entry of a factor is larger, nor smaller than minus this."""

@@ -16,6 +16,7 @@ from . import seeing
 from .flam import TrackedConfig, TrackedFLAM
 from .look_codes import draw_factors
 from .sprites import masks
+from .states import PLACE, VELOCITY
 from .stepper import TrackedImagination
 from .watching import TrackedWatcher
 
@@ -45,6 +46,11 @@ class TrackedModel(Model):
     @property
     def factor_dim(self) -> int:
         return self.flam.config.state.dim
+
+    @property
+    def readings(self) -> tuple[int, ...]:
+        """Place, velocity, all."""
+        return PLACE.stop, VELOCITY.stop, self.factor_dim
 
     @property
     def factor_bound(self) -> float:
