@@ -17,7 +17,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
-from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from ..core.heads import EventHead
@@ -184,6 +184,24 @@ class KeepBest(EventCallback):
         self.bar.close()
 
 
+def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | None = None) -> PPO:
+    """The policy and how it learns, in imagination as on a task itself."""
+    return PPO(
+        "MlpPolicy",
+        env,
+        n_steps=config.rollout,
+        batch_size=config.batch,
+        n_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        gamma=config.gamma,
+        ent_coef=config.entropy,
+        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        tensorboard_log=str(log_dir) if log_dir else None,
+        seed=seed,
+        device="cpu",
+    )
+
+
 @one_core()
 def train_in_imagination(
     world: World, config: ImaginationConfig = ImaginationConfig(), seed: int = 0, log_dir: Path | None = None
@@ -199,20 +217,7 @@ def train_in_imagination(
     """
     env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
     env.seed(seed)
-    model = PPO(
-        "MlpPolicy",
-        PriorPenalty(env, config.prior_weight),
-        n_steps=config.rollout,
-        batch_size=config.batch,
-        n_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        gamma=config.gamma,
-        ent_coef=config.entropy,
-        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
-        tensorboard_log=str(log_dir) if log_dir else None,
-        seed=seed,
-        device="cpu",
-    )
+    model = make_ppo(PriorPenalty(env, config.prior_weight), config, seed, log_dir)
     callback = KeepBest(world, config, seed + 1)
     model.learn(config.steps, callback=callback, tb_log_name="imagination")
     model.policy.load_state_dict(callback.best)

@@ -155,7 +155,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
 
     @property
     def action_shape(self) -> tuple[int]:
-        """Of the latent actions of one world: `(controlled * A,)`."""
+        """Shape of the latent actions of one world: `(controlled * A,)`."""
         return (len(self.controlled) * self.world.latent_action_dim,)
 
     @property
@@ -165,7 +165,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
 
     @property
     def factors_BKS(self) -> torch.Tensor:
-        """The factors of the imagined worlds."""
+        """The factors of the imagined worlds: float `(B, K, S)`."""
         return self.state.factors_BKS
 
     @torch.inference_mode()
@@ -204,7 +204,15 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
+        """Step all worlds by latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior.
+
+        Returns:
+            observations `(B, ...)`, rewards float64 `(B,)`, terminated and truncated bool `(B,)`, and infos.
+
+        Raises:
+            ValueError: actions have another shape, or a number that is not finite.
+            gymnasium.error.ResetNeeded: the envs were never reset; or a world has ended, and nothing restarts it by itself.
+        """
         state = self.state
         actions = check_actions(actions, (self.num_envs, *self.action_shape))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():

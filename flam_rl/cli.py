@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import re
@@ -10,12 +11,15 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
 import gymnasium as gym
 import tyro
+
+COMMANDS = ("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark")
+"""`flam-rl NAME` is the function NAME in `commands/NAME.py`, with its NameConfig."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -51,31 +55,18 @@ def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
 
 def run(args: list[str]) -> None:
     """Parse `args` and run the command, errors as they come."""
-    from .commands.agent import AgentConfig, agent
-    from .commands.benchmark import BenchmarkConfig, benchmark
-    from .commands.collect import CollectConfig, collect
-    from .commands.demo import DemoConfig, demo
-    from .commands.evaluate import EvaluateConfig, evaluate
-    from .commands.inspect import InspectConfig, inspect
-    from .commands.play import PlayConfig, play
-    from .commands.train import TrainConfig, train
     from .results import COMMAND, source
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    commands: dict[str, tuple[type, Callable[[Any], None]]] = {
-        "collect": (CollectConfig, collect),
-        "inspect": (InspectConfig, inspect),
-        "train": (TrainConfig, train),
-        "evaluate": (EvaluateConfig, evaluate),
-        "agent": (AgentConfig, agent),
-        "demo": (DemoConfig, demo),
-        "play": (PlayConfig, play),
-        "benchmark": (BenchmarkConfig, benchmark),
-    }
-    config = _parse({name: kind for name, (kind, _) in commands.items()}, args)
+    # Only the command that is asked for is imported: those that need torch take seconds.
+    names = args[:1] if args and args[0] in COMMANDS else COMMANDS
+    modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in names}
+    kinds = {name: getattr(module, f"{name.capitalize()}Config") for name, module in modules.items()}
+    config = _parse(kinds, args)
     COMMAND.set(shlex.join(["flam-rl", *args]))
     source()  # what runs from here on, whatever happens to the source tree meanwhile
-    {kind: function for kind, function in commands.values()}[type(config)](config)
+    (name,) = (name for name, kind in kinds.items() if type(config) is kind)
+    getattr(modules[name], name)(config)
 
 
 def _parse(kinds: Mapping[str, type], args: list[str]) -> Any:

@@ -45,6 +45,10 @@ class Video:
     episodes: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: there are no episodes, or they are not uint8 `(T, H, W, 3)` of one size.
+        """
         shapes = {episode.shape[1:] for episode in self.episodes}
         if len(shapes) != 1 or any(e.ndim != 4 or e.dtype != "uint8" for e in self.episodes):
             raise ValueError(

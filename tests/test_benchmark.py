@@ -253,6 +253,8 @@ def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
         results = json.loads((docs / suite / "results.json").read_text())
         for cell in results["cells"]:
             cell["psnr"]["floors"] = {"last_frame": {"1": 20.25, "5": 19.0, "15": 18.5}}
+            cell["dci"] = (cell["dci"] or {}) | {"floors": {"chance": {"disentanglement": 0.0}}}
+            cell |= {"fvd": 12.5, "fvd_floors": {"last_frame": 99.5}}
             cell["tracking"] = {"hota": 0.5, "floors": {"random_identities": {"hota": 0.125}}}
         (tmp_path / "results.json").write_text(json.dumps(results))
         text = squeezed(write_report(tmp_path, suite, "small", "flam-rl benchmark"))
@@ -260,8 +262,11 @@ def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
             assert "| floor: last frame copied | 20.2 | 20.2 | 20.2 |" in text
             assert "## Tracking, HOTA" in text
             assert "| floor: random identities | 0.125 | 0.125 | 0.125 |" in text
+            assert "| floor: chance | 0.000 | 0.000 | 0.000 |" in text
+            assert "| floor: last frame copied | 99.5 | 99.5 | 99.5 |" in text
         else:
             assert "| floor: last frame copied | 20.2 | 18.5 |" in text
+            assert "| 99.5 |" in text
             assert "| HOTA |" in text
         assert "floor: last frame copied" in (tmp_path / f"{suite}.svg").read_text()
 
@@ -457,7 +462,16 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities", "before-mend/entities"])
+@pytest.mark.parametrize(
+    "suite",
+    [
+        *SUITES,
+        *(
+            pytest.param(f"{part}/entities", marks=pytest.mark.learning)
+            for part in ("lapo", "fresh", "before-mend")
+        ),
+    ],
+)
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()

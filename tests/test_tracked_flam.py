@@ -15,8 +15,11 @@ from gymnasium.utils.env_checker import check_env
 import flam_rl
 from flam_rl.core.checkpoint import load_world, save_world
 from flam_rl.core.world import World, WorldInfo
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
@@ -33,6 +36,8 @@ from flam_rl.models.tracked.training import (
     PriorTrainingConfig,
     read_tracks,
     sample_looks,
+    side_by_side,
+    train_dynamics,
     train_looks,
     write_tracks,
 )
@@ -126,6 +131,14 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert torch.equal(again.place, tracks.place)
     assert torch.equal(again.identity, tracks.identity)
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
+
+
+def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:
+    lengths = [100] * 130 + [1000] * 8 + [9000]
+    parts = list(side_by_side(list(range(len(lengths))), lengths))
+    assert [index for part in parts for index in part] == list(range(len(lengths)))
+    assert [len(part) for part in parts] == [64, 64, 8, 2, 1]
+    assert list(side_by_side([], lengths)) == []
 
 
 def test_places_go_to_pixels_and_back() -> None:
@@ -261,6 +274,55 @@ def test_imagination_of_a_batch_is_that_of_its_worlds(blank: World) -> None:
     snapped, log_prior = blank.model.snap(factors, 1, wanted[:, 0])
     assert torch.allclose(taken.latent_actions_BLA[:, 1], snapped, atol=1e-5)
     assert torch.allclose(taken.log_prior_BC[:, 0], log_prior, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_who_the_prior_says_comes_is_there_and_nobody_goes_where_nobody_does(blank: World) -> None:
+    factors, prior = present(blank.model, 40), blank.model.flam.latent_action_prior
+    stepper, generator = blank.imagination(), torch.Generator().manual_seed(0)
+    prior.birth[-1].bias.fill_(50.0)
+    nobody = stepper.step(stepper.begin(torch.zeros_like(factors)), None, generator)[0].factors_BKS
+    assert (nobody[..., PRESENCE] == 1).all()
+    prior.net[-1].bias[-1] = 50.0
+    assert (stepper.step(stepper.begin(factors), None, generator)[0].factors_BKS == 0).all()
+    prior.keep_alive()
+    for scale in (1, 100):
+        state = stepper.begin(factors * scale)
+        assert (stepper.step(state, None, generator)[0].factors_BKS[..., PRESENCE] == 1).all()
+
+
+@pytest.mark.learning
+def test_a_latent_action_tells_who_ends_and_who_comes() -> None:
+    """Of entities that stand still and end or come by chance, which nothing before tells."""
+    torch.manual_seed(0)
+    state = StateConfig(32, 48, entities=2, patch=12, look_dim=2)
+    flam = TrackedModel(TrackedConfig(state)).flam
+    generator = torch.Generator().manual_seed(0)
+
+    def episode() -> torch.Tensor:
+        factors = torch.zeros(60, 2, state.dim)
+        for row in range(2):
+            t = 0
+            while t < 60:
+                life, gap = torch.randint(3, 25, (2,), generator=generator).tolist()
+                factors[t : t + life, row] = torch.rand(state.dim, generator=generator) - 0.5
+                factors[t : t + life, row, VELOCITY], factors[t : t + life, row, PRESENCE] = 0, 1
+                t += life + gap
+        return factors
+
+    sequences = Sequences(episode() for _ in range(60))
+    train_dynamics(
+        flam, sequences, DynamicsTrainingConfig(steps=200, batch=64, unroll=(2,)), Log(None), generator
+    )
+    now, following = Sequences([episode() for _ in range(10)]).pairs(10_000)
+    with torch.no_grad():
+        predicted = flam.step(now, flam.inverse_dynamics(now, following).mean)
+    there, then = now[..., PRESENCE] > 0.5, following[..., PRESENCE] > 0.5
+    right = (predicted[..., PRESENCE] > 0.5) == then
+    assert int((there & ~then).sum()) > 20
+    assert float(right[there & ~then].float().mean()) > 0.9
+    assert float(right[~there & then].float().mean()) > 0.9
+    assert float(right.float().mean()) > 0.99
 
 
 @pytest.mark.learning
@@ -412,6 +474,28 @@ def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
     drawn = trained.draw(scene).numpy().astype(float)
     last = np.stack([film[length - 1] for film in films])
     assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
+
+
+def test_a_clip_is_seen_once_for_all_horizons() -> None:
+    world = flam_rl.load_world("pucks")
+    encoded = encode(world, Video((film_of(9100, 24, goal="reach", pucks=4, looks=4),)))
+    now, inferred = encoded.opening(0, 2, 1)
+    again, further = encoded.opening(0, 2, 5)
+    assert again is now
+    assert torch.equal(further[:1], inferred)
+    alone, latent_actions = world.model.opening(torch.as_tensor(encoded.frames[0][:8]), 2, 5)
+    assert torch.allclose(alone.factors, now.factors, atol=1e-4)
+    assert torch.allclose(alone.context, now.context, atol=1e-4)
+    assert torch.allclose(latent_actions, further, atol=1e-3)
+
+
+def test_factors_of_no_fixed_entity_have_no_dci_by_their_number() -> None:
+    world = flam_rl.load_world("pucks")
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0", pucks=4, looks=4, max_steps=12), 48, 3))
+    video = Video(tuple(episode.frames for episode in episodes))
+    encoded = encode(world, video, truths_of([episode.entities for episode in episodes]))
+    assert correspondence.measure(encoded, encoded.truth) is None
+    assert disentanglement.measure(encoded, encoded.truth, iterations=2) is not None
 
 
 @pytest.mark.learning

@@ -170,6 +170,11 @@ class MultiGridTask(gym.Env):
         return self.render(), self._info(np.full(len(self._room.agents), -1), here)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are the integers 0 to 3")
         actions = [int(action)] + [

@@ -20,8 +20,8 @@ RESAMPLES = 1000
 
 
 def interquartile_means(groups: Sequence[Sequence[float]]) -> list[Estimate]:
-    """Of each group, what its seeds gave, the mean of the middle half and its 95% percentile-bootstrap interval
-    (Agarwal et al. 2021); NaN of an empty one. Groups of as many seeds are drawn from together: many cost as much as one."""
+    """The mean of the middle half of each group, what its seeds gave, and its 95% percentile-bootstrap interval
+    (Agarwal et al. 2021); NaN for an empty group. Groups of as many seeds are drawn from together: many cost as much as one."""
     found = [np.asarray(values, float) for values in groups]
     estimates = [(math.nan, math.nan, math.nan)] * len(found)
     for seeds in sorted({len(values) for values in found} - {0}):

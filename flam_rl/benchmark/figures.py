@@ -63,8 +63,8 @@ FOREGROUND = {
     )
     for steps, text in HORIZONS.items()
 }
-DISENTANGLEMENT = figure("Disentanglement (DCI)", 3, "dci", "disentanglement")
-INFORMATIVENESS = figure("Informativeness (DCI)", 3, "dci", "informativeness")
+DISENTANGLEMENT = figure("Disentanglement (DCI)", 3, "dci", "disentanglement", floors=["chance"])
+INFORMATIVENESS = figure("Informativeness (DCI)", 3, "dci", "informativeness", floors=["chance"])
 TRANSFER = figure(
     "Latent-action transfer, entities that head the same way in both videos",
     3,
@@ -94,23 +94,35 @@ VALID = figure(
 )
 PARAMETERS = Measure("Parameters, thousands", lambda cell: cell["parameters"] / 1000, 0)
 TRAINING = Measure("Seconds of training", at("training_s"), 0)
-TOLD = "What latent actions tell at most, nats: KL, or entropy of codes"
-NATS = Measure(TOLD, lambda cell: sum(cell["kl_per_factor"]), 1)
+COPIED = FLOORS["last_frame"]
+PSNR_BY_CODE = Measure(
+    "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
+    at("psnr_by_code", "1"),
+    1,
+    {COPIED: at("psnr", "floors", "last_frame", "1")},
+)
+FVD = Measure("FVD", at("fvd"), 1, {COPIED: at("fvd_floors", "last_frame")})
+NATS = Measure(
+    "What latent actions tell at most, nats: KL, or entropy of codes",
+    lambda cell: sum(cell["kl_per_factor"]),
+    1,
+)
 ENTITIES = [
     *PSNR.values(),
-    figure(
-        "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
-        1,
-        "psnr_by_code",
-        "1",
-    ),
+    PSNR_BY_CODE,
     *FOREGROUND.values(),
     *(
         figure(f"SSIM after {text}", 4, "ssim", steps, floors=["last_frame"])
         for steps, text in HORIZONS.items()
     ),
     *(
-        figure(f"Changed tokens predicted right after {text}", 3, "token_accuracy_changed", steps)
+        figure(
+            f"Changed tokens predicted right after {text}",
+            3,
+            "token_accuracy_changed",
+            steps,
+            floors=["last_frame"],
+        )
         for steps, text in HORIZONS.items()
     ),
     DISENTANGLEMENT,
@@ -134,7 +146,7 @@ ENTITIES = [
         figure(f"LPIPS after {text}", 4, "lpips", steps, floors=["last_frame"])
         for steps, text in HORIZONS.items()
     ),
-    figure("FVD", 1, "fvd"),
+    FVD,
     figure("Tokenizer alone, PSNR in dB", 1, "reconstruction_psnr"),
     NATS,
     PARAMETERS,
@@ -159,7 +171,7 @@ ABLATIONS = [
         "parameters, thousands": PARAMETERS,
         "training, s": TRAINING,
         "LPIPS 1": figure("", 4, "lpips", "1", floors=["last_frame"]),
-        "FVD": figure("", 1, "fvd"),
+        "FVD": FVD,
     }.items()
 ]
 """The columns of the suite of ablations."""

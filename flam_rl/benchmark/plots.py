@@ -105,7 +105,7 @@ def plot_correspondence(out: Path, cells: Sequence[Json], models: Sequence[str])
             order = factors[np.argsort(entities)]
             others = np.setdiff1d(np.arange(len(matrix)), order)
             shown = axis.imshow(matrix[np.concatenate([order, others])], vmin=0, vmax=1, cmap="viridis")
-    figure.colorbar(shown, ax=axes, shrink=0.6)
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="gain of a probe: 0 is chance, 1 is all")
     title = f"How much each factor (row) tells of each entity's action (column), seed {seed}"
     return [f"## {title}", "", *_save(figure, out, "correspondence")]
 

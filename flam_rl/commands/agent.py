@@ -40,7 +40,11 @@ class AgentConfig:
 
 
 def agent(config: AgentConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world or task, the world has no labels, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")

@@ -51,7 +51,7 @@ class BenchmarkConfig:
     workers: int = 2
     """Cells at once on this machine, its cores shared out among them."""
     address: str | None = None
-    """Of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
+    """Address of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
     lpips_weights: Path | None = None
     """AlexNet's weights, torchvision's alexnet-owt-7be5be79.pth, for LPIPS."""
     fvd_weights: Path | None = None
@@ -61,7 +61,11 @@ class BenchmarkConfig:
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such cell, or the cells in `out` are of other settings.
+    """
     cells = make_cells(config)
     budget = budget_of(config.suite, config.budget)
     root = (config.work / f"{config.suite}-{config.budget}").resolve()

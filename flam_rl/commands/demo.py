@@ -68,7 +68,11 @@ class DemoConfig:
 
 
 def demo(config: DemoConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, or its task does not fit it or has no experts to clone.
+    """
     began = time.perf_counter()
     check_out(config.out)
     world = load_world(config.world)

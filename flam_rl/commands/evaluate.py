@@ -53,7 +53,7 @@ class EvaluateConfig:
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
-    """Of the fresh video and of imagination."""
+    """Seed of the fresh video and of imagination."""
     steps: int = 12_000
     """Transitions of fresh video."""
     episodes: int = 200
@@ -69,7 +69,11 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, its task or the data do not fit it, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
     task = _find_task(config, world)
@@ -126,19 +130,17 @@ def evaluate_world(
     lpips: LPIPS | None = None,
     fvd: FVD | None = None,
 ) -> Json:
-    """What `measure_world` says, the control of its probes, and how often a random agent is rewarded.
+    """What `measure_world` says, beside it what probes find without latent actions, and how often a random agent is rewarded.
 
     Args:
         episodes: of the random agent on the real task.
     """
-    results = measure_world(encoded, task and task.unwrapped, seed, lpips=lpips, fvd=fvd) | dict.fromkeys(
-        ("dci_factor_alone", "reward_rate")
-    )
+    results = measure_world(encoded, task and task.unwrapped, seed, lpips=lpips, fvd=fvd)
+    results["reward_rate"] = None
     if results["dci"]:
-        control = correspondence.measure(encoded, encoded.truth, latent=False)
-        assert control is not None
-        matrix = control.pop("matrix")
-        results["dci_factor_alone"] = control | {"correspondence": matrix}
+        alone = correspondence.measure(encoded, encoded.truth, latent=False)
+        assert alone is not None
+        results["dci"]["floors"]["factors_alone"] = {key: alone[key] for key in alone["floors"]["chance"]}
     labels = encoded.world.labels
     if labels is not None and isinstance(labels.reward, DenseHead):
         left_out("reward_rate", "rewards are dense, so every agent is rewarded")

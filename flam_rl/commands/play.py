@@ -54,14 +54,14 @@ def play(config: PlayConfig) -> None:
     except ImportError as error:
         raise ImportError(f"playing needs the package {error.name}: pip install 'flam_rl[play]'") from error
     world = load_world(config.world)
-    listening = _listen(config)
-    logger.info("measuring what the world's action codes do")
-    stage = Stage(world, config.world, _real_task(world, config))
-    token = None if config.host in LOOPBACK else secrets.token_urlsafe(16)
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    print(f"{config.world} is at {address} (end with Ctrl+C)", flush=True)
-    make_server(make_app(stage, token)).run(sockets=[listening])
+    with _listen(config) as listening:
+        logger.info("measuring what the world's action codes do")
+        stage = Stage(world, config.world, _real_task(world, config))
+        token = None if config.host in LOOPBACK else secrets.token_urlsafe(16)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        print(f"{config.world} is at {address} (end with Ctrl+C)", flush=True)
+        make_server(make_app(stage, token)).run(sockets=[listening])
 
 
 def _listen(config: PlayConfig) -> socket.socket:

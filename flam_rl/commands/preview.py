@@ -17,8 +17,8 @@ from ..results import write_results
 from ..types import Json
 from .checks import check_out
 
-SECONDS = 40.0
-"""No further clip is tracked after so many seconds."""
+SECONDS, FEWEST = 40.0, 3
+"""No further clip is tracked after so many seconds, nor its background found after half of them, but for so many clips."""
 FPS = 15.0
 """Frames a second that are taken for granted where no film says."""
 
@@ -41,7 +41,12 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
     config = TrackerConfig() if factors is None else replace(TrackerConfig(), factors=factors)
     check_frames(video.episodes[0].shape[1:3], config.factors, TRACKING)
     clips = choose_clips(video.episodes, seed)
-    views = [clip_view(clip, config) for clip in clips]
+    views = []
+    for clip in progress(clips, desc="background", unit="clip"):
+        views.append(clip_view(clip, config))
+        if len(views) >= FEWEST and time.perf_counter() - began > SECONDS / 2:
+            break
+    clips = clips[: len(views)]
     ground = shared_context(views)
     config = replace(
         config, patch=patch_for(clips, views if ground is None else [ground[None]] * len(clips), config)

@@ -100,7 +100,12 @@ class TrainConfig(BuildConfig):
 
 
 def train(config: TrainConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: no video can be read, settings do not fit it, labels are damaged or tell nothing, or `out` cannot be written or
+            holds another run.
+    """
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return
@@ -237,6 +242,7 @@ def _log_pictures(
         log.picture(
             "world/correspondence", matrix_picture(np.array(found.pop("matrix")), f"step {step}"), step
         )
+        del found["floors"]
         for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()

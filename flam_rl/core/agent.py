@@ -48,7 +48,7 @@ class FollowedAgent:
         self._evidence_BK = torch.empty(0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
-        """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
+        """Forget the tasks in the mask `fresh_B`, all of them at first. Factors are float `(B, K, S)`."""
         looks = self.finder.looks(factors_BKS)
         if self._evidence_BK.shape != looks.shape:
             self._evidence_BK, self.agent_B = torch.zeros_like(looks), first_least(-looks, SURE)
@@ -63,7 +63,8 @@ class FollowedAgent:
         after_BKS: torch.Tensor,
         moved_B: torch.Tensor,
     ) -> None:
-        """Learn from a step of the tasks in the mask `moved_B`: each factor's inferred latent action beside the real one."""
+        """Learn from a step of the tasks in the mask bool `(B,)`: each factor's inferred latent action `(B, K, A)` beside the real
+        one `(B, *shape)`, with factors `(B, K, S)` before and after it."""
         factors = before_BKS.shape[1]
         explained = -self.adapter.errors(
             before_BKS.flatten(0, 1), latent_actions_BKA.flatten(0, 1), real_B.repeat_interleave(factors, 0)

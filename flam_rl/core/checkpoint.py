@@ -31,7 +31,7 @@ from .world import World
 
 SHIPPED = Path(__file__).parent.parent / "worlds"
 MOST_NUMBERS = 2**31
-"""In a tensor of starts."""
+"""Numbers that a tensor of starts may have."""
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -21,7 +21,7 @@ from .world import World, WorldInfo
 
 VERSION = 3
 MOST_BYTES = 2**20
-"""Of a config.json."""
+"""Bytes that a config.json may have."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ class Model(LatentDynamics, nn.Module, ABC):
         """S."""
 
     @property
+    def readings(self) -> tuple[int, ...]:
+        """Counts of a factor's first numbers, each of which says more of it than the one before, up to S: what is fitted to few
+        labels starts with few numbers."""
+        return (self.factor_dim,)
+
+    @property
     @abstractmethod
     def factor_bound(self) -> float:
         """No entry of a factor is larger, nor smaller than minus this."""
@@ -158,6 +164,8 @@ class Model(LatentDynamics, nn.Module, ABC):
 
     kind: str
     """Its name in the registry."""
+    fixed_entities: bool = True
+    """Whether factor k is to follow the same entity in all episodes; else whom it follows is found anew in each."""
 
     @abstractmethod
     def draw(self, scene: Scene) -> torch.Tensor:

@@ -133,13 +133,13 @@ def evaluate_disentanglement(
 
 
 def _another(presence: np.ndarray, entity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each row of presence bool `(n, E)`, one who is there other than `entity`, int `(n,)`; the same if it is alone."""
+    """In each row of presence, bool `(n, E)`, an entity that is present and is not `entity`, int `(n,)`; `entity` if it is alone."""
     ticket = np.where(presence, rng.random(presence.shape), -1.0)
     ticket[np.arange(len(entity)), entity] = 0.0
     return ticket.argmax(1)
 
 
 def _of_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Of numbers `(n, K, F)` those of factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
+    """The numbers `(n, K, F)` that belong to factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
     picked = seen[np.arange(len(seen)), factor]
     return np.where(factor[..., None] < 0, 0, picked)

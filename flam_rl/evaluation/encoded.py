@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,9 @@ from ..progress import progress
 from ..types import Entities, Scene, Truth, Video
 
 logger = logging.getLogger(__name__)
+
+AHEAD = 16
+"""Steps that are opened at once, so that measures of several horizons see a clip once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Encoded:
     scenes: tuple[Scene, ...]
     latent_actions: tuple[torch.Tensor, ...]
     truth: tuple[Truth, ...] | None
+    _openings: dict[tuple[int, int], tuple[Scene, torch.Tensor]] = field(default_factory=dict)
 
     @cached_property
     def entities(self) -> tuple[Entities, ...]:
@@ -60,8 +64,13 @@ class Encoded:
             return Scene(scene.factors[start], scene.context), self.latent_actions[index][
                 start : start + steps
             ]
-        clip = torch.as_tensor(np.ascontiguousarray(self.frames[index][: start + steps + 1]))
-        return self.world.model.opening(clip.to(self.world.device), start, steps)
+        key = index, start
+        if key not in self._openings or len(self._openings[key][1]) < steps:
+            ahead = max(steps, min(AHEAD, len(self.frames[index]) - 1 - start))
+            clip = torch.as_tensor(np.ascontiguousarray(self.frames[index][: start + ahead + 1]))
+            self._openings[key] = self.world.model.opening(clip.to(self.world.device), start, ahead)
+        now, latent_actions = self._openings[key]
+        return now, latent_actions[:steps]
 
     def of_factors(self, index: int) -> torch.Tensor:
         """The latent action of each factor, `(T - 1, K, A)`."""

@@ -61,7 +61,7 @@ class Clips:
 
     @cached_property
     def factors(self) -> torch.Tensor:
-        """Of the true frames: `(B, horizon + 1, K, S)`."""
+        """Factors of the true frames: `(B, horizon + 1, K, S)`."""
         frames = slice(self.start, self.start + self.horizon + 1)
         return torch.stack([self.encoded.scenes[index].factors[frames] for index in self.chosen])
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +29,8 @@ from .agent import agents_by_episode, fit_finder
 from .fitting import fit_ensemble, held_out_episodes, known_rows, labelled_factors
 from .reward import fit_event_head, fit_reward_head
 
-STILL = 0.01
-"""Mean square change of a factor, of unit RMS, below which nothing happened to it."""
+STILL, LIVELY = 0.05, 0.8
+"""Share of the mean square change of a factor in its livelier steps, this quantile of all, below which nothing happened to it."""
 EQUAL = 0.01
 """Share of the actions explained by which a factor must be better than one before it to be the agent's."""
 
@@ -40,8 +42,8 @@ class ActionAdapter:
     Attributes:
         agent_factor: index of the factor whose latent action tells the labelled action best.
         net: the networks, with the factor as context.
-        explained: how much of what held-out labelled actions hold each factor's network explains, `(K,)`: of discrete
-            ones the share of their entropy (McFadden's R^2), of a box the share of their variance (R^2); 1 is all.
+        explained: how much of what held-out labelled actions hold each factor's network explains, `(K,)`, with a finder
+            at `agent_factor` that of the factors brought there: of discrete ones the share of their entropy (McFadden's R^2), of a box the share of their variance (R^2); 1 is all.
         accuracy: share of held-out labelled actions that each factor's network gets right in each number, `(K,)`;
             empty for a box.
         budget: how many labelled transitions were read.
@@ -78,7 +80,7 @@ class ActionAdapter:
         """Which factor is the agent's, and how well its adapter tells actions, in a line."""
         who = f"the agent's factor is {self.agent_factor}"
         if self.finder is not None:
-            return f"the agent's factor differs by episode; it is brought to place {self.agent_factor}"
+            who = f"the agent's factor differs by episode; it is brought to place {self.agent_factor}"
         if not self.accuracy:
             return f"{who}; its adapter explains {max(self.explained):.3f} of held-out actions' variance"
         return f"{who}; held-out accuracy of its adapter {self.accuracy[self.agent_factor]:.3f}"
@@ -201,31 +203,63 @@ def _fit_adapter(
     everything, actions = labelled_factors(world, labelled), labelled.action_space
     data = known_rows(everything, 0)
 
-    def fit(factor_N: torch.Tensor, rows: torch.Tensor) -> Adapter:
-        return fit_adapter(world, data, factor_N, actions, rows, seed)
+    def fit(factor_N: torch.Tensor, rows: torch.Tensor, sees: bool = True) -> Adapter:
+        return fit_adapter(world, data, factor_N, actions, rows, seed, sees)
 
     held_out = held_out_episodes(data["episode"], seed)
-    fitting = ~held_out if bool((~held_out).any()) else held_out
-    explained, accuracy = [], []
-    for factor in range(world.factors):
-        net = fit(torch.full_like(data["episode"], factor), fitting)
-        now, latent, action = data["now"][:, factor], data["latent"][:, factor], data["action"]
-        constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
-        missed = net.errors(now[held_out], latent[held_out], action[held_out]).mean()
-        unexplained = missed / net.member_errors(constant, action[held_out]).mean().clamp_min(1e-6)
-        explained.append(1 - float(unexplained))
-        if actions.kind == "discrete":
-            right = net.real(now[held_out], latent[held_out]) == action[held_out]
-            accuracy.append(float(right.float().mean()))
-    agent = int(first_least(-torch.tensor(explained), EQUAL))
-    agents = agents_by_episode(fit, data, agent)
-    finder = None
-    if bool((agents != agent).any()):
+    tried = [_try(fit, data, torch.full_like(data["episode"], k), held_out) for k in range(world.factors)]
+    agent = int(first_least(-torch.tensor([trial.explained for trial in tried]), EQUAL))
+    agents = torch.full_like(data["episode"], agent)
+    candidates, finder = agents_by_episode(fit, data, agent), None
+    if candidates is not None:
+        finder, agents = fit_finder(world.factor_dim, data, candidates, seed)
         agent = int(first_least(-torch.bincount(agents).float(), EQUAL))
-        finder = fit_finder(world.factor_dim, data, agents, seed)
         everything = _in_place(everything, data["episode"], agents, agent)
-    net = fit(agents, torch.ones_like(held_out))
-    return ActionAdapter(agent, net, tuple(explained), tuple(accuracy), len(labelled), finder), everything
+        tried[agent] = _try(fit, data, agents, held_out)
+    explained = tuple(trial.explained for trial in tried)
+    accuracy = tuple(trial.accuracy for trial in tried if trial.accuracy is not None)
+    net = fit(agents, torch.ones_like(held_out), tried[agent].sees)
+    return ActionAdapter(agent, net, explained, accuracy, len(labelled), finder), everything
+
+
+class _Trial(NamedTuple):
+    """How well an adapter tells held-out actions.
+
+    Attributes:
+        sees: whether it sees the factor, or the latent action alone.
+        explained, accuracy: as `ActionAdapter`'s, of one factor; accuracy None for a box.
+    """
+
+    sees: bool
+    explained: float
+    accuracy: float | None
+
+
+def _try(
+    fit: Callable[[torch.Tensor, torch.Tensor, bool], Adapter],
+    data: dict[str, torch.Tensor],
+    factor_N: torch.Tensor,
+    held_out: torch.Tensor,
+) -> _Trial:
+    """The better adapter of one that sees the agent's factor `factor_N` and one that sees its latent action alone: few labels
+    say what an action does wherever it is taken before they say what else it depends on."""
+    fitting = ~held_out if bool((~held_out).any()) else held_out
+    now, latent = (_of_agent(data[key], factor_N)[held_out] for key in ("now", "latent"))
+    action, trials = data["action"], []
+    for sees in (False, True):
+        net = fit(factor_N, fitting, sees)
+        constant = net.constant(action[fitting]).expand(int(held_out.sum()), -1)
+        missed = net.errors(now, latent, action[held_out]).mean()
+        unexplained = missed / net.member_errors(constant, action[held_out]).mean().clamp_min(1e-6)
+        accuracy = None
+        if net.actions.kind == "discrete":
+            accuracy = float((net.real(now, latent) == action[held_out]).float().mean())
+        trials.append(_Trial(sees, 1 - float(unexplained), accuracy))
+    return trials[int(first_least(-torch.tensor([trial.explained for trial in trials]), EQUAL))]
+
+
+def _of_agent(values_NKX: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
+    return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
 
 
 def _in_place(
@@ -246,7 +280,8 @@ def informative(now_BS: torch.Tensor, next_BS: torch.Tensor, action_B: torch.Ten
     Walking into a wall and staying change nothing alike. Of the transitions that changed nothing, only those
     tell whose action most surely does nothing; else a latent action of staying decodes to one of walking.
     """
-    still = (next_BS - now_BS).square().mean(-1) < STILL
+    change = (next_BS - now_BS).square().mean(-1)
+    still = change <= STILL * change.quantile(LIVELY)
     action_B = torch.unique(action_B, dim=0, return_inverse=True)[1]
     often = torch.bincount(action_B)
     idle = (torch.bincount(action_B[still], minlength=len(often)) / (often + 5)).argmax()
@@ -260,23 +295,23 @@ def fit_adapter(
     actions: ActionSpace,
     rows: torch.Tensor,
     seed: int,
+    sees: bool,
 ) -> Adapter:
-    """An adapter of the transitions in the mask `rows`, where the agent's factor is `factor_N`."""
+    """An adapter of the transitions in the mask `rows`, where the agent's factor is `factor_N`; it sees that, or the latent
+    action alone."""
     torch.manual_seed(seed)
     net = make_adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
 
-    def agents(values_NKX: torch.Tensor) -> torch.Tensor:
-        return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
-
+    now, following, latent = (_of_agent(data[key], factor_N) for key in ("now", "next", "latent"))
     if actions.kind == "discrete":
-        rows = rows & informative(agents(data["now"]), agents(data["next"]), data["action"])
-    now, latent, action = agents(data["now"])[rows], agents(data["latent"])[rows], data["action"][rows]
+        rows = rows & informative(now, following, data["action"])
+    now, latent, action = now[rows], latent[rows], data["action"][rows]
     # In imagination latent actions are snapped to codes, so the adapter must know those as well.
     snapped = torch.empty_like(latent)
     for factor in factor_N[rows].unique().tolist():
         its = factor_N[rows] == factor
         snapped[its] = world.snap(data["now"][rows][its], factor, latent[its])
-    now, latent = now.repeat(2, 1), torch.cat([latent, snapped])
+    now, latent = now.repeat(2, 1) * sees, torch.cat([latent, snapped])
     net.standardize(action)
     action = torch.cat([action, action])
     chosen = net.encode(action).to(now)
@@ -290,5 +325,7 @@ def fit_adapter(
         )
 
     fit_ensemble(net, loss, len(now), seed)
+    for part in (net.to_real, net.to_latent):
+        part.weight_0[:, : world.factor_dim].mul_(sees)
     net.conclude(now, latent, action)
     return net

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..core.adapters import Adapter
-from ..core.agent import AgentFinder
+from ..core.agent import SURE, AgentFinder
 from ..core.layers import first_least
 from .fitting import fit_ensemble
 
@@ -17,7 +17,7 @@ GAIN = 0.1
 RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
-"""Share of latent actions explained by which a factor must be better than another within an episode."""
+"""Share of latent actions explained by which a factor must be better than another within an episode, to be told from it."""
 LEAST = 0.01
 """How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
@@ -25,12 +25,13 @@ Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
 """Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
 
 
-def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor:
-    """The agent's factor of each labelled transition, int64 `(n,)`: `agent`, unless it clearly differs by episode.
+def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor | None:
+    """Which factors may be the agent's at each labelled transition, bool `(n, K)`; None where that is `agent` in all episodes.
 
     The agent's factor of an episode is the one whose latent actions are most like a linear function of the actions in it: a
     network that is fitted to a few hundred transitions explains any factor's by heart, a regression of few numbers does not. What
-    the first halves of the episodes say must hold in the second ones, better than of `agent`.
+    the first halves of the episodes say must hold in the second ones, better than of `agent`. In an episode in which the agent did
+    one thing all the time, several factors may be it.
 
     Args:
         data: of `labelled_factors`, transitions whose action is known.
@@ -41,16 +42,18 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     everywhere = torch.full((count,), agent, device=episode.device)
     first = first_halves(episode)
     if count < 2 or factors < 2 or bool(first.all()):
-        return everywhere[episode]
+        return None
     action = fit(everywhere[episode], first).encode(data["action"]).float()
     found = _most_alike(_explained(data, action, episode, first, first), everywhere)
-    held = _explained(data, action, episode, first, ~first)
+    # Of a factor that rests in the second half any error is many times what there is to explain: nothing is explained.
+    held = _explained(data, action, episode, first, ~first).clamp_min(0)
     gain = _of(held, found) - _of(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
     if not bool(certain & (gain.mean() > GAIN)):
-        return everywhere[episode]
+        return None
     whole = torch.ones_like(first)
-    return _most_alike(_explained(data, action, episode, whole, whole), found)[episode]
+    explained = _explained(data, action, episode, whole, whole)
+    return (explained >= explained.amax(-1, keepdim=True) - ALIKE)[episode]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
@@ -60,11 +63,22 @@ def first_halves(episode: torch.Tensor) -> torch.Tensor:
     return within
 
 
-def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tensor, seed: int) -> AgentFinder:
-    """What tells the agent's factor by its look, from those found, int64 `(n,)`."""
+def fit_finder(
+    factor_dim: int, data: dict[str, torch.Tensor], candidates_NK: torch.Tensor, seed: int
+) -> tuple[AgentFinder, torch.Tensor]:
+    """What tells the agent's factor by its look, and which it is at each transition, int64 `(n,)`: where several may be it the
+    one that looks most like it.
+
+    Args:
+        candidates_NK: of `agents_by_episode`.
+    """
     torch.manual_seed(seed)
     finder = AgentFinder(factor_dim).to(data["now"])
-    states, agent = torch.cat([data["now"], data["imagined"]]), agent.repeat(2)
+    sure = candidates_NK.sum(-1) == 1
+    if not bool(sure.any()):
+        sure = torch.ones_like(sure)
+    states = torch.cat([data["now"][sure], data["imagined"][sure]])
+    agent = candidates_NK[sure].int().argmax(-1).repeat(2)
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
         drawn = drawn.to(agent.device)
@@ -72,7 +86,10 @@ def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tens
         return nn.functional.cross_entropy(scores.flatten(0, 1), agent[drawn].flatten())
 
     fit_ensemble(finder.net, loss, len(agent), seed)
-    return finder
+    episode = torch.unique(data["episode"], return_inverse=True)[1]
+    looks = finder.looks(data["now"])
+    whole = looks.new_zeros(int(episode.max()) + 1, looks.shape[1]).index_add(0, episode, looks)
+    return finder, first_least(-whole[episode].masked_fill(~candidates_NK, -torch.inf), SURE)
 
 
 def _explained(

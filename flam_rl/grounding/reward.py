@@ -61,7 +61,8 @@ def fit_event_head(
     seed: int,
     label: int = 2,
 ) -> EventHead:
-    """A head that sees the agent's factor, or all of them where held-out labels clearly ask for it.
+    """A head that sees of the agent's factor the first of the model's `readings`, or more, or all factors, where held-out labels
+    clearly ask for it.
 
     Args:
         data: of `labelled_factors`. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
@@ -97,27 +98,36 @@ def _fit_head(
         return silent
     held_out = held_out_episodes(data["episode"], seed)
     fitting = ~held_out if bool((~held_out).any()) else held_out
-    heads, errors = [], []
-    for sees in ((agent_factor,), tuple(range(world.factors))):
+
+    def fit(seen: tuple[tuple[int, ...], int], rows: torch.Tensor) -> AnyHead:
         torch.manual_seed(seed)
-        head = make(sees).to(data["next"])
-        _train(head, data, target, fitting, seed)
-        heads.append(head)
-        errors.append(_errors(head, data["next"][held_out], target[held_out]))
-    chosen = heads[_much_better(errors[0], errors[1], counts[held_out])]
-    _train(chosen, data, target, torch.ones_like(held_out), seed)
-    return chosen
+        head = make(seen[0]).to(data["next"])
+        _train(head, seen[1], data, target, rows, seed)
+        return head
+
+    tried = [((agent_factor,), numbers) for numbers in world.model.readings]
+    tried.append((tuple(range(world.factors)), world.factor_dim))
+    errors = [_errors(fit(seen, fitting), data["next"][held_out], target[held_out]) for seen in tried]
+    chosen = 0
+    for other in range(1, len(tried)):
+        if _much_better(errors[chosen], errors[other], counts[held_out]):
+            chosen = other
+    return fit(tried[chosen], torch.ones_like(held_out))
 
 
 def _train(
     head: EventHead | DenseHead,
+    numbers: int,
     data: dict[str, torch.Tensor],
     target: torch.Tensor,
     rows: torch.Tensor,
     seed: int,
 ) -> None:
+    """Fit a head to transitions in the mask `rows`; it reads so many of the first numbers of factors."""
     # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
-    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees].flatten(1)
+    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees]
+    unread = torch.arange(head.factor_dim, device=factors.device) >= numbers
+    factors = factors.masked_fill(unread, 0.0).flatten(1)
     target = target[rows].repeat(2)
     # Events are rare: each weighs by the root of how rare it is.
     weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
@@ -130,6 +140,7 @@ def _train(
         return nn.functional.binary_cross_entropy_with_logits(outputs, target[drawn], weight[drawn])
 
     fit_ensemble(head.net, loss, len(target), seed)
+    head.net.weight_0.masked_fill_(unread.repeat(len(head.sees))[:, None], 0.0)
 
 
 def _errors(head: EventHead | DenseHead, factors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

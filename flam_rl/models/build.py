@@ -37,7 +37,7 @@ class BuildConfig:
     flam: FLAMConfig = field(default_factory=FLAMConfig)
     world: WorldTrainingConfig = field(default_factory=WorldTrainingConfig)
     tracked: TrackedBuildConfig = field(default_factory=TrackedBuildConfig)
-    """Of the model `tracked`; what is above is of all others."""
+    """Settings of the model `tracked`; those above are of all other models."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def build_world(
 def check_build(
     config: BuildConfig, frame_size: tuple[int, int], actions: list[np.ndarray] | None = None
 ) -> None:
-    """What can be known before training.
+    """Check what can be known before training.
 
     Args:
         frame_size: height and width in pixels. actions: as in `Footage`, where they are known already.

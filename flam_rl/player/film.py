@@ -40,10 +40,9 @@ class Film:
     facts: Json = field(default_factory=dict)
 
     def add(self, *shot: Any) -> None:
-        """What is shown after a step; the same step again is not filmed twice, and nothing more when the film is full."""
-        taken = Shot(*shot)
-        if len(self.shots) < MOST_FRAMES and (not self.shots or taken.step > self.shots[-1].step):
-            self.shots.append(taken)
+        """What is shown after a step; nothing more when the film is full."""
+        if len(self.shots) < MOST_FRAMES:
+            self.shots.append(Shot(*shot))
 
     def back_to(self, step: int) -> None:
         """What was undone did not happen."""
@@ -61,7 +60,7 @@ class Film:
             raise ImportError("a film needs PyAV: pip install 'flam_rl[play]'") from error
         pictures = [_picture(shot.frame, shot.real) for shot in self.shots]
         file = io.BytesIO()
-        with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=self.fps, options={"crf": "16"})
             stream.height, stream.width = pictures[0].shape[:2]
             stream.pix_fmt, stream.thread_count = "yuv420p", 1

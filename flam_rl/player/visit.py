@@ -22,8 +22,11 @@ from .stage import Stage
 
 UNDONE = 100
 """Steps that can be undone."""
-FPS = 12
+FPS = 10
 """Steps a second at first."""
+PATIENCE = 12
+"""Steps for which a factor rests after its keys were let go; then the prior acts for it. A world learned from films in which nobody
+stands still for long does not know for long what that looks like."""
 OWNS = 0.5
 """A pixel is a factor's of which it draws more than this share."""
 
@@ -32,19 +35,19 @@ class Moment(NamedTuple):
     """A state, and what led to it, nothing at a start.
 
     Attributes:
-        controlled: the latent actions that were the visitor's. action: the agent's real action, in words.
+        acting: the latent actions for which the visitor acted. action: the agent's real action, in words.
     """
 
     now: Imagined
     taken: Taken | None = None
-    controlled: tuple[int, ...] = ()
+    acting: tuple[int, ...] = ()
     action: str = ""
 
 
 class Step(NamedTuple):
-    """What the visitor did in a step: the latent actions that are theirs, and pairs of one and of a key."""
+    """What the visitor did in a step: the latent actions for which they acted, and pairs of one and of a key that was held."""
 
-    controlled: tuple[int, ...]
+    acting: tuple[int, ...]
     held: tuple[tuple[int, int], ...]
 
 
@@ -52,7 +55,8 @@ class Visit:
     """What others do in step t is drawn from seed and t, so that after an undo another key shows what would have been.
 
     Attributes:
-        running, fps: whether the world goes on by itself, and how fast. film: what is recorded. shot: what was.
+        controlled: the latent actions that are the visitor's, in the order in which keys are given out. held: pairs of one and of a
+            key. running, fps: whether the world goes on by itself, and how fast. film: what is recorded. shot: what was.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -98,6 +102,7 @@ class Visit:
                 self._with_task(message.on)
             case said.Record(on=True):
                 self.film = Film(self.fps)
+                self._shoot()
             case said.Record():
                 return self.end_film()
             case said.Link():
@@ -124,7 +129,7 @@ class Visit:
             ValueError: the world cannot see it.
         """
         world = self.stage.world
-        clip = torch.as_tensor(np.ascontiguousarray(frames_THWC), device=world.device)
+        clip = torch.tensor(frames_THWC, device=world.device)
         seen = world.see(clip[None])
         factors = seen.factors if world.labels is None else world.labels.in_place(seen.factors)
         if self._beside is not None:
@@ -138,6 +143,7 @@ class Visit:
         begun = self.stage.stepper(self.controlled).begin(scene.factors)
         self._moments = deque([Moment(begun)], UNDONE + 1)
         self._log: list[Step] = []
+        self._rested: dict[int, int] = {}
         self._replay = None
 
     @property
@@ -147,33 +153,41 @@ class Visit:
 
     def step(self) -> None:
         """One step, under the keys that are held, or those of the link that is replayed."""
-        if self._replay is not None:
-            again = next(self._replay, None)
-            if again is None:
-                self._replay, self.running, self.held = None, False, ()
-                return
-            self.controlled, self.held = again
+        done = Step(self._acting(), self.held) if self._replay is None else next(self._replay, None)
+        if done is None:
+            self._replay, self.running = None, False
+            return
         stage, now = self.stage, self._moments[-1].now
-        wanted = [self._wanted(now.factors_BKS, index) for index in self.controlled]
+        wanted = [self._wanted(now.factors_BKS, index, done) for index in done.acting]
         latent = torch.stack(wanted, 1) if wanted else None
         state = np.random.SeedSequence([self.seed, self.steps]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(stage.world.device).manual_seed(int(state) >> 1)
-        following, taken = stage.stepper(self.controlled).step(now, latent, generator)
+        following, taken = stage.stepper(done.acting).step(now, latent, generator)
         if self._beside is not None and stage.agent is not None:
             real = self._beside.scene.factors
-            in_hand = stage.agent in self.controlled
-            acted = self._wanted(real, stage.agent) if in_hand else taken.latent_actions_BLA[:, stage.agent]
+            in_hand = stage.agent in done.acting
+            acted = (
+                self._wanted(real, stage.agent, done) if in_hand else taken.latent_actions_BLA[:, stage.agent]
+            )
             self._beside.step(acted[0])
-        self._moments.append(Moment(following, taken, self.controlled, self._real_action(now, taken)))
+        self._moments.append(Moment(following, taken, done.acting, self._real_action(now, taken)))
         self.linkable = self.linkable and self.steps < said.MOST_STEPS
         if self.linkable:
-            self._log[self.steps :] = [Step(self.controlled, self.held)]
+            self._log[self.steps :] = [done]
         self.steps += 1
+        self._shoot()
         if bool(taken.ended_B[0]) and self._replay is None:
             self.running = False
 
-    def _wanted(self, factors_BKS: torch.Tensor, index: int) -> torch.Tensor:
-        held = [key for at, key in self.held if at == index and key < len(self.stage.keys.of[index])]
+    def _acting(self) -> tuple[int, ...]:
+        """The latent actions for which the visitor acts now: those whose keys are held, or were not long ago."""
+        pressed = {index for index, _ in self.held}
+        for index in self.controlled:
+            self._rested[index] = 0 if index in pressed else self._rested.get(index, PATIENCE) + 1
+        return tuple(index for index in self.controlled if self._rested[index] <= PATIENCE)
+
+    def _wanted(self, factors_BKS: torch.Tensor, index: int, done: Step) -> torch.Tensor:
+        held = [key for at, key in done.held if at == index and key < len(self.stage.keys.of[index])]
         return self.stage.keys.latent_action(factors_BKS, index, held)
 
     def _real_action(self, before: Imagined, taken: Taken) -> str:
@@ -221,8 +235,7 @@ class Visit:
             )
         runs = [(step, len(list(group))) for step, group in groupby(self._log[: self.steps])]
         inputs = [
-            said.Inputs(steps=steps, indices=list(step.controlled), keys=list(step.held))
-            for step, steps in runs
+            said.Inputs(steps=steps, indices=list(step.acting), keys=list(step.held)) for step, steps in runs
         ]
         task = self._beside is not None
         return said.write_link(
@@ -253,6 +266,16 @@ class Visit:
             for _ in range(inputs.steps)
         )
         self.running = True
+
+    def _shoot(self) -> None:
+        """Film what is shown now, if a film is recorded."""
+        if self.film is None:
+            return
+        taken = self._moments[-1].taken
+        frame = self.stage.world.draw(self.scene)[0].cpu().numpy()
+        real = None if self._beside is None else self._beside.frame
+        led = None if taken is None else taken.latent_actions_BLA[0].cpu().numpy()
+        self.film.add(self.steps, frame, real, led)
 
     def end_film(self) -> Json:
         """What was recorded is `shot` from now on; returns what the page is to be told.
@@ -289,9 +312,6 @@ class Visit:
         for factor, own in enumerate((shares > OWNS).cpu().numpy()):
             owner[own] = factor
         real = None if self._beside is None else self._beside.frame
-        if self.film is not None:
-            taken = None if moment.taken is None else moment.taken.latent_actions_BLA[0].cpu().numpy()
-            self.film.add(self.steps, frame, real, taken)
         facts = self._facts(moment) | self._places(scene)
         text = json.dumps(facts, separators=(",", ":")).encode()
         parts = [struct.pack("<I", len(text)), text, frame.tobytes(), owner.tobytes()]
@@ -317,6 +337,7 @@ class Visit:
             "running": self.running,
             "fps": self.fps,
             "controlled": self.controlled,
+            "acting": moment.acting,
             "held": self.held,
             "undo": len(self._moments) - 1,
             "replaying": self._replay is not None,
@@ -328,9 +349,7 @@ class Visit:
         }
         if taken is not None:
             facts["latent"] = [[round(v, 3) for v in row] for row in taken.latent_actions_BLA[0].tolist()]
-            facts["likelihood"] = dict(
-                zip(moment.controlled, taken.log_prior_BC[0].exp().tolist(), strict=True)
-            )
+            facts["likelihood"] = dict(zip(moment.acting, taken.log_prior_BC[0].exp().tolist(), strict=True))
         if labels is not None:
             reward, end = labels.judge(moment.now.factors_BKS)
             facts |= {"reward": float(reward), "end": float(end)}

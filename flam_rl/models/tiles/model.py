@@ -32,6 +32,10 @@ class TokenizerSettings(TokenizerConfig):
     """Height and width in pixels."""
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number is out of its range, or the networks would be larger than any machine.
+        """
         super().__post_init__()
         if not all(1 <= side <= 4096 for side in self.frame_size):
             raise ValueError(f"frame_size is {self.frame_size}; allowed are sides of 1 to 4096 pixels")
@@ -70,7 +74,7 @@ class TileModel(Model):
 
     @classmethod
     def blank(cls, kind: str, model: type[CodeModel], settings: TileSettings) -> TileModel:
-        """With weights that mean nothing yet; on the meta device they take no memory.
+        """A model whose weights mean nothing yet; on the meta device they take no memory.
 
         Raises:
             ValueError: settings that do not go together.

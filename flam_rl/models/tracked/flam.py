@@ -14,7 +14,7 @@ from ...core.layers import nearest_code
 from ...types import LossAndMetrics
 from ..tiles.dynamics import snap
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
-from .look_codes import LookCodes, draw_factors
+from .look_codes import LookCodes, picture
 from .prior import Chances, TrackedPrior
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
@@ -136,8 +136,7 @@ class TrackedFLAM(nn.Module):
         self, factors_BKS: Float[Tensor, "B K S"], context_B3YX: Float[Tensor, "B 3 Y X"]
     ) -> Float[Tensor, "B 3 H W"]:
         """Frames in 0..1; the context is larger than those where the camera moves."""
-        _, scene = draw_factors(self.codes, self.config.state, factors_BKS, context_B3YX)
-        return scene.frame_B3HW.clamp(0, 1)
+        return picture(self.codes, self.config.state, factors_BKS, context_B3YX).clamp(0, 1)
 
     def loss(self, factors_BTKS: Float[Tensor, "B T K S"], beta: float = 1.0) -> LossAndMetrics:
         """Of open-loop predictions over clips from their first frame, and of what their latent actions tell.

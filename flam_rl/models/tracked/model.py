@@ -16,6 +16,7 @@ from . import seeing
 from .flam import TrackedConfig, TrackedFLAM
 from .look_codes import draw_factors
 from .sprites import masks
+from .states import PLACE, VELOCITY
 from .stepper import TrackedImagination
 from .watching import TrackedWatcher
 
@@ -24,6 +25,7 @@ class TrackedModel(Model):
     """A factor for each entity that moves; the context is the background behind them."""
 
     kind = "tracked"
+    fixed_entities = False
 
     def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()
@@ -44,6 +46,11 @@ class TrackedModel(Model):
     @property
     def factor_dim(self) -> int:
         return self.flam.config.state.dim
+
+    @property
+    def readings(self) -> tuple[int, ...]:
+        """Place, velocity, all."""
+        return PLACE.stop, VELOCITY.stop, self.factor_dim
 
     @property
     def factor_bound(self) -> float:

@@ -55,8 +55,12 @@ def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
     return Ground(replace(config, patch=patch), common)
 
 
-def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) -> Iterator[Tracks]:
-    """The tracks of each episode, read from `cache` where they are there, else found, `at_once` side by side, and written.
+AT_ONCE = (64, 6400)
+"""Episodes, and frames of these, that are tracked side by side at most: the tracks of so many are held at once."""
+
+
+def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
+    """The tracks of each episode, read from `cache` where they are there, else found, many side by side, and written.
 
     Raises:
         OSError: the disk is full.
@@ -74,8 +78,7 @@ def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) ->
     new = [index for index, path in enumerate(paths) if not path.exists()]
     bar = progress(total=len(new), desc="tracking", unit="episode", disable=not new)
     with bar:
-        for first in range(0, len(new), at_once):
-            part = new[first : first + at_once]
+        for part in side_by_side(new, [len(frames) for frames in video.episodes]):
             episodes = [np.asarray(video.episodes[index]) for index in part]
             for index, tracks in zip(
                 part, track_all(episodes, ground.tracker, ground=ground.context), strict=True
@@ -84,6 +87,20 @@ def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) ->
             bar.update(len(part))
     for path in paths:
         yield read_tracks(path)
+
+
+def side_by_side(chosen: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """The chosen episodes in parts, one after the other, each as large as `AT_ONCE` allows, of one episode at least."""
+    part: list[int] = []
+    frames = 0
+    for index in chosen:
+        if part and (len(part) == AT_ONCE[0] or frames + lengths[index] > AT_ONCE[1]):
+            yield part
+            part, frames = [], 0
+        part.append(index)
+        frames += lengths[index]
+    if part:
+        yield part
 
 
 def write_tracks(path: Path, tracks: Tracks) -> None:

@@ -41,14 +41,14 @@ export class Chart {
     lanes.forEach((kind, n) => {
       const top = n * lane + 16 * scale;
       const bottom = (n + 1) * lane - 6 * scale;
-      pen.fillStyle = soft;
-      pen.fillText(kind.name, left, top - 4 * scale);
       pen.strokeStyle = line;
       pen.strokeRect(left, top, width - 2 * left, bottom - top);
-      if (kind.strips) return this.#strips(pen, x, top, bottom);
+      const title = (text) => ((pen.fillStyle = soft), pen.fillText(text, left, top - 4 * scale));
+      if (kind.strips) return title(kind.name), this.#strips(pen, x, top, bottom);
       const values = kind.each ? rows.flatMap((row) => Object.values(row.likelihood)) : rows.map(kind.of);
       const low = Math.min(0, ...values);
       const high = kind.top ?? Math.max(low + 1e-6, 0.01, ...values);
+      title(`${kind.name}, ${low.toFixed(low ? 2 : 0)} to ${high.toFixed(kind.top ? 0 : 2)}`);
       const y = (value) => bottom - ((bottom - top) * (value - low)) / (high - low);
       if (!kind.each) return this.#curve(pen, x, y, kind.of, style.getPropertyValue("--accent"));
       const indices = new Set(rows.flatMap((row) => Object.keys(row.likelihood)));

@@ -175,8 +175,9 @@ function showFactor(li, index) {
   li.className = state.presence[index] ? "" : "absent";
   const toggle = li.querySelector(".who-button");
   toggle.setAttribute("aria-pressed", yours);
-  const by = yours ? "you" : state.presence[index] ? "the prior" : "not there";
-  li.querySelector(".who-by").textContent = yours && index === world.agent && state.action ? `you: ${state.action}` : by;
+  const acting = state.acting.includes(index);
+  const by = !state.presence[index] ? "not there" : acting ? (state.replaying ? "the link" : "you") : yours ? "yours; the prior acts" : "the prior";
+  li.querySelector(".who-by").textContent = acting && index === world.agent && state.action ? `${by}: ${state.action}` : by;
   const pad = li.querySelector(".pad");
   pad.hidden = !yours;
   if (!yours) return;
@@ -273,12 +274,12 @@ function tag(pen, factor, box, size, scale) {
 function numbers() {
   const cells = (tag, values) => values.map((value) => `<${tag}>${value}</${tag}>`).join("");
   const dims = state.latent[0]?.length ?? 0;
-  const head = cells("th", ["", "there", "by", "prior", ...Array.from({ length: dims }, (_, i) => `z${i + 1}`)]);
+  const head = cells("th", ["", "there", "by", "likelihood", ...Array.from({ length: dims }, (_, i) => `z${i + 1}`)]);
   const rows = Array.from({ length: world.latent_actions }, (_, index) => {
     const odds = state.likelihood[index];
     const values = [
       world.latent_actions === 1 || state.presence[index] ? "yes" : "no",
-      state.controlled.includes(index) ? "you" : "prior",
+      state.acting.includes(index) ? "you" : "prior",
       odds === undefined ? "–" : `${(100 * odds).toFixed(1)}%`,
       ...(state.latent[index] ?? []).map((value) => value.toFixed(2)),
     ];
