@@ -105,7 +105,9 @@ def _fit_head(
         _train(head, seen[1], data, target, rows, seed)
         return head
 
-    tried = [((agent_factor,), numbers) for numbers in world.model.readings]
+    tried: list[tuple[tuple[int, ...], int]] = [
+        ((agent_factor,), numbers) for numbers in world.model.readings
+    ]
     tried.append((tuple(range(world.factors)), world.factor_dim))
     errors = [_errors(fit(seen, fitting), data["next"][held_out], target[held_out]) for seen in tried]
     chosen = 0

@@ -211,8 +211,10 @@ def without_ground(tracks: Tracks, config: ContextConfig) -> Tracks:
         return tracks
     rows, context = ground.any(0), tracks.context.clone()
     for at in ground.any(1).nonzero()[:, 0].split(16):
-        pieces = [each[at][:, rows] for each in (tracks.look, tracks.anchor, tracks.depth, ground)]
-        context[at] = scene_of(*pieces, tracks.context[at])[1].frame_B3HW
+        look, place, depth, there = (
+            each[at][:, rows] for each in (tracks.look, tracks.anchor, tracks.depth, ground)
+        )
+        context[at] = scene_of(look, place, depth, there, tracks.context[at])[1].frame_B3HW
     presence = tracks.presence & ~ground
     return replace(
         tracks, presence=presence, identity=torch.where(ground, -1, tracks.identity), context=context
