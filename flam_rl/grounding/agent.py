@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
 """Share of latent actions explained by which a factor must be better than another within an episode, to be told from it."""
+LEAST = 0.01
+"""How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
 """Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
@@ -52,6 +54,37 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     whole = torch.ones_like(first)
     explained = _explained(data, action, episode, whole, whole)
     return (explained >= explained.amax(-1, keepdim=True) - ALIKE)[episode]
+
+
+def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Which numbers of an action are each agent's: those that move one factor. Most tasks have one agent.
+
+    A number that moves no factor, or hardly any, is the first agent's.
+
+    Args:
+        data: as of `agents_by_episode`. parts: each number as `Adapter.encode` gives it, float `(n, width)`.
+    """
+    episode = torch.unique(data["episode"], return_inverse=True)[1]
+    first = first_halves(episode)
+    moved = []
+    for part in parts if len(parts) > 1 and not bool(first.all()) else ():
+        held = _explained(data, part, episode, first, ~first)
+        moved.append(torch.where(held.amax(-1) > GAIN, first_least(-held), -1))
+    found: list[list[int]] = []
+    for number, own in enumerate(moved):
+        if (own >= 0).float().mean() < 0.5:
+            continue
+        for numbers in found:
+            both = (own >= 0) & (moved[numbers[0]] >= 0)
+            if bool(both.any()) and bool((own == moved[numbers[0]])[both].float().mean() > 0.5):
+                numbers.append(number)
+                break
+        else:
+            found.append([number])
+    if len(found) < 2:
+        return [list(range(len(parts)))]
+    rest = set(range(len(parts))) - {number for numbers in found for number in numbers}
+    return [sorted([*found[0], *rest]), *found[1:]]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
@@ -116,7 +149,9 @@ def _explained(
         )
         target = latent[:, those] - middle
         left = (target - (action[those] - usual) @ weights).square().sum((1, 2))
-        explained.append(1 - left / target.square().sum((1, 2)).clamp_min(1e-6))
+        varied = target.square().sum((1, 2))
+        # What is absent does the same all the time: of nothing nothing is explained.
+        explained.append((varied - left) / varied.clamp_min(LEAST * varied.max().clamp_min(1e-6)))
     return torch.stack(explained)
 
 

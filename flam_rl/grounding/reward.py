@@ -28,7 +28,7 @@ AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
 def fit_reward_head(
-    world: World, data: dict[str, torch.Tensor], usual: torch.Tensor, agent_factor: int, seed: int
+    world: World, data: dict[str, torch.Tensor], usual: torch.Tensor, agents: tuple[int, ...], seed: int
 ) -> EventHead | DenseHead:
     """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
 
@@ -39,15 +39,16 @@ def fit_reward_head(
     rewarded = reward[reward != 0]
     if is_event(rewarded, len(reward)):
         value = float(rewarded.mean()) if len(rewarded) else 0.0
-        return fit_event_head(world, data, usual, data["reward"] != 0, value, agent_factor, seed, label=1)
+        return fit_event_head(world, data, usual, data["reward"] != 0, value, agents, seed, label=1)
     mean, scale = float(reward.mean()), float(reward.std().clamp_min(1e-6))
 
     def make(sees: tuple[int, ...]) -> DenseHead:
         return DenseHead(world.factor_dim, sees, mean, scale)
 
     target = (data["reward"].float() - mean) / scale
-    everywhere = torch.ones_like(target).bool()
-    return _fit_head(world, make, data, usual[:0], target, everywhere, agent_factor, seed, label=1)
+    return _fit_head(
+        world, make, data, usual[:0], target, torch.ones_like(target).bool(), agents, seed, label=1
+    )
 
 
 def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
@@ -63,22 +64,22 @@ def fit_event_head(
     usual: torch.Tensor,
     event: torch.Tensor,
     value: float,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int = 2,
 ) -> EventHead:
-    """A head that sees of the agent's factor the first of the model's `readings`, or more, or all factors, where held-out labels
+    """A head that sees of the agents' factors the first of the model's `readings`, or more, or all factors, where held-out labels
     clearly ask for it.
 
     Args:
-        data: of `labelled_factors`. usual: factors `(n, K, S)` of the video, without labels; events are rare, so that these are
-            taken for none. Else a head says anything of where no label leads, and that is where a policy goes. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
+        data: of `labelled_factors`. usual: factors `(n, K, S)` of the video, without labels; events are rare, so that a head
+            that reads few numbers takes these for none. Else a head says anything of where no label leads, and that is where a policy goes. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
     """
 
     def make(sees: tuple[int, ...]) -> EventHead:
         return EventHead(world.factor_dim, sees, value)
 
-    return _fit_head(world, make, data, usual, event.float(), event, agent_factor, seed, label)
+    return _fit_head(world, make, data, usual, event.float(), event, agents, seed, label)
 
 
 def _fit_head(
@@ -88,7 +89,7 @@ def _fit_head(
     usual: torch.Tensor,
     target: torch.Tensor,
     counts: torch.Tensor,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int,
 ) -> AnyHead:
@@ -100,7 +101,7 @@ def _fit_head(
     data = known_rows(data | {"target": target, "counts": counts}, label)
     target, counts = data["target"], data["counts"]
     if not len(target):  # nobody said anything: nothing ever happens
-        silent = make((agent_factor,)).to(data["next"]).requires_grad_(False)
+        silent = make(agents).to(data["next"]).requires_grad_(False)
         silent.net.weight_1.zero_()
         silent.net.bias_1.fill_(NEVER)
         return silent
@@ -110,13 +111,14 @@ def _fit_head(
     def fit(seen: tuple[tuple[int, ...], int], rows: torch.Tensor) -> AnyHead:
         torch.manual_seed(seed)
         head = make(seen[0]).to(data["next"])
-        if seen[1] < world.factor_dim:
+        few = seen[1] < world.factor_dim
+        if few:
             head.net.weight_0.data.mul_(BENDS)
             head.net.bias_0.data.normal_(std=BENDS)
-        _train(head, seen[1], data, usual, target, rows, seed)
+        _train(head, seen[1], data, usual if few else usual[:0], target, rows, seed)
         return head
 
-    tried: list[tuple[tuple[int, ...], int]] = [((agent_factor,), few) for few in world.model.readings]
+    tried: list[tuple[tuple[int, ...], int]] = [(agents, numbers) for numbers in world.model.readings]
     tried.append((tuple(range(world.factors)), world.factor_dim))
     errors = [_errors(fit(seen, fitting), data["next"][held_out], target[held_out]) for seen in tried]
     chosen = 0

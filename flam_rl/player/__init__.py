@@ -1,0 +1,1 @@
+"""A world in the browser: seen, controlled, undone, recorded."""
