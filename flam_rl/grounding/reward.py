@@ -113,7 +113,7 @@ def _fit_head(
         head = make(seen[0]).to(data["next"])
         few = seen[1] < world.factor_dim
         if few:
-            head.net.weight_0.data.mul_(BENDS)
+            head.net.weight_0.data.mul_(BENDS * (world.factor_dim / seen[1]) ** 0.5)
             head.net.bias_0.data.normal_(std=BENDS)
         _train(head, seen[1], data, usual if few else usual[:0], target, rows, seed)
         return head
