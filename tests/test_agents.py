@@ -350,11 +350,21 @@ def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
         data["episode"] > 7,
     )
     assert not trial.sees
-    net = fit_adapter(Rows(), data, agent, SPACES[0], torch.ones_like(agent).bool(), 0, False)
+    blind, sighted = (
+        fit_adapter(Rows(), data, agent, SPACES[0], torch.ones_like(agent).bool(), 0, sees)
+        for sees in (False, True)
+    )
     fresh, same = rows(SPACES[0], 20, 20, False, seed=1)
     now, latent = (fresh[key][torch.arange(400), same] for key in ("now", "latent"))
-    assert (net.real(now, latent) == fresh["action"]).float().mean() > 0.95
-    assert torch.equal(net.real(now, latent), net.real(-now, latent))
+    angle = 2.0 * torch.arange(5)
+    nearest = torch.cdist(latent[:, :2], torch.stack([angle.cos(), angle.sin()], -1)).argmin(-1)
+    best, few, many = (
+        float((told == fresh["action"]).float().mean())
+        for told in (nearest, blind.real(now, latent), sighted.real(now, latent))
+    )  # two of the pushes are near each other: nobody is always right
+    assert few > best - 0.06
+    assert few > many + 0.05
+    assert torch.equal(blind.real(now, latent), blind.real(-now, latent))
 
 
 def test_labels_put_the_agent_in_its_place() -> None:
