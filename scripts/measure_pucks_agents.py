@@ -45,6 +45,7 @@ class TrueStates(gym.Wrapper):
 
     def _state(self, truth: Truth) -> np.ndarray:
         assert truth.centre is not None
+        assert truth.presence is not None
         assert truth.velocity is not None
         assert truth.radius is not None
         numbers = [2 * truth.centre / self.size - 1, truth.velocity, truth.radius[:, None] / 5]
