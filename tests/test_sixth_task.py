@@ -6,6 +6,7 @@ Box actions, dense rewards below 0, no success, frames of 48x80 that are rendere
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import torch
 
 from flam_rl.cli import main
+from flam_rl.commands.evaluate import EvaluateConfig, _find_task
 from flam_rl.commands.tasks import make_task
-from flam_rl.core.checkpoint import load_world
+from flam_rl.core.checkpoint import load_world, save_world
 from flam_rl.core.heads import DenseHead
 from flam_rl.data.fitting import Fitting
 from flam_rl.data.reading import ReadingConfig, read
@@ -71,7 +73,6 @@ def test_a_sixth_task_from_one_file(tmp_path: Path) -> None:
         env.action_space.seed(seed)
         (place,) = world.labels.agents.factors
         for step in range(40):
-            before = task.unwrapped._velocity[0].copy()
             env.step(env.action_space.sample())
             if step >= 15:
                 at = world.model.settings.state.to_pixels(env.scene.factors[0, place, :2]).numpy()
@@ -94,11 +95,6 @@ def test_a_sixth_task_from_one_file(tmp_path: Path) -> None:
 
 def test_frames_of_a_cropped_world_are_cropped(tmp_path: Path) -> None:
     """What training wrote into the world holds for its task and for video that it is measured on."""
-    from dataclasses import replace
-
-    from flam_rl.commands.evaluate import EvaluateConfig, _find_task
-    from flam_rl.core.checkpoint import save_world
-
     world = load_world("multigrid")
     world.info = replace(world.info, fit="crop", task="", task_kwargs={})
     world.labels = None
