@@ -23,14 +23,14 @@ MOST_LOOKS = 3.0
 
 
 class AgentFinder(nn.Module):
-    """Tells by the look of its state how likely a factor is to be an agent's."""
+    """Network that estimates from the look in its state how likely a factor is to be an agent's."""
 
     def __init__(self, factor_dim: int) -> None:
         super().__init__()
         self.net = EnsembleMLP(factor_dim, 1)
 
     def scores(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What each member says of each factor: logits float `(members, B, K)`."""
+        """Logits of each member for each factor: float `(members, B, K)`."""
         return self.net(factors_BKS.flatten(0, 1)).unflatten(1, factors_BKS.shape[:2]).squeeze(-1)
 
     def looks(self, factors_BKS: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A world's config.json: what it may say, and the networks that it describes."""
+"""A world's config.json: what it may hold, and the networks that it describes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Head(nn.Module):
         self.net = EnsembleMLP(factor_dim * len(sees), 1)
 
     def outputs(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Factors `(B, K, S)` to what each member says `(members, B)`."""
+        """Factors `(B, K, S)` to the output of each member `(members, B)`."""
         return self.net(factors_BKS[:, self.sees].flatten(1)).squeeze(-1)
 
 
@@ -51,7 +51,7 @@ class EventHead(Head):
         return self(factors_BKS) * self.value
 
     def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What all members grant: the event's value where all find it likely, or where any does and it is bad."""
+        """A reward that no member doubts, float `(B,)`: the event's value where all find it likely, or where any does and it is bad."""
         likely = self.outputs(factors_BKS) > 0
         return torch.where(self.value < 0, likely.any(0), likely.all(0)) * self.value
 
@@ -76,7 +76,7 @@ class DenseHead(Head):
         return self.outputs(factors_BKS).mean(0) * self.scale + self.mean
 
     def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What all members grant: the least that one of them says, float `(B,)`."""
+        """The least output of all members, a reward that none of them doubts: float `(B,)`."""
         return self.outputs(factors_BKS).amin(0) * self.scale + self.mean
 
 
@@ -96,7 +96,7 @@ class Labels(nn.Module):
 
 
 class FrozenEvents:
-    """Both heads in two products, with the weights that they have now: what a step of imagination asks."""
+    """Both heads in two products, with the weights that they have now, for steps of imagination."""
 
     def __init__(self, labels: Labels, dtype: torch.dtype = torch.float32) -> None:
         heads = (labels.reward, labels.termination)

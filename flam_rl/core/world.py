@@ -22,7 +22,7 @@ from .threads import lone_threads
 
 @dataclass(frozen=True)
 class WorldInfo:
-    """What a world's config.json says of it beyond its networks.
+    """What a world's config.json holds beyond the settings of its networks.
 
     Attributes:
         task: gymnasium id of the real task that the video shows; empty if there is none.
@@ -76,7 +76,7 @@ class World(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the world's tensors live."""
+        """The device that holds the world's tensors."""
         return next(iter(self.stored_starts.values())).device
 
     @property
@@ -243,7 +243,7 @@ class World(nn.Module):
         events: bool = False,
     ) -> Stepper:
         """A stepper in which the caller has the controlled latent actions and the prior the others; with
-        `events` and labels it tells rewards and ends as FLAM-v0 does."""
+        `events` and labels it gives rewards and ends as FLAM-v0 does."""
         frozen = FrozenEvents(self.labels, dtype) if events and self.labels else None
         return self.model.stepper(controlled, dtype, compile, frozen)
 
