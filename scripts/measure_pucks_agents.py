@@ -44,7 +44,6 @@ class TrueStates(gym.Wrapper):
         return self._state(info["truth"]), float(reward), terminated, truncated, info
 
     def _state(self, truth: Truth) -> np.ndarray:
-        assert truth.presence is not None
         assert truth.centre is not None
         assert truth.velocity is not None
         assert truth.radius is not None
@@ -88,9 +87,7 @@ def main() -> None:
         scores[name] = found = score_policy(env, act, args.episodes, seeds[2], name)
         print(f"{name}: success {found.success_rate:.3f}, return {found.mean_return:.3f}", flush=True)
 
-    assert isinstance(tasks.single_action_space, gym.spaces.Discrete)
-    pushes = int(tasks.single_action_space.n)
-    score("random", tasks, lambda seen: rng.integers(pushes, size=len(seen)))
+    score("random", tasks, lambda seen: rng.integers(tasks.single_action_space.n, size=len(seen)))
     score("expert", tasks, lambda seen: np.array(tasks.call("expert_action")))
     decoded = DecodedVectorEnv(several(task), world)
     score("imagination", decoded, lambda seen: imagined.predict(seen, deterministic=True)[0])
@@ -103,11 +100,9 @@ def main() -> None:
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
     )
     score("PPO on true states", states, lambda seen: real.predict(seen, deterministic=True)[0])
-    rate = {
-        name: found.success_rate or 0.0 for name, found in scores.items()
-    }  # Pucks says it of every episode
-    base, best = rate["random"], rate["PPO on true states"]
-    share = {name: (found - base) / max(best - base, 1e-6) for name, found in rate.items()}
+    rates = {name: found.success_rate or 0.0 for name, found in scores.items()}  # the task tells them
+    base, best = rates["random"], rates["PPO on true states"]
+    share = {name: (rate - base) / max(best - base, 1e-6) for name, rate in rates.items()}
     results = {
         "steps_on_states": args.steps,
         "labels": args.labels,

@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from ..types import Entities, FitName, Rollout, Scene, check_ranges
+from .agent import Agents
 from .heads import FrozenEvents, Labels
 from .model import Model, Starts
 from .stepping import Stepper
@@ -250,6 +251,10 @@ class World(nn.Module):
         """Which latent action moves a factor: its own, or the scene's."""
         return factor if self.latent_actions > 1 else 0
 
+    def moved_by_agents(self, agents: Agents) -> list[int]:
+        """Which latent actions move a task's agents, each once."""
+        return list(dict.fromkeys(map(self.moved_by, agents.factors)))
+
     def of_factors(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The latent action of each factor: `(..., L, A)` to `(..., K, A)`."""
         return latent_actions.expand(*latent_actions.shape[:-2], self.factors, -1)
@@ -259,11 +264,13 @@ class World(nn.Module):
         return self.model.snap(factors_BKS, self.moved_by(factor), latent_actions_BA)[0]
 
     def starts(self) -> Scene:
-        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip; where the agent's factor
-        differs by episode it is brought to its place."""
+        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip; where the agents'
+        factors differ by episode they are brought to their places."""
         scenes = self.model.scenes(self.stored_starts)
         return (
-            scenes if self.labels is None else scenes._replace(factors=self.labels.in_place(scenes.factors))
+            scenes
+            if self.labels is None
+            else scenes._replace(factors=self.labels.agents.in_place(scenes.factors))
         )
 
     def start(self, count: int, generator: torch.Generator | None = None) -> Scene:
