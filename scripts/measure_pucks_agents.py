@@ -44,6 +44,7 @@ class TrueStates(gym.Wrapper):
         return self._state(info["truth"]), float(reward), terminated, truncated, info
 
     def _state(self, truth: Truth) -> np.ndarray:
+        assert truth.presence is not None
         assert truth.centre is not None
         assert truth.velocity is not None
         assert truth.radius is not None
@@ -87,7 +88,9 @@ def main() -> None:
         scores[name] = found = score_policy(env, act, args.episodes, seeds[2], name)
         print(f"{name}: success {found.success_rate:.3f}, return {found.mean_return:.3f}", flush=True)
 
-    score("random", tasks, lambda seen: rng.integers(tasks.single_action_space.n, size=len(seen)))
+    assert isinstance(tasks.single_action_space, gym.spaces.Discrete)
+    pushes = int(tasks.single_action_space.n)
+    score("random", tasks, lambda seen: rng.integers(pushes, size=len(seen)))
     score("expert", tasks, lambda seen: np.array(tasks.call("expert_action")))
     decoded = DecodedVectorEnv(several(task), world)
     score("imagination", decoded, lambda seen: imagined.predict(seen, deterministic=True)[0])
