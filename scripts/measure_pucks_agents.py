@@ -45,12 +45,13 @@ class TrueStates(gym.Wrapper):
 
     def _state(self, truth: Truth) -> np.ndarray:
         assert truth.centre is not None
-        assert truth.presence is not None
         assert truth.velocity is not None
         assert truth.radius is not None
         numbers = [2 * truth.centre / self.size - 1, truth.velocity, truth.radius[:, None] / 5]
         return (
-            np.nan_to_num(np.concatenate([truth.presence[:, None], *numbers], 1)).ravel().astype(np.float32)
+            np.nan_to_num(np.concatenate([np.asarray(truth.presence)[:, None], *numbers], 1))
+            .ravel()
+            .astype(np.float32)
         )
 
 
