@@ -79,7 +79,7 @@ def plot_by_entities(
 
 
 def plot_correspondence(out: Path, cells: Sequence[Json], models: Sequence[str]) -> list[str]:
-    """The correspondence matrices of one seed, factors in the order of the entities that they tell most of."""
+    """The correspondence matrices of one seed, factors in the order of the entities that they predict best."""
     seed = min(cell["seed"] for cell in cells)
     found = {
         (cell["entities"], cell["model"]): np.array(cell["correspondence"])
