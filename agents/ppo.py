@@ -17,10 +17,10 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from ..core.heads import EventHead
+from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -215,8 +215,10 @@ def train_in_imagination(
     Raises:
         ValueError: the world has no labels.
     """
-    env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    env: VecEnvWrapper = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
     env.seed(seed)
+    if world.labels is not None and isinstance(world.labels.reward, DenseHead):
+        env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
     model = make_ppo(PriorPenalty(env, config.prior_weight), config, seed, log_dir)
     callback = KeepBest(world, config, seed + 1)
     model.learn(config.steps, callback=callback, tb_log_name="imagination")

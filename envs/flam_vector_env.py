@@ -174,7 +174,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start from held-out video; `options={"reset_mask": bool (B,)}` restarts only some worlds.
 
-        Each world's seed tells where it starts, in a batch of any size as in `FLAMEnv`. One generator draws for
+        Each world's seed decides where it starts, in a batch of any size as in `FLAMEnv`. One generator draws for
         the whole batch what follows: it is the same again when all worlds are restarted with the same seeds.
 
         Args:

@@ -25,8 +25,8 @@ ACTION_BOUND = 3.0
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None means
-    `agent` where the world has labels, else `all`.
+    """Indices of the latent actions that are the caller's: of factors, where each factor has one. `agent` are all whom the
+    task's actions move; None is that where labels told who they are.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
@@ -47,7 +47,7 @@ def controlled_factors(world: World, control: Control | None) -> list[int]:
             raise ValueError(
                 f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
             )
-        return [world.moved_by(world.labels.agent_factor)]
+        return world.moved_by_agents(world.labels.agents)
     try:
         chosen = [index(one) for one in control]
     except TypeError as error:  # no list, or not of indices
@@ -122,11 +122,11 @@ def observe(
         np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
         return out
 
-    def observed(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:
+    def decode(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:
         share = Scene(factors_BKS, context_BX)
         return world.draw(share) if observation == "pixels" else world.model.features(share)
 
-    seen = lone_threads().split(observed, *scene).cpu().numpy()
+    seen = lone_threads().split(decode, *scene).cpu().numpy()
     if out is None:
         return seen
     np.copyto(out, seen)

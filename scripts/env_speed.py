@@ -206,7 +206,7 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
     """What gymnasium and Stable-Baselines3 cost on top of `world.imagine` with its heads, at 256 worlds."""
     horizon = 32
     start = world.start(BATCH)
-    controlled = [world.labels.agent_factor] if world.labels else [0]
+    controlled = list(world.labels.agents.factors) if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
     gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False, compile=False)
     sb3 = make_sb3_vec_env(num_envs=BATCH, world=world, copy=False, compile=False)

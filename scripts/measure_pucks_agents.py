@@ -100,8 +100,9 @@ def main() -> None:
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
     )
     score("PPO on true states", states, lambda seen: real.predict(seen, deterministic=True)[0])
-    base, best = scores["random"].success_rate, scores["PPO on true states"].success_rate
-    share = {name: (found.success_rate - base) / max(best - base, 1e-6) for name, found in scores.items()}
+    rates = {name: found.success_rate or 0.0 for name, found in scores.items()}  # the task tells them
+    base, best = rates["random"], rates["PPO on true states"]
+    share = {name: (rate - base) / max(best - base, 1e-6) for name, rate in rates.items()}
     results = {
         "steps_on_states": args.steps,
         "labels": args.labels,

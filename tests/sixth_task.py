@@ -12,11 +12,11 @@ PAD = np.array([60.0, 16.0])
 """Where the steered drone is to hover, x and y in pixels."""
 COLOURS = np.array([(235, 60, 60), (60, 130, 250), (250, 215, 50)], float)
 RADIUS = 4.5
-PUSH, GLIDE = 0.6, 0.8
+PUSH, GLIDE = 0.9, 0.85
 
 
 class Drones(gym.Env):
-    """Three discs glide over a field. The caller pushes the red one, chance the others.
+    """Three discs glide over a field and keep out of each other's way. The caller pushes the red one, chance the others.
 
     It observes where the red one is and how fast; frames are only rendered. Each step costs the distance to the pad, and
     nothing is ever a success or an end.
@@ -46,14 +46,18 @@ class Drones(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         self._wind = 0.7 * self._wind + 0.5 * self.np_random.uniform(-1, 1, self._wind.shape)
+        apart = self._place[:, None] - self._place
+        away = np.linalg.norm(apart, axis=-1, keepdims=True).clip(1)
+        shoved = (apart / away * (2 * RADIUS + 3 - away).clip(0)).sum(1)
         self._velocity = GLIDE * self._velocity + PUSH * np.concatenate([action[None], self._wind])
+        self._velocity = (self._velocity + 0.3 * shoved).clip(-3, 3)
         self._place = self._place + self._velocity
         low, high = RADIUS, np.array([WIDTH, HEIGHT]) - RADIUS
         self._velocity[(self._place < low) | (self._place > high)] *= -1
         self._place = self._place.clip(low, high)
         self._steps += 1
-        away = float(np.linalg.norm(self._place[0] - PAD))
-        return self._observe(), -away / 40, False, self._steps >= self.max_steps, {}
+        cost = float(np.linalg.norm(self._place[0] - PAD)) / 40
+        return self._observe(), -cost, False, self._steps >= self.max_steps, {}
 
     def render(self) -> np.ndarray:
         picture = self._field

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from typing import Any
 
 import gymnasium as gym
@@ -29,3 +30,14 @@ def make(id: str, **arguments: Any) -> gym.Env:
         if os.environ.get(ALL):
             raise
         pytest.skip(str(error))
+
+
+def program(name: str) -> str:
+    """Path of a program of Debian's, or skipped tests if it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        reason = f"apt-get install {name}"
+        if os.environ.get(ALL):
+            raise FileNotFoundError(reason)
+        pytest.skip(reason)
+    return found

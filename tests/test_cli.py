@@ -96,7 +96,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     }
     assert world.info.metrics["reward_rate"] == results["reward_rate"]
     assert world.labels is not None
-    assert world.labels.adapter.actions == ActionSpace.discrete(4)
+    assert world.labels.agents.actions == ActionSpace.discrete(4)
     card = (run / "run" / "world" / "README.md").read_text()
     assert f"flam_rl {made['version']}" in card
     assert (made["commit"] or "")[:12] in card

@@ -269,7 +269,7 @@ with torch.inference_mode():
     state, reward, ended = [], [], []
     with mock.patch("torch._inductor.compile", wraps=torch._inductor.compile) as compiled:
         for compile in (False, True):
-            imagination = world.imagination([world.labels.agent_factor], dtype, compile, events=True)
+            imagination = world.imagination(world.labels.agents.factors, dtype, compile, events=True)
             now = imagination.begin(start)
             for step in range(3):
                 now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))

@@ -28,7 +28,7 @@ FRAME_SIZE = 64
 COLORS = ("red", "blue", "purple", "yellow", "grey", "cyan", "orange", "white", "green")
 """Agents' colours in order; green, the goal's own, comes last, so that up to 8 agents stay visible on it."""
 MORE_COLORS = {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}
-"""Those that MultiGrid, which has six, is told of."""
+"""Colours that are added to the six of MultiGrid."""
 
 
 def _make_room(**settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What seeds say together: interquartile means, with their intervals."""
+"""Estimates over seeds: interquartile means, with their intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import Json
 Estimate = tuple[float, float, float]
 """Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
 Of = Callable[[Json], float | None]
-"""What a cell says; None if it does not."""
+"""A figure of a cell; None if the cell has none."""
 RESAMPLES = 1000
 
 
@@ -40,7 +40,7 @@ def interquartile_mean(values: Sequence[float]) -> Estimate:
 
 
 def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Of, Json]]) -> list[Estimate]:
-    """For each pair asked, a figure and the entries of the cells that are meant, the estimate of what those cells say.
+    """For each pair asked, a figure and the entries of the cells that are meant, the estimate over those cells.
 
     Cells of which the figure is None are left out.
     """
@@ -74,7 +74,7 @@ def _of_each(scores: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _own_generator() -> Iterator[None]:
-    """rliable draws from numpy's global generator: it starts at 0 meanwhile, and goes on as if nothing had been drawn."""
+    """rliable draws from numpy's global generator: inside of this context it starts at 0, and afterwards it goes on as if nothing had been drawn."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     try:

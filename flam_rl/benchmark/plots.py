@@ -79,7 +79,7 @@ def plot_by_entities(
 
 
 def plot_correspondence(out: Path, cells: Sequence[Json], models: Sequence[str]) -> list[str]:
-    """The correspondence matrices of one seed, factors in the order of the entities that they tell most of."""
+    """The correspondence matrices of one seed, factors in the order of the entities that they predict best."""
     seed = min(cell["seed"] for cell in cells)
     found = {
         (cell["entities"], cell["model"]): np.array(cell["correspondence"])
@@ -160,7 +160,9 @@ def plot_by_task(
             if not np.isnan(floor).all():
                 axis.vlines(floor, low, high, ls=dash, color="black", lw=1.2, label=f"floor: {name}")
         axis.set_title(textwrap.fill(measure.title, 24), fontsize=10)
-        axis.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(0, -0.05))
+        axis.legend(
+            frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=2.5
+        )
     axes[0, 0].set_yticks(middles + (len(models) - 1) / 2, tasks)
     axes[0, 0].invert_yaxis()
     return _save(figure, out, "motion")

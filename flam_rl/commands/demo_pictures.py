@@ -27,7 +27,7 @@ def rollout_frames(
     assert world.labels is not None
     frames: list[np.ndarray] = []
     task: Any = decoded.env
-    imagination = world.imagination([world.moved_by(decoded.agent_factor)])
+    imagination = world.imagination(world.moved_by_agents(decoded.agents))
     colors = factor_colors(world, world.starts().of(slice(None, None, 16)))  # the same in every frame
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)

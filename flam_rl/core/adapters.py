@@ -26,7 +26,7 @@ class Adapter(nn.Module):
         self.actions = actions
 
     def outputs(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
-        """What each member says of the real action: float `(members, B, width)`."""
+        """Outputs of each member for the real action: float `(members, B, width)`."""
         return self.to_real(torch.cat([factor_BS, latent_BA], -1))
 
     def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def constant(self, action_B: torch.Tensor) -> torch.Tensor:
-        """Outputs, float `(width,)`, that say of every transition what these real actions are as a whole."""
+        """Outputs, float `(width,)`, that predict the distribution of these real actions whatever the transition."""
         raise NotImplementedError
 
     def standardize(self, action_B: torch.Tensor) -> None:

@@ -180,7 +180,7 @@ def _said_of(path: Path) -> Iterator[None]:
 
 
 def _shapes(path: Path) -> Shapes:
-    """What the file says that it holds; safetensors makes sure that it is as long as that needs."""
+    """The header of the file; safetensors checks that the file has the length that it needs."""
     if not path.is_file():
         raise ValueError(f"{path}: missing")
     try:

@@ -1,4 +1,4 @@
-"""Threads of one core each: operators that wait for nobody.
+"""Threads of one core each, whose operators wait for no other thread.
 
 An operator that is shared out among threads ends when the last of them does, and those that are done spin until then.
 On tensors as small as a world model's that costs more than it gains as soon as another program wants a core: each of
@@ -27,7 +27,7 @@ S = TypeVar("S")
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Operators of the calling thread, torch's and scikit-learn's, have one core meanwhile.
+    """Operators of the calling thread, torch's and scikit-learn's, have one core inside of the context.
 
     Other threads, and those that start meanwhile, have as many as before.
     """
@@ -50,7 +50,7 @@ def _alone() -> None:
 
 
 class LoneThreads:
-    """Threads on each of which an operator uses one core. They end when nobody holds this object any more.
+    """Threads on each of which an operator uses one core. They end when this object is no longer held.
 
     Args:
         count: how many threads.

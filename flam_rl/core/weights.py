@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-"""Type and shape of each tensor by its name: what a file says of itself before a tensor is read."""
+"""Type and shape of each tensor by its name: the header of a file, which is read before any tensor."""
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:

@@ -19,7 +19,7 @@ SLACK = 0.02
 
 
 class Untold(ValueError):
-    """Arrays that do not tell how the values of their data set are meant."""
+    """Arrays that do not show how the values of their data set are meant."""
 
 
 @dataclass(frozen=True)

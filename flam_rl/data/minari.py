@@ -242,7 +242,7 @@ class _Film:
 
 
 def _conversion(stored: Stored, image: Image) -> Conversion:
-    """How to read the set, from the first piece that tells."""
+    """How to read the set, from the first piece that shows it."""
     reason = ValueError("its episodes have no frames")
     for index in range(stored.episodes):
         try:

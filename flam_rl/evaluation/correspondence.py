@@ -23,7 +23,7 @@ WIDEST = 128
 
 @dataclass(frozen=True)
 class Correspondence:
-    """How much each factor tells of each entity.
+    """How well the action of each entity is predicted from each factor.
 
     Attributes:
         matrix: float `(K, entities)`, `(accuracy - majority) / (1 - majority)` where that is more than two

@@ -1,4 +1,4 @@
-"""Does a factor's latent action tell what its own entity does, and nothing of others, where entities look alike."""
+"""DCI where entities look alike: a factor's latent action should predict its own entity's action, and no other's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .truth import chosen_actions, true_entities
 def measure(
     encoded: Encoded, truth: Sequence[Truth] | None, iterations: int = 40, seed: int = 0
 ) -> Json | None:
-    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not tell who is where and
-    what they choose to do, or the world does not tell entities apart.
+    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not hold who is where and
+    what they choose to do, or the world has no entities.
 
-    Steps on which truth tells of contact are left out, and so are those of entities that are near each other.
+    Steps with contact in the truth are left out, and so are those of entities that are near each other.
     """
     reason, true = _lacking(encoded, truth)
     if reason:

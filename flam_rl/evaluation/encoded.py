@@ -29,7 +29,7 @@ class Encoded:
         frames: uint8 `(T, H, W, 3)`; what is mapped from a file stays so.
         scenes: factors `(T, K, S)` and the context `(X,)` that the whole episode shows.
         latent_actions: `(T - 1, L, A)`, means of what is inferred between successive frames.
-        truth: of each episode, where the task tells; None where it does not.
+        truth: of each episode, where the task gives it; else None.
     """
 
     world: World
@@ -44,7 +44,7 @@ class Encoded:
         """Who is where in each episode, without masks: those of an episode at a time are `masked`'s.
 
         Raises:
-            ValueError: the world does not tell entities apart.
+            ValueError: the world has one factor for the whole scene, so no entities.
         """
         return tuple(self.masked(index, masks=False) for index in range(len(self.frames)))
 
@@ -53,7 +53,7 @@ class Encoded:
         """The entities of an episode with their share of each pixel.
 
         Raises:
-            ValueError: the world does not tell entities apart.
+            ValueError: the world has one factor for the whole scene, so no entities.
         """
         return self.world.model.entities_of(self.scenes[index], masks)
 

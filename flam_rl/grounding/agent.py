@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -54,6 +54,37 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     whole = torch.ones_like(first)
     explained = _explained(data, action, episode, whole, whole)
     return (explained >= explained.amax(-1, keepdim=True) - ALIKE)[episode]
+
+
+def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Which numbers of an action are each agent's: those that move one factor. Most tasks have one agent.
+
+    A number that moves no factor, or hardly any, is the first agent's.
+
+    Args:
+        data: as of `agents_by_episode`. parts: each number as `Adapter.encode` gives it, float `(n, width)`.
+    """
+    episode = torch.unique(data["episode"], return_inverse=True)[1]
+    first = first_halves(episode)
+    moved = []
+    for part in parts if len(parts) > 1 and not bool(first.all()) else ():
+        held = _explained(data, part, episode, first, ~first)
+        moved.append(torch.where(held.amax(-1) > GAIN, first_least(-held), -1))
+    found: list[list[int]] = []
+    for number, own in enumerate(moved):
+        if (own >= 0).float().mean() < 0.5:
+            continue
+        for numbers in found:
+            both = (own >= 0) & (moved[numbers[0]] >= 0)
+            if bool(both.any()) and bool((own == moved[numbers[0]])[both].float().mean() > 0.5):
+                numbers.append(number)
+                break
+        else:
+            found.append([number])
+    if len(found) < 2:
+        return [list(range(len(parts)))]
+    rest = set(range(len(parts))) - {number for numbers in found for number in numbers}
+    return [sorted([*found[0], *rest]), *found[1:]]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
 def fit_reward_head(
-    world: World, data: dict[str, torch.Tensor], agent_factor: int, seed: int
+    world: World, data: dict[str, torch.Tensor], agents: tuple[int, ...], seed: int
 ) -> EventHead | DenseHead:
     """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
 
@@ -35,14 +35,14 @@ def fit_reward_head(
     rewarded = reward[reward != 0]
     if is_event(rewarded, len(reward)):
         value = float(rewarded.mean()) if len(rewarded) else 0.0
-        return fit_event_head(world, data, data["reward"] != 0, value, agent_factor, seed, label=1)
+        return fit_event_head(world, data, data["reward"] != 0, value, agents, seed, label=1)
     mean, scale = float(reward.mean()), float(reward.std().clamp_min(1e-6))
 
     def make(sees: tuple[int, ...]) -> DenseHead:
         return DenseHead(world.factor_dim, sees, mean, scale)
 
     target = (data["reward"].float() - mean) / scale
-    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agent_factor, seed, label=1)
+    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agents, seed, label=1)
 
 
 def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
@@ -57,11 +57,11 @@ def fit_event_head(
     data: dict[str, torch.Tensor],
     event: torch.Tensor,
     value: float,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int = 2,
 ) -> EventHead:
-    """A head that sees of the agent's factor the first of the model's `readings`, or more, or all factors, where held-out labels
+    """A head that sees of the agents' factors the first of the model's `readings`, or more, or all factors, where held-out labels
     clearly ask for it.
 
     Args:
@@ -71,7 +71,7 @@ def fit_event_head(
     def make(sees: tuple[int, ...]) -> EventHead:
         return EventHead(world.factor_dim, sees, value)
 
-    return _fit_head(world, make, data, event.float(), event, agent_factor, seed, label)
+    return _fit_head(world, make, data, event.float(), event, agents, seed, label)
 
 
 def _fit_head(
@@ -80,7 +80,7 @@ def _fit_head(
     data: dict[str, torch.Tensor],
     target: torch.Tensor,
     counts: torch.Tensor,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int,
 ) -> AnyHead:
@@ -92,7 +92,7 @@ def _fit_head(
     data = known_rows(data | {"target": target, "counts": counts}, label)
     target, counts = data["target"], data["counts"]
     if not len(target):  # nobody said anything: nothing ever happens
-        silent = make((agent_factor,)).to(data["next"]).requires_grad_(False)
+        silent = make(agents).to(data["next"]).requires_grad_(False)
         silent.net.weight_1.zero_()
         silent.net.bias_1.fill_(NEVER)
         return silent
@@ -105,9 +105,7 @@ def _fit_head(
         _train(head, seen[1], data, target, rows, seed)
         return head
 
-    tried: list[tuple[tuple[int, ...], int]] = [
-        ((agent_factor,), numbers) for numbers in world.model.readings
-    ]
+    tried: list[tuple[tuple[int, ...], int]] = [(agents, numbers) for numbers in world.model.readings]
     tried.append((tuple(range(world.factors)), world.factor_dim))
     errors = [_errors(fit(seen, fitting), data["next"][held_out], target[held_out]) for seen in tried]
     chosen = 0

@@ -29,7 +29,7 @@ from .stepper import SceneImagination
 SMALLEST, LARGEST = 32, 1024
 """Widths that are tried to match FLAM's parameters."""
 CODE_SPREAD = 0.05
-"""Standard deviation that a latent action which is a code is said to have."""
+"""Standard deviation of the posterior of a latent action that is a code."""
 
 
 class Rival(CodeModel):

@@ -37,7 +37,7 @@ class SceneImagination:
         controlled: `[0]` if the caller acts, else the prior does.
         dtype: of the products; factors stay float32.
         compile: whether the model's step is compiled.
-        events: what tells reward and end of the next state, if anybody asks.
+        events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -58,7 +58,7 @@ class SceneImagination:
         self._threads: LoneThreads | None = None
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
-        """Worlds in which the factors are these; nobody asks where they are."""
+        """Worlds in which the factors are these, without places: these models need none."""
         factors_KBS = factors_BKS.transpose(0, 1).contiguous()
         return Imagined(factors_KBS, factors_KBS[..., :0])
 

@@ -26,7 +26,7 @@ class DynamicsConfig:
     action_codes: int = 16
     """M: latent actions that the prior chooses from."""
     looks: int = 8
-    """Attention maps by which a factor asks, in the prior, whether another is at a place."""
+    """Attention maps of a factor in the prior, each over the places where another factor may be."""
 
     def __post_init__(self) -> None:
         check_ranges(self, latent_action_dim=(1, 256), action_codes=(1, 4096), looks=(1, 1024))

@@ -37,7 +37,7 @@ class Imagination:
         dtype: of products large enough to gain from it; factors stay float32.
         compile: whether the step is compiled when it is first taken with so many worlds. On a CPU threads then
             share out the worlds, unless gradients are asked for; a plain step has one thread and one core.
-        events: what tells reward and end of the next state, if anybody asks.
+        events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.

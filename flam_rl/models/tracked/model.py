@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Normal
 
 from ...core.model import Model, Starts
 from ...core.registry import Kind
-from ...core.stepping import Events
+from ...core.stepping import Events, Stepper
 from ...types import Entities, Scene
 from . import seeing
 from .flam import TrackedConfig, TrackedFLAM
@@ -131,7 +131,7 @@ class TrackedModel(Model):
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         events: Events | None = None,
-    ) -> TrackedImagination:
+    ) -> Stepper:
         return TrackedImagination(self.flam, controlled, dtype, compile, events)
 
     def watch(self, count: int) -> TrackedWatcher:
