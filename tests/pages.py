@@ -58,7 +58,9 @@ class Served:
     def connect(self, visit: str = "", **more: Any) -> ClientConnection:
         address = f"ws://127.0.0.1:{self.port}/play?visit={visit}"
         more.setdefault("origin", self.origin)
-        return connect(address, max_size=2**22, compression=None, **more).__enter__()
+        return connect(
+            address, max_size=2**22, compression=None, max_queue=None, close_timeout=1, **more
+        ).__enter__()
 
 
 class Page:
