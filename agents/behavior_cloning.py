@@ -69,10 +69,16 @@ class BehaviorCloning:
         """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
 
         Raises:
-            ValueError: the world's model has no action codes, or the world has no labels that tell which factor is the agent's.
+            ValueError: the world's model has no action codes, or the world has no labels that tell which
+                factor is the agent's, or several agents.
         """
         if world.labels is None:
             raise ValueError("this world has no labels: which factor is the expert's is not known")
+        agents = world.labels.agents
+        if len(agents) > 1:
+            raise ValueError(
+                f"latent behaviour cloning is of one agent; the actions of this world move {len(agents)}"
+            )
         codebook = world.model.action_codes
         if codebook is None:
             raise ValueError(
@@ -82,8 +88,8 @@ class BehaviorCloning:
         with torch.inference_mode():
             for episode in video.episodes:
                 factors = world.see(torch.as_tensor(episode, device=codebook.device)[None]).factors
-                factors = world.labels.in_place(factors)
-                latent = world.infer_actions(factors).mean[0, :, world.labels.agent_factor]
+                factors = agents.in_place(factors)
+                latent = world.infer_actions(factors).mean[0, :, agents.factors[0]]
                 seen.append(factors[0, :-1].flatten(1))
                 target.append(nearest_code(latent, codebook))
         torch.manual_seed(seed)

@@ -17,10 +17,10 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
-from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from ..core.heads import EventHead
+from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -104,6 +104,11 @@ class Judgement:
     success: float
     plausible: float
 
+    @property
+    def worth(self) -> float:
+        """What the best policy has most of: the score, less the share of its size that was not plausible."""
+        return self.score - abs(self.score) * (1 - self.plausible)
+
 
 @torch.inference_mode()
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
@@ -164,9 +169,8 @@ class KeepBest(EventCallback):
         """Judge now."""
         found = judge(self.model, self.world, self.config.gamma, self.seed)
         self.history.append(found)
-        score = found.score * found.plausible
-        if score > self.best_mean_reward + 1e-3:
-            self.best_mean_reward = score
+        if found.worth > self.best_mean_reward + 1e-3:
+            self.best_mean_reward = found.worth
             self.best = {key: value.clone() for key, value in self.model.policy.state_dict().items()}
         self.logger.record("imagination/score", found.score)
         self.logger.record("imagination/success", found.success)
@@ -178,6 +182,24 @@ class KeepBest(EventCallback):
         if self.improving:
             self.check()
         self.bar.close()
+
+
+def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | None = None) -> PPO:
+    """The policy and how it learns, in imagination as on a task itself."""
+    return PPO(
+        "MlpPolicy",
+        env,
+        n_steps=config.rollout,
+        batch_size=config.batch,
+        n_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        gamma=config.gamma,
+        ent_coef=config.entropy,
+        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        tensorboard_log=str(log_dir) if log_dir else None,
+        seed=seed,
+        device="cpu",
+    )
 
 
 @one_core()
@@ -193,22 +215,11 @@ def train_in_imagination(
     Raises:
         ValueError: the world has no labels.
     """
-    env = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    env: VecEnvWrapper = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
     env.seed(seed)
-    model = PPO(
-        "MlpPolicy",
-        PriorPenalty(env, config.prior_weight),
-        n_steps=config.rollout,
-        batch_size=config.batch,
-        n_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        gamma=config.gamma,
-        ent_coef=config.entropy,
-        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
-        tensorboard_log=str(log_dir) if log_dir else None,
-        seed=seed,
-        device="cpu",
-    )
+    if world.labels is not None and isinstance(world.labels.reward, DenseHead):
+        env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
+    model = make_ppo(PriorPenalty(env, config.prior_weight), config, seed, log_dir)
     callback = KeepBest(world, config, seed + 1)
     model.learn(config.steps, callback=callback, tb_log_name="imagination")
     model.policy.load_state_dict(callback.best)

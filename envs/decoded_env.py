@@ -11,8 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from ..actions import ActionSpace
-from ..core.adapters import Adapter
-from ..core.agent import FollowedAgent, agent_first
+from ..core.agent import Agents, FollowedAgents, in_order
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
@@ -50,7 +49,7 @@ class DecodedVectorEnv(VectorWrapper):
             adapter,
             observation,
         )
-        self.world, self.agent_factor = world, self._decoder.agent_factor
+        self.world, self.agents = world, self._decoder.agents
         self.single_observation_space, self.single_action_space = self._decoder.spaces
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -105,7 +104,7 @@ class DecodedEnv(gym.Wrapper):
     ) -> None:
         super().__init__(task)
         self._decoder = _Decoder(1, task.observation_space, task.action_space, world, adapter, observation)
-        self.world, self.agent_factor = world, self._decoder.agent_factor
+        self.world, self.agents = world, self._decoder.agents
         self.observation_space, self.action_space = self._decoder.spaces
 
     @property
@@ -152,29 +151,24 @@ class _Decoder:
                 raise ValueError(
                     "this world has no labels; give an adapter: ActionAdapter.fit(world, labelled)"
                 )
-            self.agent_factor, net, finder = (
-                world.labels.agent_factor,
-                world.labels.adapter,
-                world.labels.finder,
-            )
-        else:
-            self.agent_factor, net, finder = adapter.agent_factor, adapter.net, adapter.finder
-        self.adapter: Adapter = net
+            adapter = world.labels
+        agents: Agents = adapter.agents
         expected = (*world.frame_size, 3)
         if observation_space.shape != expected or observation_space.dtype != np.uint8:
             raise ValueError(
                 f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
             )
-        if ActionSpace.of(action_space) != net.actions:
-            raise ValueError(f"the task's actions are {action_space}; the adapter knows {net.actions}")
+        if ActionSpace.of(action_space) != agents.actions:
+            raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
-        self.spaces = make_spaces(world, [self.agent_factor], observation)
+        self.agents, self._controlled = agents, world.moved_by_agents(agents)
+        self.spaces = make_spaces(world, self._controlled, observation)
         self._threads = lone_threads()
         self._watcher = world.model.watch(count)
         self._scene: Scene | None = None
-        self._followed = None if finder is None else FollowedAgent(finder, net)
+        self._followed = FollowedAgents(agents) if agents.differ else None
         self._shown: torch.Tensor | None = (
-            None  # factors as they were seen, before the agent's is put in its place
+            None  # factors as they were seen, before the agents' are put in their places
         )
         self._sent: torch.Tensor | None = None
 
@@ -197,9 +191,9 @@ class _Decoder:
         return observe(self.world, self.scene, self.observation)
 
     def _in_place(
-        self, scene: Scene, followed: FollowedAgent, fresh: np.ndarray, moved: np.ndarray | None
+        self, scene: Scene, followed: FollowedAgents, fresh: np.ndarray, moved: np.ndarray | None
     ) -> Scene:
-        """The scene with the agent's factor where imagination has it."""
+        """The scene with the agents' factors where imagination has them."""
         before, after = self._shown, scene.factors
         new = torch.from_numpy(fresh.copy()).to(after.device)
         if before is not None and self._sent is not None:
@@ -208,19 +202,23 @@ class _Decoder:
             followed.acted(before, self.world.of_factors(latent), self._sent, after, gone_on)
         followed.begin(after, new)
         self._shown = after
-        order = agent_first(followed.agent_B, self.agent_factor, self.world.factors)
+        order = in_order(followed.agents_BC, self.agents.factors, self.world.factors)
         return scene._replace(factors=after.take_along_dim(order.unsqueeze(-1), 1))
 
     def act(self, actions: np.ndarray) -> np.ndarray:
-        """The tasks' own actions `(B, ...)` for latent ones float `(B, A)`."""
-        latent = check_actions(actions, (self.count, self.world.latent_action_dim))
+        """The tasks' own actions `(B, ...)` for latent ones float `(B, controlled * A)`."""
+        latent = check_actions(actions, (self.count, *self.spaces[1].shape))
         factors = self.scene.factors
 
         @torch.inference_mode()
         def real() -> np.ndarray:
-            wanted = torch.from_numpy(latent).to(factors.device)
-            snapped = self.world.snap(factors, self.agent_factor, wanted)
-            self._sent = self.adapter.real(factors[:, self.agent_factor], snapped)
+            wanted = torch.from_numpy(latent).to(factors.device).unflatten(1, (len(self._controlled), -1))
+            moved_by = [self._controlled.index(self.world.moved_by(factor)) for factor in self.agents.factors]
+            snapped = [
+                self.world.snap(factors, factor, wanted[:, row])
+                for factor, row in zip(self.agents.factors, moved_by, strict=True)
+            ]
+            self._sent = self.agents.real(factors, torch.stack(snapped, 1))
             return self._sent.cpu().numpy()
 
         return self._threads.run(real)

@@ -90,6 +90,12 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
         return observations[0], _first(infos)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium, by latent actions float `(controlled * A,)`.
+
+        Raises:
+            ValueError: the action has another shape, or a number that is not finite.
+            gymnasium.error.ResetNeeded: the env was never reset.
+        """
         actions = check_actions(action, self.core.action_shape)[None]
         observations, rewards, terminated, truncated, infos = self.core.step(actions)
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)

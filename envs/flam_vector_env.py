@@ -18,7 +18,7 @@ from ..core.stepping import Imagined, Stepper
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
-from .seeds import Seed, Seeds, check_reset_mask, check_seeds, drawn_by, first_seed, start_of
+from .seeds import Seed, Seeds, check_reset_mask, check_seeds, first_seed, generator_of, start_of
 from .spaces import (
     Control,
     Observation,
@@ -155,7 +155,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
 
     @property
     def action_shape(self) -> tuple[int]:
-        """Of the latent actions of one world: `(controlled * A,)`."""
+        """Shape of the latent actions of one world: `(controlled * A,)`."""
         return (len(self.controlled) * self.world.latent_action_dim,)
 
     @property
@@ -165,7 +165,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
 
     @property
     def factors_BKS(self) -> torch.Tensor:
-        """The factors of the imagined worlds."""
+        """The factors of the imagined worlds: float `(B, K, S)`."""
         return self.state.factors_BKS
 
     @torch.inference_mode()
@@ -174,7 +174,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start from held-out video; `options={"reset_mask": bool (B,)}` restarts only some worlds.
 
-        Each world's seed tells where it starts, in a batch of any size as in `FLAMEnv`. One generator draws for
+        Each world's seed decides where it starts, in a batch of any size as in `FLAMEnv`. One generator draws for
         the whole batch what follows: it is the same again when all worlds are restarted with the same seeds.
 
         Args:
@@ -191,11 +191,11 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         mask = check_reset_mask((options or {}).get("reset_mask"), self.num_envs) | first
         complete = None not in seeds
         if complete:
-            self._np_random, self._np_random_seed = drawn_by(seeds), seeds  # type: ignore[assignment]
+            self._np_random, self._np_random_seed = generator_of(seeds), seeds  # type: ignore[assignment]
         if seed is not None and not np.iterable(seed):
             super().reset(seed=index(seed))
         if first or (complete and mask.all()):
-            source = drawn_by(seeds) if complete else self.np_random
+            source = generator_of(seeds) if complete else self.np_random
             self._generator.manual_seed(int(source.integers(2**63)))
         self._restart(mask, seeds)
         return self._observe(), self._infos()
@@ -204,7 +204,15 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior."""
+        """Step all worlds by latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior.
+
+        Returns:
+            observations `(B, ...)`, rewards float64 `(B,)`, terminated and truncated bool `(B,)`, and infos.
+
+        Raises:
+            ValueError: actions have another shape, or a number that is not finite.
+            gymnasium.error.ResetNeeded: the envs were never reset; or a world has ended, and nothing restarts it by itself.
+        """
         state = self.state
         actions = check_actions(actions, (self.num_envs, *self.action_shape))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():

@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from ..data.fitting import FitName, Fitting
+from ..data.fitting import Fitting
+from ..types import FitName
 
 
 def shows_frames(task: gym.Env) -> bool:

@@ -1,4 +1,4 @@
-"""Seeds of imagined worlds: each tells where its world starts, all together what follows."""
+"""Seeds of imagined worlds: each decides where its world starts, all together decide what follows."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def check_seeds(seed: Any, count: int) -> Seeds:
 
 
 def first_seed(env: gym.Env | VectorEnv) -> int | None:
-    """What to seed an env with that nobody seeded: `env.np_random_seed` then tells how to get the same again."""
+    """The seed of an env that was not given one: `env.np_random_seed` repeats it."""
     return None if env.np_random_seed == -1 else env.np_random_seed  # -1: the caller gave it a generator
 
 
-def drawn_by(seeds: Seeds) -> np.random.Generator:
+def generator_of(seeds: Seeds) -> np.random.Generator:
     """What draws for a whole batch of which all worlds have a seed."""
     return np.random.default_rng([one for one in seeds if one is not None])
 

@@ -25,8 +25,8 @@ ACTION_BOUND = 3.0
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
-    """Indices of the latent actions that are the caller's: of factors, where each factor has one. None is
-    `agent` where labels told which that is.
+    """Indices of the latent actions that are the caller's: of factors, where each factor has one. `agent` are all whom the
+    task's actions move; None is that where labels told who they are.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is
@@ -47,7 +47,7 @@ def controlled_factors(world: World, control: Control | None) -> list[int]:
             raise ValueError(
                 f"control is 'agent', but this world has no labels that tell which one it is; {allowed}"
             )
-        return [world.moved_by(world.labels.agent_factor)]
+        return world.moved_by_agents(world.labels.agents)
     try:
         chosen = [index(one) for one in control]
     except TypeError as error:  # no list, or not of indices

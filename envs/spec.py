@@ -88,7 +88,7 @@ def _holds(source: str, world: World) -> bool:
 def _alike(one: World, other: World) -> bool:
     """Whether two worlds imagine the same."""
     tensors = [world.state_dict() | world.stored_starts for world in (one, other)]
-    agents = [world.labels and world.labels.agent_factor for world in (one, other)]
+    agents = [world.labels and world.labels.agents.factors for world in (one, other)]
     return (
         agents[0] == agents[1]
         and one.info.horizon == other.info.horizon

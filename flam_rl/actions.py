@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,7 +92,24 @@ class ActionSpace:
     @property
     def width(self) -> int:
         """How many inputs a network needs for an action: one for each value of a whole number, or each real number."""
-        return sum(self.count) if self.kind == "discrete" else self.size
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The same of each number."""
+        return self.count if self.kind == "discrete" else (1,) * self.size
+
+    def part(self, numbers: Sequence[int]) -> ActionSpace:
+        """What only these numbers of an action, in C order, may be; of all of them the same space."""
+        if len(numbers) == self.size:
+            return self
+
+        def of(values: tuple) -> tuple:
+            return tuple(values[number] for number in numbers) if values else ()
+
+        return ActionSpace(
+            self.kind, (len(numbers),), of(self.count), of(self.start), of(self.low), of(self.high)
+        )
 
     @property
     def space(self) -> gym.Space:

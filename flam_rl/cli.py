@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import logging
+import re
 import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 import gymnasium as gym
 import tyro
+
+COMMANDS = ("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark")
+"""`flam-rl NAME` is the function NAME in `commands/NAME.py`, with its NameConfig."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -47,37 +55,53 @@ def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
 
 def run(args: list[str]) -> None:
     """Parse `args` and run the command, errors as they come."""
-    from .commands.agent import AgentConfig, agent
-    from .commands.benchmark import BenchmarkConfig, benchmark
-    from .commands.collect import CollectConfig, collect
-    from .commands.demo import DemoConfig, demo
-    from .commands.evaluate import EvaluateConfig, evaluate
-    from .commands.inspect import InspectConfig, inspect
-    from .commands.play import PlayConfig, play
-    from .commands.train import TrainConfig, train
     from .results import COMMAND, source
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    commands: dict[str, tuple[type, Callable[[Any], None]]] = {
-        "collect": (CollectConfig, collect),
-        "inspect": (InspectConfig, inspect),
-        "train": (TrainConfig, train),
-        "evaluate": (EvaluateConfig, evaluate),
-        "agent": (AgentConfig, agent),
-        "demo": (DemoConfig, demo),
-        "play": (PlayConfig, play),
-        "benchmark": (BenchmarkConfig, benchmark),
-    }
-    config = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, (kind, _) in commands.items()},
-        prog="flam-rl",
-        description="Learn controllable worlds from action-free video, and agents inside them. "
-        "With --debug, before or after the command, an error shows where it was raised.",
-        args=args,
-    )
+    # Only the command that is asked for is imported: those that need torch take seconds.
+    names = args[:1] if args and args[0] in COMMANDS else COMMANDS
+    modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in names}
+    kinds = {name: getattr(module, f"{name.capitalize()}Config") for name, module in modules.items()}
+    config = _parse(kinds, args)
     COMMAND.set(shlex.join(["flam-rl", *args]))
     source()  # what runs from here on, whatever happens to the source tree meanwhile
-    {kind: function for kind, function in commands.values()}[type(config)](config)
+    (name,) = (name for name, kind in kinds.items() if type(config) is kind)
+    getattr(modules[name], name)(config)
+
+
+def _parse(kinds: Mapping[str, type], args: list[str]) -> Any:
+    """The config of the command that `args` name.
+
+    tyro prints a box and exits. Those about missing and unknown options stay as they are: they list what there is. A value that
+    is refused is raised instead, for it is an error of use like any other.
+
+    Raises:
+        ValueError: a value is none of its option's choices, of another type, or outside of its range.
+        SystemExit: an option is missing or unknown, or `args` ask for help.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(kinds),
+                prog="flam-rl",
+                description="Learn controllable worlds from action-free video, and agents inside them. "
+                "With --debug, before or after the command, an error shows where it was raised.",
+                args=args,
+            )
+    except SystemExit as stopped:
+        error: BaseException | None = stopped
+        while error is not None and not isinstance(error, ValueError):
+            error = error.__context__
+        box = re.sub(r"\x1b\[[\d;]*m", "", printed.getvalue())  # without colours
+        if error is not None:
+            place = re.search(r"Error parsing (?:__tyro-dummy-inner__\.)?(?:--)?([a-z][\w.-]*)", box)
+            raise ValueError(f"--{place[1]}: {error}" if place else str(error)) from error
+        if "invalid choice" in box:
+            rows = (row.strip("│ ") for row in box.splitlines()[1:])
+            raise ValueError(" ".join(takewhile(lambda row: "──" not in row, rows))) from stopped
+        sys.stderr.write(printed.getvalue())
+        raise
 
 
 if __name__ == "__main__":

@@ -82,13 +82,13 @@ def source_text(made: Json) -> str:
 
 @cache
 def source() -> Json:
-    """Of the source tree that this package runs from: `commit`, and whether tracked files of it differ, `dirty`.
+    """The state of the source tree that this package runs from: `commit`, and `dirty`, whether tracked files differ from it.
 
     Both are None where the package is no checkout of its own, but installed. Cached: a run that takes hours is made
     by the code that it began with.
     """
     tree = Path(__file__).resolve().parent.parent
-    # What a hook or a script told git of another repository is not about this one.
+    # A hook or a script may have set variables for git that mean another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 
     def git(*arguments: str) -> str:

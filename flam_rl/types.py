@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Video:
     episodes: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: there are no episodes, or they are not uint8 `(T, H, W, 3)` of one size.
+        """
         shapes = {episode.shape[1:] for episode in self.episodes}
         if len(shapes) != 1 or any(e.ndim != 4 or e.dtype != "uint8" for e in self.episodes):
             raise ValueError(
@@ -315,6 +319,8 @@ class Tiles(NamedTuple):
     heading: np.ndarray
 
 
+FitName = Literal["letterbox", "crop"]
+"""How frames of another aspect come to a size: bars are added, or the sides are cut."""
 Json = dict[str, Any]
 LossAndMetrics: TypeAlias = "tuple[torch.Tensor, dict[str, torch.Tensor]]"
 """A scalar loss to minimise and what to log, detached."""

@@ -141,15 +141,15 @@ def busy(world: World, device: torch.device, quick: bool) -> Json:
 
 
 def precision_choice(bench: Bench, world: World) -> Json:
-    """bfloat16 over float32: its speed, and the share of tokens drawn alike after 15 steps of the same latent
+    """bfloat16 over float32: its speed, and the share of tokens that are equal after 15 steps of the same latent
     actions for all factors."""
     start = world.start(BATCH, torch.Generator(world.device).manual_seed(0))
     everyone = range(world.factors)
-    lived = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
+    rollout = world.imagine(lambda seen: seen, start, 15, (), torch.Generator(world.device).manual_seed(1))
     tokens: list[torch.Tensor] = []
     tiles: Any = world.model
     for dtype in (torch.float32, torch.bfloat16):
-        again = world.imagine(_replay(lived.latent_actions_BTLA), start, 15, everyone, None, dtype)
+        again = world.imagine(_replay(rollout.latent_actions_BTLA), start, 15, everyone, None, dtype)
         tokens.append(tiles.aggregate(again.factors_BTKS[:, -1]).log_probs_BNV.argmax(-1))
     seconds = bench.compare(
         {p: _stepper(world, BATCH, precision=p, compile=False) for p in ("float32", "bfloat16")}
@@ -206,7 +206,7 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
     """What gymnasium and Stable-Baselines3 cost on top of `world.imagine` with its heads, at 256 worlds."""
     horizon = 32
     start = world.start(BATCH)
-    controlled = [world.labels.agent_factor] if world.labels else [0]
+    controlled = list(world.labels.agents.factors) if world.labels else [0]
     actions = torch.zeros(BATCH, world.latent_action_dim, device=world.device)
     gymnasium_env = gym.make_vec("FLAM-v0", num_envs=BATCH, world=world, copy=False, compile=False)
     sb3 = make_sb3_vec_env(num_envs=BATCH, world=world, copy=False, compile=False)

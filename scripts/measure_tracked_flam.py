@@ -43,7 +43,7 @@ class MeasureConfig:
     data: Path
     out: Path
     episodes: int = 40
-    """At most."""
+    """Episodes at most."""
     seed: int = 0
 
 

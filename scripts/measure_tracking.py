@@ -41,9 +41,9 @@ class TrackingConfig:
 
     out: Path
     episodes: int = 8
-    """Of each kind, of 64 frames."""
+    """Episodes of each kind, of 64 frames."""
     seed: int = 100
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(config: TrackingConfig) -> None:
@@ -122,7 +122,7 @@ def distances(truth: Entities, found: Entities) -> tuple[np.ndarray, np.ndarray]
 
 
 def squared_errors(film: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    """Of each frame, of what factors and context draw, and of the context alone."""
+    """Mean squared error of each frame `(T,)`: of what factors and context draw, and of the context alone."""
     colors = torch.as_tensor(film).movedim(-1, 1) / 255
     pictures = tracks.draw()[0], tracks.context.expand(len(film), -1, -1, -1)
     drawn, alone = ((picture - colors).square().mean((1, 2, 3)).numpy() for picture in pictures)

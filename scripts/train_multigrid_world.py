@@ -23,7 +23,7 @@ class RebuildConfig:
     work: Path = Path("runs/multigrid")
     """Where video and run go."""
     seed: int = 3
-    """Of the training; the video's is always 0."""
+    """Seed of the training; that of the video is always 0."""
     install: bool = True
     """Put the world into flam_rl/worlds/multigrid."""
 

@@ -16,6 +16,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import DiscreteAdapter
+from flam_rl.core.agent import Agents
 from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import EnsembleMLP, nearest_code
 from flam_rl.core.model import Model, Starts
@@ -174,13 +175,15 @@ def set_affine(net: EnsembleMLP, weight: np.ndarray, bias: np.ndarray) -> None:
 
 def points_labels() -> Labels:
     """The agent is point 0; entering column `GOAL` or one beyond brings 1 and ends the episode."""
-    adapter = DiscreteAdapter(2, 2, ActionSpace.discrete(len(CODES)))
+    moves = ActionSpace.discrete(len(CODES))
+    adapter = DiscreteAdapter(2, 2, moves)
     nothing = np.zeros((2, len(CODES)))  # whatever the factor is
     set_affine(
         adapter.to_real, np.concatenate([nothing, 40 * CODES.T]), -20 * np.square(CODES).sum(1)
     )  # the log of a Gaussian around each code
     set_affine(adapter.to_latent, np.concatenate([np.zeros((2, 2)), CODES]), np.zeros(2))
-    labels = Labels(0, adapter, EventHead(2, (0,), 1.0), EventHead(2, (0,), 1.0), 0)
+    agent = Agents(moves, [0], [[0]], [adapter])
+    labels = Labels(agent, EventHead(2, (0,), 1.0), EventHead(2, (0,), 1.0), 0)
     between = float(factors_of(torch.tensor(GOAL - 0.5)))
     for head in (labels.reward, labels.termination):
         set_affine(head.net, np.array([[200.0], [0.0]]), np.array([-200 * between]))
@@ -217,14 +220,23 @@ def frame_of(pixels: np.ndarray) -> np.ndarray:
 
 
 class PointsTask(gym.Env):
-    """The same as a real task: Discrete actions are the agent's, the other points move at random."""
+    """The same as a real task: actions are the agents', the other points move at random.
+
+    Args:
+        agents: the points that actions move, the first of them to the goal; one has `Discrete` actions, several have a
+            number of `MultiDiscrete` ones each.
+    """
 
     metadata = {"render_modes": []}
     observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
-    action_space = gym.spaces.Discrete(len(CODES))
 
-    def __init__(self, max_steps: int = HORIZON) -> None:
-        self.max_steps = max_steps
+    def __init__(self, max_steps: int = HORIZON, agents: Sequence[int] = (0,)) -> None:
+        self.max_steps, self.agents = max_steps, list(agents)
+        self.action_space = (
+            gym.spaces.Discrete(len(CODES))
+            if len(agents) == 1
+            else gym.spaces.MultiDiscrete([len(CODES)] * len(agents))
+        )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -233,10 +245,11 @@ class PointsTask(gym.Env):
         self.pixels, self.elapsed = start_of(self.np_random), 0
         return frame_of(self.pixels), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        chosen = [action, *self.np_random.integers(len(CODES), size=POINTS - 1)]
+    def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        chosen = self.np_random.integers(len(CODES), size=POINTS)
+        chosen[self.agents] = action
         self.pixels = np.clip(self.pixels + CODES[chosen].astype(int), 0, SIDE - 1)
         self.elapsed += 1
-        reached = bool(self.pixels[0, 0] >= GOAL)
+        reached = bool(self.pixels[self.agents[0], 0] >= GOAL)
         truncated = self.elapsed >= self.max_steps and not reached
         return frame_of(self.pixels), float(reached), reached, truncated, {"success": reached}

@@ -25,10 +25,15 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from flam_rl.actions import ActionSpace
 from flam_rl.agents import ImaginationConfig, train_in_imagination
 from flam_rl.agents.ppo import judge
+from flam_rl.core.heads import EventHead
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv, make_sb3_vec_env
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.grounding.adapter import fit_labels
+from flam_rl.types import LabelledTransitions
 
 UP, RIGHT = CODES[4], CODES[1]
 
@@ -230,3 +235,38 @@ def test_a_plain_ppo_that_knows_only_gymnasium_learns(world: World) -> None:
     env = gym.make_vec("FLAM-v0", num_envs=64, world=world, control="agent", compile=False)
     history = plain_ppo.train(env, 30_000, seed=0)
     assert np.mean(history[-3:]) > 2 * np.mean(history[:3])
+
+
+def labelled_points(task: PointsTask, budget: int = 600) -> LabelledTransitions:
+    episodes = record_episodes(task, budget, 0)
+    return LabelledTransitions.of(episodes, budget, ActionSpace.of(task.action_space))
+
+
+@pytest.mark.parametrize("agents", [(2,), (2, 0), (1, 2, 0)])
+def test_labels_tell_which_part_of_an_action_moves_which_factor(agents: tuple[int, ...]) -> None:
+    world, task = points_world(labels=False), PointsTask(agents=agents)
+    world.labels, adapter = fit_labels(world, labelled_points(task), 600)
+    assert adapter.agents.factors == agents
+    assert adapter.agents.numbers == tuple((number,) for number in range(len(agents)))
+    assert min(adapter.accuracy[factor] for factor in agents) > 0.8  # at the border nothing tells
+    assert isinstance(world.labels.reward, EventHead)
+    env = DecodedEnv(task, world)
+    imagined = gym.make("FLAM-v0", world=world)
+    assert (env.observation_space, env.action_space) == (imagined.observation_space, imagined.action_space)
+    assert env.action_space.shape == (2 * len(agents),)
+    env.reset(seed=5)
+    rng, right = np.random.default_rng(0), []
+    for _ in range(20):
+        codes = CODES[rng.integers(len(CODES), size=len(agents))]
+        before = task.pixels[list(agents)]
+        _, _, terminated, truncated, _ = env.step(codes.ravel() + np.float32(0.2))
+        right.append((task.pixels[list(agents)] == moved(before, codes)).all())
+        if terminated or truncated:
+            env.reset()
+    assert np.mean(right) > 0.9
+    tasks = SyncVectorEnv([partial(PointsTask, agents=agents)] * 2, autoreset_mode="Disabled")
+    decoded = DecodedVectorEnv(tasks, world)
+    decoded.reset(seed=0)
+    before = np.stack([one.pixels[list(agents)] for one in tasks.envs])
+    decoded.step(np.tile(RIGHT, (2, len(agents))))
+    assert np.array_equal([one.pixels[list(agents)] for one in tasks.envs], moved(before, RIGHT))

@@ -60,7 +60,7 @@ def make_model(name: ModelName, config: FLAMConfig = CONFIG) -> CodeModel:
     return CODE_MODELS[name](config, facts)
 
 
-def told(model: CodeModel, z: torch.Tensor) -> torch.Tensor:
+def model_input(model: CodeModel, z: torch.Tensor) -> torch.Tensor:
     """What the model sees: the oracle, actions as well."""
     if not model.NEEDS_ACTIONS:
         return z
@@ -108,7 +108,7 @@ def test_every_parameter_of_a_rival_moves(name: ModelName) -> None:
     model = make_model(name)
     before = {key: value.clone() for key, value in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
-    z = told(model, torch.randint(CODES, (6, 5, 16)))
+    z = model_input(model, torch.randint(CODES, (6, 5, 16)))
     for _ in range(3):
         loss, metrics = model.loss(z, beta=1e-3)
         optimizer.zero_grad()
@@ -164,7 +164,7 @@ def test_a_rival_learns_to_draw_and_predict(name: ModelName) -> None:
 
 def test_verbs_have_their_shapes(rival: World) -> None:
     model = rival.model
-    z = told(model.code_model, torch.randint(CODES, (2, 5, 16)))
+    z = model_input(model.code_model, torch.randint(CODES, (2, 5, 16)))
     factors = model.factorize(z)
     assert factors.shape == (2, 5, rival.factors, rival.factor_dim)
     assert torch.allclose(factors.square().mean(-1), torch.ones(2, 5, rival.factors), atol=1e-3)
@@ -234,7 +234,7 @@ def test_codes_are_snapped_to_and_counted(rival: World) -> None:
         model.count(one.expand(1000, -1))
         assert (model.frequency_GM[:, 0] > 0.9).all()
         assert torch.allclose(model.frequency_GM.sum(-1), torch.ones(len(model.frequency_GM)))
-        drawn = model.draw_actions(rival.start(500).factors, torch.Generator().manual_seed(0))
+        drawn = model.sample_actions(rival.start(500).factors, torch.Generator().manual_seed(0))
         assert ((drawn - one).abs().amax((1, 2)) < 1e-6).float().mean() > 0.5
 
 
@@ -284,7 +284,7 @@ def test_playslots_prior_is_what_was_taken() -> None:
     taken = codebook[torch.tensor([0] * 750 + [1] * 250)]
     model.count(taken + 0.3 * torch.randn(1000, 12, generator=generator))
     factors = model.factorize(torch.randint(CODES, (4000, 1, 16)))[:, 0]
-    drawn = model.draw_actions(factors, generator)[:, 0]
+    drawn = model.sample_actions(factors, generator)[:, 0]
     first = model.prototype_of(drawn) == 0
     assert first.float().mean() == pytest.approx(0.75, abs=0.03)
     assert torch.allclose(drawn[first].std(0), torch.full((12,), 0.3), atol=0.05)

@@ -17,18 +17,23 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from suites import make
 
-from flam_rl.benchmark.cells import run_cell
+from flam_rl.benchmark.budgets import BUDGETS, budget_of
+from flam_rl.benchmark.cells import make_task, run_cell, settle
 from flam_rl.benchmark.estimates import interquartile_mean, interquartile_means
 from flam_rl.benchmark.report import write_report
 from flam_rl.benchmark.runner import finished, run_cells
-from flam_rl.benchmark.suites import BUDGETS, SUITES, Cell, cell_config
+from flam_rl.benchmark.suites import RUNGS, SUITES, Cell, TaskSettings, cell_config, multigrid
 from flam_rl.cli import main
 from flam_rl.core.registry import TILE_MODELS
+from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.results import made_by, write_results
-from flam_rl.types import Json
+from flam_rl.types import Json, Video
 
-CELLS = [Cell("entities", name, "flam", 2, 0) for name in ("good", "bad", "killed", "silent", "late")]
+CELLS = [
+    Cell("entities", name, "flam", multigrid(2), 0) for name in ("good", "bad", "killed", "silent", "late")
+]
 WRITE = (
     "import json, sys; "
     "json.dump({'ran': sys.argv[2], 'config': {'steps': 1}}, open(sys.argv[1] + '/results.json', 'w'))"
@@ -78,14 +83,14 @@ def test_a_failed_cell_loses_no_other(tmp_path: Path, address: str | None) -> No
 @pytest.mark.parametrize("name", SUITES)
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_cells_of_a_suite_have_names_of_their_own(name: str, budget: str) -> None:
-    cells = SUITES[name](BUDGETS[budget], (0, 1), ())
+    cells = SUITES[name](budget_of(name, budget), (0, 1), ())
     assert len({cell.name for cell in cells}) == len(cells) > 1
     assert {cell.seed for cell in cells} == {0, 1}
 
 
 def test_cells_of_a_seed_differ_in_the_model_only() -> None:
     cells = SUITES["entities"](BUDGETS["full"], (3,), ())
-    builds = [cell.build for cell in cells if cell.entities == 4]
+    builds = [cell.build for cell in cells if cell.task.entities == 4]
     base = builds[0]
     assert base is not None
     assert len(builds) == len(TILE_MODELS)
@@ -126,10 +131,61 @@ def test_ablations_change_one_thing() -> None:
         assert (cell.build.flam != base.flam) + (cell.build.world != base.world) == 1
 
 
+def test_the_ladder_of_motion() -> None:
+    """Who is compared where, and on how many seeds, by the budgets."""
+    first = ["four-looks", "one-look", "moving-camera", "multigrid"]
+    small = SUITES["motion"](budget_of("motion", "small"), (), ())
+    assert [cell.name for cell in small] == [
+        f"{model}-{task}-seed0" for task in first for model in ("flam", "joint", "adaworld")
+    ]
+    full = SUITES["motion"](budget_of("motion", "full"), (), ())
+    seeds: dict[str, set[int]] = {}
+    for cell in full:
+        seeds.setdefault(cell.task.name, set()).add(cell.seed)
+    assert {name for name, found in seeds.items() if found == {0, 1, 2}} == {*first, "bigfish"}
+    others = {"leaper", "starpilot", "tag", "spread", "freeway", "boxing"}
+    assert {name for name, found in seeds.items() if found == {0}} == others
+    assert {cell.model for cell in full} == {"flam", "joint", "playslot", "adaworld"}
+    assert {budget_of("motion", name).transitions for name in ("small", "full")} == {12_800}
+
+
+def test_a_task_is_part_of_what_a_cell_of_motion_ran_with() -> None:
+    """Cells of MultiGrid's suites say what they did before tasks could be others: they are not run again."""
+    budget = budget_of("motion", "small")
+    cell = SUITES["motion"](budget, (), ())[0]
+    harder = replace(cell, task=replace(cell.task, kwargs={"pucks": 9}))
+    assert cell_config(cell, budget)["task"]["kwargs"] == {"pucks": 4, "looks": 4}
+    assert cell_config(harder, budget) != cell_config(cell, budget)
+    entities = SUITES["entities"](BUDGETS["small"], (), ())[0]
+    assert cell_config(entities, BUDGETS["small"]).keys() == {
+        *("transitions", "test_transitions", "probe_iterations", "build", "lpips", "fvd")
+    }
+    assert entities.name == "flam-entities2-seed0"
+
+
+@pytest.mark.parametrize("task", RUNGS, ids=lambda task: task.name)
+def test_tasks_of_motion_are_films_of_64_pixels(task: TaskSettings) -> None:
+    make(task.id, **task.kwargs).close()  # skips where its sim is missing
+    env, held_out = make_task(task), make_task(task, held_out=True)
+    assert env.reset(seed=0)[0].shape == held_out.reset(seed=0)[0].shape == (64, 64, 3)
+    if task.held_out:
+        levels = [{one.reset(seed=seed)[1]["level"] for seed in range(5)} for one in (env, held_out)]
+        assert max(levels[0]) < 200 <= min(levels[1])
+
+
+def test_flam_and_its_control_are_those_that_suit_the_video() -> None:
+    cells = {cell.name: cell for cell in SUITES["motion"](budget_of("motion", "small"), (), ())}
+    for task, flam, joint in (("four-looks", "tracked", "tracked-joint"), ("multigrid", "flam", "joint")):
+        record = record_episodes(make_task(cells[f"flam-{task}-seed0"].task), 200, 0)
+        video = Video(tuple(episode.frames for episode in record))
+        for model, chosen in (("flam", flam), ("joint", joint), ("adaworld", "adaworld")):
+            assert settle(cells[f"{model}-{task}-seed0"], video).model == chosen
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suite", "speed"], "suite is 'speed'; allowed are entities, ablations, labels"),
+        (["--suite", "speed"], "suite is 'speed'; allowed are entities, ablations, labels, motion"),
         (["--budget", "huge"], "budget is 'huge'; allowed are tiny, small, full"),
         (
             ["--models", "flam", "dreamer"],
@@ -197,6 +253,8 @@ def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
         results = json.loads((docs / suite / "results.json").read_text())
         for cell in results["cells"]:
             cell["psnr"]["floors"] = {"last_frame": {"1": 20.25, "5": 19.0, "15": 18.5}}
+            cell["dci"] = (cell["dci"] or {}) | {"floors": {"chance": {"disentanglement": 0.0}}}
+            cell |= {"fvd": 12.5, "fvd_floors": {"last_frame": 99.5}}
             cell["tracking"] = {"hota": 0.5, "floors": {"random_identities": {"hota": 0.125}}}
         (tmp_path / "results.json").write_text(json.dumps(results))
         text = squeezed(write_report(tmp_path, suite, "small", "flam-rl benchmark"))
@@ -204,8 +262,11 @@ def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
             assert "| floor: last frame copied | 20.2 | 20.2 | 20.2 |" in text
             assert "## Tracking, HOTA" in text
             assert "| floor: random identities | 0.125 | 0.125 | 0.125 |" in text
+            assert "| floor: chance | 0.000 | 0.000 | 0.000 |" in text
+            assert "| floor: last frame copied | 99.5 | 99.5 | 99.5 |" in text
         else:
             assert "| floor: last frame copied | 20.2 | 18.5 |" in text
+            assert "| 99.5 |" in text
             assert "| HOTA |" in text
         assert "floor: last frame copied" in (tmp_path / f"{suite}.svg").read_text()
 
@@ -278,6 +339,42 @@ def test_an_interrupted_suite_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.learning
+def test_the_suite_of_motion_runs_and_goes_on(tmp_path: Path) -> None:
+    """Real cells of both families on the tiny budget; one that is lost is run again, and no other."""
+    out, work = tmp_path / "results", tmp_path / "work"
+    arguments = ["--suite", "motion", "--budget", "tiny", "--out", str(out), "--work", str(work)]
+    main(["benchmark", *arguments])
+    results = json.loads((out / "motion" / "results.json").read_text())
+    assert (results["failed"], results["missing"]) == ({}, [])
+    kinds = [(cell["task"], cell["model"], cell["kind"]) for cell in results["cells"]]
+    assert kinds == [
+        ("four-looks", "flam", "tracked"),
+        ("four-looks", "joint", "tracked-joint"),
+        ("multigrid", "flam", "flam"),
+        ("multigrid", "joint", "joint"),
+    ]
+    flam, joint = results["cells"][:2]
+    assert len(flam["kl_per_factor"]) == 4
+    assert len(joint["kl_per_factor"]) == 1
+    # The same tracks of the same video, and so the same floors.
+    assert flam["tracking"]["hota"] == joint["tracking"]["hota"] > 0.9
+    floors = flam["foreground"]["15"]["floors"]
+    assert floors == joint["foreground"]["15"]["floors"]
+    assert flam["foreground"]["1"]["psnr"] > flam["foreground"]["1"]["floors"]["last_frame"]["psnr"]
+    text = squeezed(out / "motion" / "README.md")
+    for name, row in (("last frame copied", "last_frame"), ("background alone", "background")):
+        shown = [f"{flam['foreground'][steps]['floors'][row]['psnr']:.1f}" for steps in ("1", "5", "15")]
+        assert f"| floor: {name} | {' | '.join(shown)} |" in text
+    assert imageio.imread(out / "motion" / "motion.png").std() > 0
+
+    stamps = {path: path.stat().st_mtime_ns for path in work.glob("*/*/results.json")}
+    lost = work / "motion-tiny" / "joint-multigrid-seed0" / "results.json"
+    lost.unlink()
+    main(["benchmark", *arguments])
+    assert {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp} == {lost}
+
+
+@pytest.mark.learning
 @pytest.mark.parametrize("model", ["bc", "latent-bc", "imagination", "real-ppo"])
 def test_cells_of_the_labels_suite_run(model: str, tmp_path: Path) -> None:
     budget = BUDGETS["tiny"]
@@ -313,6 +410,26 @@ def test_a_cell_of_the_ablations_runs_and_is_reported(tmp_path: Path) -> None:
     assert "left out" not in text
 
 
+def test_a_report_of_motion_has_floors_intervals_and_what_is_missing(tmp_path: Path) -> None:
+    """Three seeds of what the docs have one of."""
+    docs = Path(__file__).parent.parent / "docs" / "results" / "motion"
+    results = json.loads((docs / "results.json").read_text())
+    cell = results["cells"][0]
+    fifteen, after_15 = cell["foreground"]["15"], {"flam": 30.0, "joint": 20.0}
+    results |= {"cells": [], "missing": ["flam-one-look-seed0"]}
+    for (model, psnr), seed in product(after_15.items(), range(3)):
+        foreground = cell["foreground"] | {"15": fifteen | {"psnr": psnr + seed}}
+        results["cells"].append(cell | {"model": model, "seed": seed, "foreground": foreground})
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    text = squeezed(write_report(tmp_path, "motion", "full", "flam-rl benchmark --suite motion"))
+    assert "| four-looks | joint | 31.0 [30.0, 32.0] | 21.0 [20.0, 22.0] | 10.0 | 3 | yes |" in text
+    assert "## Not run yet flam-one-look-seed0" in " ".join(text.split())
+    for name, row in (("last frame copied", "last_frame"), ("background alone", "background")):
+        shown = [f"{cell['foreground'][steps]['floors'][row]['psnr']:.1f}" for steps in ("1", "5", "15")]
+        assert f"| floor: {name} | {' | '.join(shown)} |" in text
+        assert f"floor: {name}" in (tmp_path / "motion.svg").read_text()
+
+
 def test_the_labels_report(tmp_path: Path) -> None:
     abacus = made_by(0) | {
         "gpu": None,
@@ -345,7 +462,16 @@ def test_the_labels_report(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "labels.png").std() > 0
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "lapo/entities", "fresh/entities", "before-mend/entities"])
+@pytest.mark.parametrize(
+    "suite",
+    [
+        *SUITES,
+        *(
+            pytest.param(f"{part}/entities", marks=pytest.mark.learning)
+            for part in ("lapo", "fresh", "before-mend")
+        ),
+    ],
+)
 def test_a_report_in_the_docs_is_what_its_results_say(suite: str, tmp_path: Path) -> None:
     docs = Path(__file__).parent.parent / "docs" / "results" / suite
     text = (docs / "README.md").read_text()
@@ -371,6 +497,13 @@ def test_the_report_of_the_docs_can_be_run_again() -> None:
     for suite in SUITES:
         results = json.loads((docs / suite / "results.json").read_text())
         assert results["chosen"] == {"suite": suite, "budget": "small", "seeds": [], "models": []}
-        names = {(cell["model"], cell["entities"], cell["seed"], cell["labels"]) for cell in results["cells"]}
-        cells = SUITES[suite](BUDGETS["small"], range(3), ())
-        assert names == {(cell.model, cell.entities, cell.seed, cell.labels) for cell in cells}
+        names = {
+            (cell["model"], cell.get("task", "multigrid"), cell["entities"], cell["seed"], cell["labels"])
+            for cell in results["cells"]
+        }
+        cells = {
+            (cell.model, cell.task.name, cell.task.entities, cell.seed, cell.labels): cell.name
+            for cell in SUITES[suite](budget_of(suite, "small"), (), ())
+        }
+        assert names <= cells.keys()
+        assert {cells[of] for of in cells.keys() - names} == set(results.get("missing", ()))

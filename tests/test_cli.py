@@ -96,7 +96,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     }
     assert world.info.metrics["reward_rate"] == results["reward_rate"]
     assert world.labels is not None
-    assert world.labels.adapter.actions == ActionSpace.discrete(4)
+    assert world.labels.agents.actions == ActionSpace.discrete(4)
     card = (run / "run" / "world" / "README.md").read_text()
     assert f"flam_rl {made['version']}" in card
     assert (made["commit"] or "")[:12] in card
@@ -189,7 +189,8 @@ def test_evaluate_on_fresh_video(run: Path, capsys) -> None:
     assert {"random_identities", "nothing"} == set(results["tracking"]["floors"])
     assert re.search(r"^tracking +hota 0\.\d", said, re.M)
     assert re.search(r"^floor: last frame copied +1: 2\d\.", said, re.M)
-    assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness"}
+    assert set(results["dci"]) == {"disentanglement", "completeness", "informativeness", "floors"}
+    assert set(results["dci"]["floors"]) == {"chance", "factors_alone"}
     assert len(results["correspondence"]) == 4
     assert set(results["imagination_validity"]) == {"1", "10", "40", "floors"}
     assert set(results["reward_rate"]) == {"imagined", "real"}
@@ -224,6 +225,7 @@ def test_demo_writes_what_it_promises(tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "plot.png").std() > 0
 
 
+@pytest.mark.learning
 def test_agent_trains_in_a_world_and_is_scored(tmp_path: Path) -> None:
     main(["agent", "--out", str(tmp_path), "--episodes", "2", *TINY_PPO])
     assert json.loads((tmp_path / "results.json").read_text())["task"]["mean_return"] >= 0

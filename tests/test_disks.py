@@ -92,7 +92,7 @@ def test_nothing_that_is_written_whole_leaves_a_part_on_a_full_disk(
 ) -> None:
     (mount / "full").write_bytes(bytes(340_000))
     before = names(mount)
-    adapter = ActionAdapter(0, world.labels.adapter, (1.0,), (1.0,), 1)
+    adapter = ActionAdapter(world.labels.agents, (1.0,), (1.0,), 1)
     for write in (
         lambda: flam_rl.save_world(world, mount / "world", ""),
         lambda: write_results(mount, {"long": "x" * 10**6}, 0),

@@ -239,7 +239,7 @@ def test_train_reads_labels_of_films(tmp_path: Path, task: gym.Env) -> None:
     main([*command, "--labels", "150", "--task", "flam_rl/MultiGrid-v0"])
     labels = load_world(tmp_path / "run").labels
     assert labels is not None
-    assert (labels.budget, labels.adapter.actions) == (150, ActionSpace.discrete(4))
+    assert (labels.budget, labels.agents.actions) == (150, ActionSpace.discrete(4))
     assert labels.reward.expected(torch.randn(50, 4, 64)).abs().max() == 0  # nobody told of any
 
 
@@ -262,7 +262,7 @@ def test_from_films_and_tables_to_a_policy_on_the_task(tmp_path: Path, task: gym
     labelled = label_budget(reading, split, labels, film_actions(labels, task), 1000, tmp_path)
     world = load_world("multigrid")
     world.labels, adapter = fit_labels(world, labelled)
-    assert adapter.accuracy[adapter.agent_factor] > 0.8
+    assert adapter.accuracy[adapter.agents.factors[0]] > 0.8
     clone = BehaviorCloning.from_expert_video(world, Video(reading.arrays[-len(expert) :]))
     tasks = several(task)
     decoded = DecodedVectorEnv(tasks, world)

@@ -186,10 +186,10 @@ def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
 def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> None:
     # Enough for all but the smallest products.
     start = world.start(2048, torch.Generator().manual_seed(0))
-    lived = world.imagine(lambda seen: seen, start, 15, generator=torch.Generator().manual_seed(1))
+    rollout = world.imagine(lambda seen: seen, start, 15, generator=torch.Generator().manual_seed(1))
     factors = []
     for dtype in (torch.float32, torch.bfloat16):
-        actions = iter(lived.latent_actions_BTLA.unbind(1))
+        actions = iter(rollout.latent_actions_BTLA.unbind(1))
         again = world.imagine(
             lambda seen, a=actions: next(a).flatten(1), start, 15, range(world.factors), dtype=dtype
         )
@@ -269,7 +269,7 @@ with torch.inference_mode():
     state, reward, ended = [], [], []
     with mock.patch("torch._inductor.compile", wraps=torch._inductor.compile) as compiled:
         for compile in (False, True):
-            imagination = world.imagination([world.labels.agent_factor], dtype, compile, events=True)
+            imagination = world.imagination(world.labels.agents.factors, dtype, compile, events=True)
             now = imagination.begin(start)
             for step in range(3):
                 now, taken = imagination.step(now, wanted, torch.Generator().manual_seed(step))

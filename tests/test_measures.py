@@ -97,16 +97,16 @@ def test_truth_as_entities_with_masks_of_its_own_discs_or_boxes() -> None:
     walk = walkers()
     centre = (walk.box[..., :2] + walk.box[..., 2:]) / 2
     identity = np.where(walk.presence, [7, 3], -1)
-    told = {"identity": identity, "presence": walk.presence, "box": walk.box.astype(np.float32)}
-    boxes = true_entities(Truth(**told), (SIZE, SIZE), masks=True)
+    known = {"identity": identity, "presence": walk.presence, "box": walk.box.astype(np.float32)}
+    boxes = true_entities(Truth(**known), (SIZE, SIZE), masks=True)
     assert (boxes.mask == walk.mask[:, ::-1]).all()  # by identity: 3 comes before 7
-    own = true_entities(Truth(**told, mask=walk.mask / 2), (SIZE, SIZE), masks=True)
+    own = true_entities(Truth(**known, mask=walk.mask / 2), (SIZE, SIZE), masks=True)
     assert own.mask.max() == 0.5
     discs = true_entities(
-        Truth(**told, centre=centre, radius=np.full((12, 2), 2.0)), (SIZE, SIZE), masks=True
+        Truth(**known, centre=centre, radius=np.full((12, 2), 2.0)), (SIZE, SIZE), masks=True
     )
     assert (discs.mask.sum((2, 3)) == 12).all()  # a square of 4x4 without its corners
-    outside = told | {"box": told["box"] - np.float32((0, 100, 0, 100))}
+    outside = known | {"box": known["box"] - np.float32((0, 100, 0, 100))}
     assert not true_entities(Truth(**outside), (SIZE, SIZE)).presence.any()
     assert true_entities(Truth(box=walk.box), (SIZE, SIZE)) is None
 
@@ -194,8 +194,8 @@ def pushed(rng: np.random.Generator, kind: str = "own", count: int = 3, frames: 
     found = Entities(truth.presence, truth.box[:, order] + rng.normal(0, 0.2, truth.box.shape))
     own = np.eye(5)[actions[1:]]
     neighbour = np.roll(own, -1, 1)
-    told = {"own": [own], "neighbour": [neighbour], "both": [own, neighbour], "nothing": []}
-    latent = np.concatenate([*told[kind], np.zeros((frames - 1, count, 1))], -1)[:, order]
+    known = {"own": [own], "neighbour": [neighbour], "both": [own, neighbour], "nothing": []}
+    latent = np.concatenate([*known[kind], np.zeros((frames - 1, count, 1))], -1)[:, order]
     factors = rng.normal(size=(frames, count, 3))
     return truth, actions, found, factors, latent + rng.normal(0, 0.05, latent.shape)
 

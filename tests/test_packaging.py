@@ -42,15 +42,10 @@ def test_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
     assert packed == tree
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import gymnasium as gym, flam_rl; env = gym.make('FLAM-v0')",
-        "import gymnasium as gym; env = gym.make('flam_rl:FLAM-v0')",
-    ],
-)
-def test_wheel_works_outside_of_the_repository(wheel: Path, tmp_path: Path, code: str) -> None:
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel is installed, apart from the repository."""
+    site = tmp_path_factory.mktemp("site")
     install = [
         sys.executable,
         "-m",
@@ -63,6 +58,18 @@ def test_wheel_works_outside_of_the_repository(wheel: Path, tmp_path: Path, code
         str(wheel),
     ]
     subprocess.run(install, check=True, capture_output=True)
+    return site
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gymnasium as gym, flam_rl; env = gym.make('FLAM-v0')",
+        "import gymnasium as gym; env = gym.make('flam_rl:FLAM-v0')",
+    ],
+)
+def test_wheel_works_outside_of_the_repository(site: Path, tmp_path: Path, code: str) -> None:
     code += (
         "; import flam_rl; env.reset(seed=0); env.step(env.action_space.sample()); print(flam_rl.__file__)"
     )

@@ -140,6 +140,7 @@ def test_damaged_results_are_named(content: bytes, tmp_path: Path) -> None:
 CARD = {
     "psnr": {"1": 67.9, "5": 67.5, "15": None},
     "dci": {"disentanglement": 1.0, "informativeness": 0.998},
+    "disentanglement": {"disentanglement": 1.0, "informativeness": 0.945},
     "imagination_validity": {"1": 0.996},
     "masks": {"foreground_ari": 1.0},
     "transfer": None,
@@ -151,19 +152,28 @@ def test_a_world_that_falls_short_of_its_card_is_told() -> None:
     measured = {
         "psnr": {"1": 65.91, "5": 65.49, "15": 24.2},
         "dci": {"disentanglement": 0.981, "informativeness": 0.977},
+        "disentanglement": {"disentanglement": 0.99, "informativeness": 0.9},
         "imagination_validity": {"1": 0.965},
         "masks": {"foreground_ari": 0.2},
         "transfer": {"same_heading": 0.1},
         "reward_rate": None,
     }
     found = compare(measured, CARD)
-    assert found["falls_short"] == ["psnr 5", "dci informativeness", "imagination_validity 1"]
+    assert found["falls_short"] == [
+        "psnr 5",
+        "dci informativeness",
+        "disentanglement informativeness",
+        "imagination_validity 1",
+    ]
     assert {"name": "psnr 1", "measured": 65.91, "card": 67.9, "tolerance": 2.0} in found["figures"]
     assert {"name": "reward_rate real", "measured": None, "card": 0.115, "tolerance": None} in found[
         "figures"
     ]
     text = comparison_text(found)
-    assert "the world FALLS SHORT of its card: psnr 5, dci informativeness, imagination_validity 1" in text
+    assert (
+        "the world FALLS SHORT of its card: psnr 5, dci informativeness, disentanglement informativeness, imag"
+        in text
+    )
     assert "lower by 2.010, more than 2.0" in text
     json.dumps(found, allow_nan=False)
 

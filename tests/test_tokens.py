@@ -46,13 +46,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@torch.inference_mode()
 @pytest.mark.learning
+@torch.inference_mode()
 def test_tokens_do_not_depend_on_the_shape_of_the_batch(shipped: World, frames, tokens) -> None:
     assert torch.equal(shipped.model.encode(frames), tokens)
     assert torch.equal(torch.stack([shipped.model.encode(frame) for frame in frames]), tokens)
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 @pytest.mark.parametrize("count", [1, 2])
 def test_tokens_do_not_depend_on_threads(shipped: World, frames, tokens, count: int, threads) -> None:
@@ -60,6 +61,7 @@ def test_tokens_do_not_depend_on_threads(shipped: World, frames, tokens, count: 
     assert torch.equal(shipped.model.encode(frames), tokens)
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> None:
     exact = flam_rl.load_world("multigrid").model.tokenizer.double()
@@ -71,6 +73,7 @@ def test_tokens_do_not_depend_on_precision(shipped: World, frames, tokens) -> No
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 @pytest.mark.parametrize("mode", ["use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist"])
 def test_tokens_do_not_depend_on_how_distances_are_computed(
@@ -92,6 +95,7 @@ np.save(sys.argv[2], torch.cat(parts).numpy())
 """
 
 
+@pytest.mark.learning
 def test_tokens_do_not_depend_on_compilation(frames, tokens, tmp_path: Path) -> None:
     # In a process of its own: what checks shapes in tests cannot be compiled.
     given, found = tmp_path / "frames.npy", tmp_path / "tokens.npy"
@@ -100,6 +104,7 @@ def test_tokens_do_not_depend_on_compilation(frames, tokens, tmp_path: Path) -> 
     assert np.array_equal(np.load(found), tokens.numpy())
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 def test_noise_changes_no_token_and_hardly_a_factor(shipped: World, frames, tokens) -> None:
     tokenizer = shipped.model.tokenizer

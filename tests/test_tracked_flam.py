@@ -13,14 +13,20 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import flam_rl
+from flam_rl.core.checkpoint import load_world, save_world
 from flam_rl.core.world import World, WorldInfo
+from flam_rl.envs.tasks.record import record_episodes
+from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
+from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
+from flam_rl.models.tracked.joint import TrackedJointModel
 from flam_rl.models.tracked.look_codes import draw_factors
 from flam_rl.models.tracked.model import TrackedModel
+from flam_rl.models.tracked.sequences import Sequences
 from flam_rl.models.tracked.sprites import draw
 from flam_rl.models.tracked.states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig, rows_of
 from flam_rl.models.tracked.tracks import track
@@ -28,9 +34,9 @@ from flam_rl.models.tracked.training import (
     DynamicsTrainingConfig,
     LookTrainingConfig,
     PriorTrainingConfig,
-    Sequences,
     read_tracks,
     sample_looks,
+    side_by_side,
     train_looks,
     write_tracks,
 )
@@ -126,6 +132,14 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
 
 
+def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:
+    lengths = [100] * 130 + [1000] * 8 + [9000]
+    parts = list(side_by_side(list(range(len(lengths))), lengths))
+    assert [index for part in parts for index in part] == list(range(len(lengths)))
+    assert [len(part) for part in parts] == [64, 64, 8, 2, 1]
+    assert list(side_by_side([], lengths)) == []
+
+
 def test_places_go_to_pixels_and_back() -> None:
     state = StateConfig(32, 48)
     corner, middle = state.to_pixels(torch.tensor([[-1.0, -2 / 3], [0.0, 0.0]]))
@@ -146,6 +160,20 @@ def test_clips_are_drawn_within_episodes() -> None:
     assert set(clips[:, 0, 0, 1].tolist()) == {5.0, 9.0}
 
 
+def test_pairs_of_frames_are_all_or_evenly_spread_and_of_one_episode(tmp_path: Path) -> None:
+    episodes = [torch.full((length, 1, 3), float(length)) for length in (50, 90)]
+    for episode in episodes:
+        episode[:, 0, 0] = torch.arange(len(episode))
+    sequences = Sequences(iter(episodes), tmp_path)
+    assert not list(tmp_path.iterdir())  # its file has no name
+    for most, count in ((200, 49 + 89), (23, 23)):
+        now, following = sequences.pairs(most)
+        assert now.shape == (count, 1, 3)
+        assert (following[..., 0] - now[..., 0] == 1).all()
+        assert (following[..., 1] == now[..., 1]).all()
+        assert abs(float((now[..., 1] == 50).float().mean()) - 49 / 138) < 0.05
+
+
 @torch.inference_mode()
 def test_a_latent_action_moves_its_own_factor_only(blank: World) -> None:
     factors = present(blank.model, 20)  # type: ignore[arg-type]
@@ -155,6 +183,65 @@ def test_a_latent_action_moves_its_own_factor_only(blank: World) -> None:
     one, two = blank.step(factors, latent), blank.step(factors, other)
     assert torch.equal(one[:, [0, 2]], two[:, [0, 2]])
     assert not torch.equal(one[:, 1], two[:, 1])
+
+
+def test_the_control_has_one_latent_action_for_all() -> None:
+    """Whoever is in which row, it is the same latent action, and it moves all of them; all parts of it are trained."""
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=4, patch=12)))
+    factors = present(model, 6)  # type: ignore[arg-type]
+    clip = torch.stack([factors[:3], factors[3:]], 1)
+    clip[0, :, 3] = 0  # nobody
+    latent = model.infer_actions(clip).mean
+    assert latent.shape == (3, 1, 1, 4 * 4) == (3, 1, model.latent_actions, model.latent_action_dim)
+    other = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model.infer_actions(clip[:, :, other]).mean, latent)
+    moved = model.step(clip[:, 0], latent[:, 0])
+    torch.testing.assert_close(model.step(clip[1:, 0, other], latent[1:, 0]), moved[1:, other])
+    pushed = model.step(clip[1:, 0], latent[1:, 0] + 1)
+    assert ((pushed - moved[1:]).abs().amax(-1) > 0).all()
+    loss, metrics = model.flam.loss(clip)
+    loss.backward()
+    parts = {"inverse_dynamics": model.flam.inverse_dynamics, "forward_dynamics": model.flam.forward_dynamics}
+    for name, part in parts.items():
+        untouched = {key for key, value in part.named_parameters() if value.grad is None}
+        assert not untouched, name
+    assert metrics["nats"] > 0
+
+
+def test_of_empty_rows_the_control_fills_the_first() -> None:
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=4, patch=12)))
+    factors = present(model, 64)  # type: ignore[arg-type]
+    factors[:, 1:] = 0
+    with torch.no_grad():
+        model.flam.forward_dynamics.birth[-1].bias[PRESENCE] = 4  # type: ignore[index, operator]
+    following = model.step(factors, 3 * torch.randn(64, 1, model.latent_action_dim))
+    born = following[:, 1:, PRESENCE] > 0.5
+    assert born[:, 0].any()
+    assert not born[:, 1:].any()
+
+
+def test_a_world_of_the_control_is_saved_and_imagined(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = TrackedJointModel(TrackedConfig(StateConfig(32, 48, entities=3, patch=12), shared_ground=True))
+    starts = {
+        "factors": present(model, 5),  # type: ignore[arg-type]
+        "context": torch.randint(256, (1, model.context_dim), dtype=torch.uint8),
+        "episode": torch.zeros(5, dtype=torch.long),
+    }
+    save_world(World(model, starts, WorldInfo()), tmp_path / "world", "A control.\n")
+    world = load_world(tmp_path / "world")
+    assert world.model.kind == "tracked-joint"
+    stepper = world.imagination([0])
+    now = stepper.begin(world.starts().factors[:4])
+    wanted = torch.randn(4, 1, 12)
+    following, taken = stepper.step(now, wanted)
+    torch.testing.assert_close(taken.latent_actions_BLA, wanted)
+    torch.testing.assert_close(following.factors_BKS, world.step(now.factors_BKS, wanted))
+    own = world.imagination([])
+    _, drawn = own.step(own.begin(world.starts().factors[:4]), None, torch.Generator().manual_seed(0))
+    assert drawn.latent_actions_BLA.shape == (4, 1, 12)
 
 
 @torch.inference_mode()
@@ -186,6 +273,29 @@ def test_imagination_of_a_batch_is_that_of_its_worlds(blank: World) -> None:
     snapped, log_prior = blank.model.snap(factors, 1, wanted[:, 0])
     assert torch.allclose(taken.latent_actions_BLA[:, 1], snapped, atol=1e-5)
     assert torch.allclose(taken.log_prior_BC[:, 0], log_prior, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_who_the_prior_says_comes_is_there_and_nobody_goes_where_nobody_does(blank: World) -> None:
+    factors, prior = present(blank.model, 40), blank.model.flam.latent_action_prior
+    stepper, generator = blank.imagination(), torch.Generator().manual_seed(0)
+    prior.birth[-1].bias.fill_(50.0)
+    nobody = stepper.step(stepper.begin(torch.zeros_like(factors)), None, generator)[0].factors_BKS
+    assert (nobody[..., PRESENCE] == 1).all()
+    prior.net[-1].bias[-1] = 50.0
+    assert (stepper.step(stepper.begin(factors), None, generator)[0].factors_BKS == 0).all()
+    prior.keep_alive()
+    for scale in (1, 100):
+        state = stepper.begin(factors * scale)
+        assert (stepper.step(state, None, generator)[0].factors_BKS[..., PRESENCE] == 1).all()
+
+
+@torch.inference_mode()
+def test_a_latent_action_tells_an_end_from_what_stays_as_it_is(blank: World) -> None:
+    factors = present(blank.model, 20)  # type: ignore[arg-type]
+    still = blank.infer_actions(torch.stack([factors, factors], 1)).mean
+    gone = blank.infer_actions(torch.stack([factors, torch.zeros_like(factors)], 1)).mean
+    assert ((still - gone).norm(dim=-1) > 0.01).all()
 
 
 @pytest.mark.learning
@@ -249,7 +359,7 @@ def test_a_video_in_which_nothing_moves_is_refused() -> None:
 
 
 def test_settings_are_checked_before_training() -> None:
-    with pytest.raises(ValueError, match="height is 4; allowed is 8 to 4096"):
+    with pytest.raises(ValueError, match="frames are 4x64; tracking needs 16x16 pixels or more"):
         check_build(BuildConfig(model="tracked"), (4, 64))
     with pytest.raises(ValueError, match="factors is 0; allowed is 1 to 256"):
         replace(TrackedBuildConfig(), factors=0)
@@ -337,6 +447,28 @@ def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
     drawn = trained.draw(scene).numpy().astype(float)
     last = np.stack([film[length - 1] for film in films])
     assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
+
+
+def test_a_clip_is_seen_once_for_all_horizons() -> None:
+    world = flam_rl.load_world("pucks")
+    encoded = encode(world, Video((film_of(9100, 24, goal="reach", pucks=4, looks=4),)))
+    now, inferred = encoded.opening(0, 2, 1)
+    again, further = encoded.opening(0, 2, 5)
+    assert again is now
+    assert torch.equal(further[:1], inferred)
+    alone, latent_actions = world.model.opening(torch.as_tensor(encoded.frames[0][:8]), 2, 5)
+    assert torch.allclose(alone.factors, now.factors, atol=1e-4)
+    assert torch.allclose(alone.context, now.context, atol=1e-4)
+    assert torch.allclose(latent_actions, further, atol=1e-3)
+
+
+def test_factors_of_no_fixed_entity_have_no_dci_by_their_number() -> None:
+    world = flam_rl.load_world("pucks")
+    episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0", pucks=4, looks=4, max_steps=12), 48, 3))
+    video = Video(tuple(episode.frames for episode in episodes))
+    encoded = encode(world, video, truths_of([episode.entities for episode in episodes]))
+    assert correspondence.measure(encoded, encoded.truth) is None
+    assert disentanglement.measure(encoded, encoded.truth, iterations=2) is not None
 
 
 @pytest.mark.learning

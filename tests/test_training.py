@@ -107,6 +107,7 @@ def test_scrambled_actions_and_rewards_change_no_weight(
     )
 
 
+@pytest.mark.learning
 def test_same_seed_same_weights_and_another_seed_others(video: Video) -> None:
     few = Video(video.episodes[:6])
     assert same(train_briefly(few), train_briefly(few))
@@ -170,6 +171,7 @@ def test_beta_rises_and_falls() -> None:
     assert values[5] == pytest.approx(config.beta_end)
 
 
+@pytest.mark.learning
 def test_tokenizer_reconstructs(video: Video) -> None:
     with Log(None) as log:
         tokenizer = train_tokenizer(video, TokenizerConfig(), TokenizerTrainingConfig(steps=300), 0, CPU, log)

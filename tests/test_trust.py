@@ -140,6 +140,7 @@ def test_evaluate_on_data_goes_on_without_the_task(
     assert results["psnr"]["1"] > 20
 
 
+@pytest.mark.learning
 def test_an_agent_is_trained_without_the_task(stranger: Path, sprung: Callable[[], bool], caplog) -> None:
     with caplog.at_level(logging.WARNING):
         main(["agent", "--world", str(stranger), "--out", "out", *TINY_PPO])
@@ -148,6 +149,7 @@ def test_an_agent_is_trained_without_the_task(stranger: Path, sprung: Callable[[
     assert json.loads(Path("out/results.json").read_text())["task"] is None
 
 
+@pytest.mark.learning
 def test_a_world_is_trained_from_data_without_the_task(
     data: Path, sprung: Callable[[], bool], caplog
 ) -> None:

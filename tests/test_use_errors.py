@@ -109,28 +109,37 @@ def test_settings_that_do_not_fit_are_refused_before_training(
 @pytest.mark.parametrize(
     ("command", "args", "message"),
     [
-        ("train", "--flam.factorizer.factors 0", "factors is 0; allowed is 1 to 256"),
+        ("train", "--factors 0", "factors is 0; allowed is 1 to 256"),
+        ("train", "--flam.factorizer.factors 0", "--flam.factorizer: factors is 0; allowed is 1 to 256"),
         ("train", "--flam.factorizer.factor-dim 30", "factor_dim is 30; allowed is a multiple of 4"),
         ("train", "--tokenizer.codebook-size 1000000", "codebook_size is 1000000; allowed is 1 to 32768"),
         ("train", "--labels -1", "labels is -1; allowed is 0"),
         ("train", "--episodes 0", "episodes is 0; allowed is 1"),
         ("train", "--held-out 1", "held_out is 1.0; allowed is 0 to 0.9"),
-        ("train", "--world.steps 0", "steps is 0; allowed is 1"),
+        ("train", "--world.steps -1", "--world: steps is -1; allowed is 1 to 1000000000000"),
+        ("train", "--world.steps many", "--world.steps: invalid literal for int() with base 10: 'many'"),
         ("train", "--world.clip-lengths 1", "clip_lengths are (1,); allowed are"),
+        ("train", "--model gan", "invalid choice 'gan' for argument '--model'. Expected one of ("),
         ("evaluate", "--episodes 0", "episodes is 0; allowed is 1"),
         ("collect", "--steps 0", "steps is 0; allowed is 1"),
         ("agent", "--imagination.checks 0", "checks is 0; allowed is 1"),
         ("demo", "--labels 1", "labels is 1; allowed is 2"),
     ],
 )
-def test_numbers_out_of_their_range_are_refused(
+def test_values_that_are_not_allowed_are_refused(
     command: str, args: str, message: str, tmp_path: Path, capsys
 ) -> None:
+    assert message in fails([*arguments(command, tmp_path / "run", tmp_path), *args.split()], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_are_missing_or_unknown_are_listed(capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments(command, tmp_path / "run", tmp_path), *args.split()])
+        main(["train", "--colour", "red"])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert message in " ".join(error.replace("│", " ").split())
+    assert "--data PATH" in error
+    assert "--colour" in error
     assert "Traceback" not in error
 
 

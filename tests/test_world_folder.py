@@ -107,8 +107,12 @@ def refused(folder: Path, message: str) -> None:
         (lambda c: c["settings"].pop("flam"), "settings.flam: the field is missing"),
         (lambda c: c.update(version="2"), "version: .*integer; found '2'"),
         (
-            lambda c: c["labels"].update(agent_factor=4),
-            "labels.agent_factor is 4; allowed are factors 0 to 3",
+            lambda c: c["labels"]["agents"].update(factors=[4]),
+            r"labels.agents.factors is \[4\]; allowed are factors 0 to 3",
+        ),
+        (
+            lambda c: c["labels"]["agents"].update(numbers=[[0], [0]]),
+            r"numbers is \(\(0,\), \(0,\)\); allowed are 0 to 0, each once, one or more for each of 1 agents",
         ),
         (
             lambda c: c["labels"].update(reward_sees=[99]),
@@ -119,14 +123,23 @@ def refused(folder: Path, message: str) -> None:
             r"labels.reward_sees is \[\]; allowed are factors 0 to 3",
         ),
         (lambda c: c["labels"].update(termination_sees=[2, 2]), r"termination_sees is \[2, 2\]; .*each once"),
-        (lambda c: c["labels"].update(actions=4), "labels.actions: .*object; found 4"),
-        (lambda c: c["labels"]["actions"].update(count=[0]), r"labels.actions: .*count is \(0,\).*1 or more"),
-        (lambda c: c["labels"]["actions"].update(count=[70_000]), "need 70000 inputs.*allowed is 1 to 65536"),
+        (lambda c: c["labels"]["agents"].update(actions=4), "labels.agents.actions: .*object; found 4"),
         (
-            lambda c: c["labels"]["actions"].update(start=[]),
+            lambda c: c["labels"]["agents"]["actions"].update(count=[0]),
+            r"labels.agents.actions: .*count is \(0,\).*1 or more",
+        ),
+        (
+            lambda c: c["labels"]["agents"]["actions"].update(count=[70_000]),
+            "need 70000 inputs.*allowed is 1 to 65536",
+        ),
+        (
+            lambda c: c["labels"]["agents"]["actions"].update(start=[]),
             "have 1 numbers; count, start, low and high are of 1, 0",
         ),
-        (lambda c: c["labels"]["actions"].update(kind="box"), "box actions of shape .* have 1 numbers"),
+        (
+            lambda c: c["labels"]["agents"]["actions"].update(kind="box"),
+            "box actions of shape .* have 1 numbers",
+        ),
         (lambda c: c["labels"].update(reward="much"), "labels.reward: .*'event' or 'dense'"),
     ],
 )
@@ -139,8 +152,8 @@ def test_settings_that_cannot_be_are_named(folder: Path, edit: Edit, message: st
     ("text", "message"),
     [
         ("[" * 200_000, "recursion limit"),
-        ('{"version": 3, "info": ' + '{"a":' * 200_000, "recursion limit"),
-        (json.dumps({"version": 3, "padding": "x" * 2**21}), r"is of \d+ bytes; allowed are 1048576"),
+        ('{"version": 4, "info": ' + '{"a":' * 200_000, "recursion limit"),
+        (json.dumps({"version": 4, "padding": "x" * 2**21}), r"is of \d+ bytes; allowed are 1048576"),
         ("{", "Invalid JSON"),
         ("[]", r"object; found \[\]"),
         ("null", "object; found None"),

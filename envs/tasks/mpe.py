@@ -143,6 +143,11 @@ class MPETask(gym.Env):
         return self.render(), self._info(np.full(rows, -1), self._places(self._agents)[0])
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are the integers 0 to 4")
         before = self._places(self._agents)[0]

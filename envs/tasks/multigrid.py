@@ -28,7 +28,7 @@ FRAME_SIZE = 64
 COLORS = ("red", "blue", "purple", "yellow", "grey", "cyan", "orange", "white", "green")
 """Agents' colours in order; green, the goal's own, comes last, so that up to 8 agents stay visible on it."""
 MORE_COLORS = {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}
-"""Those that MultiGrid, which has six, is told of."""
+"""Colours that are added to the six of MultiGrid."""
 
 
 def _make_room(**settings: Any) -> Any:
@@ -170,6 +170,11 @@ class MultiGridTask(gym.Env):
         return self.render(), self._info(np.full(len(self._room.agents), -1), here)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are the integers 0 to 3")
         actions = [int(action)] + [

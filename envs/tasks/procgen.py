@@ -63,7 +63,11 @@ class ProcgenTask(gym.Env):
     A level drawn by `seed`, which determines all of the episode. One env plays one level an episode.
 
     ## Info
-    `info["success"]`: bool, whether the level is complete. `info["level"]`: int, its seed. Truth of the entities is not known.
+    `info["success"]`: bool, whether the level is complete. `info["level"]`: int, its seed.
+
+    There is no truth of the entities, so measures that need it are left out: envpool gives no state of a game. The package
+    procgen-mirror does (0.10.7, `get_state`), but it and gym3, which it stands on, need numpy below 2, and flam_rl needs 2 or newer:
+    pip cannot install them together.
 
     ## Arguments
     game: one of the 16, which the id says.
@@ -117,6 +121,11 @@ class ProcgenTask(gym.Env):
         return self._see(frames), self._info(infos)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are the integers 0 to 14")
         frames, rewards, terminated, truncated, infos = self._pool.step(np.array([action], np.int32))

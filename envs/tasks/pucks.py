@@ -179,6 +179,11 @@ class PucksTask(gym.Env):
         }
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium.
+
+        Raises:
+            ValueError: the action is not one of the task's.
+        """
         force, push = self._read(action)
         me, *others = self.table.present
         pushes = {0: push} | {puck.row: self._choose(puck) for puck in others}

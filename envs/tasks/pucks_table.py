@@ -165,7 +165,7 @@ class Table:
         return discs[:, :2] - camera, discs[:, 2]
 
     def truth(self, camera: np.ndarray, height: int, width: int, pushes: dict[int, int]) -> Truth:
-        """Of a frame of this size whose corner is at `camera`, now that `pushes` of the rows led here."""
+        """The truth of a frame of this size whose corner is at `camera` `(2,)`; `pushes` of the rows led to it."""
         present = self.present
         rows = [puck.row for puck in present]
         centre, radius = self.discs(camera)

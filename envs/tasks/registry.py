@@ -1,4 +1,4 @@
-"""What each task says of itself, and where tasks come from: the files of this folder, and other packages.
+"""The record of each task, and where tasks come from: the files of this folder, and other packages.
 
 A task is one file of this folder that holds `TASKS`, its records. Another package brings its own by an entry point of
 the group `flam_rl.tasks`, whose name is the task's id: in its setup.cfg

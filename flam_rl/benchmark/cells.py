@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,8 +14,10 @@ from stable_baselines3 import PPO
 from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.ppo import train_in_imagination
 from ..core.checkpoint import load_world, save_world
+from ..core.registry import CONTROLS
 from ..core.world import WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
+from ..envs.frames import Frames
 from ..envs.tasks.record import record_episodes, record_labels
 from ..evaluation.encoded import encode
 from ..evaluation.measure import measure_world
@@ -22,13 +25,15 @@ from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
-from ..models.build import Footage, build_world
+from ..models.build import BuildConfig, Footage, build_world, settled
 from ..results import read_json, write_json
 from ..training.run import Log, pick_device, seed_everything
 from ..types import Episode, Json, Video
-from .suites import ABLATED, Budget, Cell, cell_config
+from .budgets import Budget
+from .suites import Cell, TaskSettings, cell_config
 
-TASK = "flam_rl/MultiGrid-v0"
+FRAME_SIZE = 64
+"""Height and width to which frames of other sizes are fitted."""
 TEST_SEED = 1_000_000
 """Added to a cell's seed for video that nothing is trained on."""
 
@@ -49,7 +54,8 @@ def run_cell(
     return {
         "suite": cell.suite,
         "model": cell.model,
-        "entities": cell.entities,
+        "task": cell.task.name,
+        "entities": cell.task.entities,
         "seed": cell.seed,
         "labels": cell.labels,
         **found,
@@ -59,44 +65,52 @@ def run_cell(
 
 def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fvd: Path | None) -> Json:
     """A world, trained unless the one in `folder` was finished before, and all that can be measured of it."""
-    kwargs: Json = {"agents": cell.entities}
-    task = gym.make(TASK, **kwargs)
-    test = list(record_episodes(task, budget.test_transitions, TEST_SEED + cell.seed))
+    test_task = make_task(cell.task, held_out=True)
+    test = list(record_episodes(test_task, budget.test_transitions, TEST_SEED + cell.seed))
     made = folder / "made.json"
     # What a world depends on: how it is measured may change without it.
     asked = cell_config(cell, budget)
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
     if not made.is_file() or read_json(made).get("config") != config:
         made.unlink(missing_ok=True)  # it speaks of a world that is about to be replaced
-        cost = _make_world(cell, budget, folder, task, WorldInfo(TASK, kwargs), _video(test))
+        cost = _make_world(cell, budget, folder, _video(test))
         write_json(made, {"config": config, "spent": cost})
     spent = read_json(made)["spent"]
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
     measured = measure_world(
         encode(world, _video(test), truths_of([episode.entities for episode in test])),
-        task.unwrapped,
+        test_task.unwrapped,
         cell.seed,
         probe_iterations=budget.probe_iterations,
         lpips=LPIPS(lpips).to(world.device) if lpips else None,
         fvd=FVD(fvd) if fvd else None,
     )
     spent["wall_s"] += time.perf_counter() - began
-    return measured | spent | {"parameters": world.model.size}
+    return measured | spent | {"parameters": world.model.size, "kind": world.model.kind}
 
 
-def _make_world(
-    cell: Cell, budget: Budget, folder: Path, task: gym.Env, info: WorldInfo, test: Video
-) -> Json:
+def make_task(task: TaskSettings, held_out: bool = False) -> gym.Env:
+    """The task, with frames of `FRAME_SIZE`."""
+    env = gym.make(task.id, **(task.kwargs | task.held_out if held_out else task.kwargs))
+    size = (FRAME_SIZE, FRAME_SIZE)
+    return env if env.observation_space.shape == (*size, 3) else Frames(env, *size)
+
+
+def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video) -> Json:
     """Train a world into `folder/world`; what that took."""
-    assert cell.build is not None
     began = time.perf_counter()
+    task = make_task(cell.task)
+    assert task.spec is not None
+    info = WorldInfo(task.spec.id, cell.task.kwargs)
     episodes = list(record_episodes(task, budget.transitions, cell.seed))
     with Log(folder / "logs") as log:
-        actions = [episode.entities["action"] for episode in episodes]
+        told = "action" in episodes[0].entities
+        actions = [episode.entities["action"] for episode in episodes] if told else None
         footage = Footage(_video(episodes), test, actions)
         training_began = time.perf_counter()
-        world = build_world(cell.build, footage, info, pick_device("auto"), log)
+        build = settle(cell, footage.training)
+        world = build_world(build, footage, info, pick_device("auto"), log)
     ended = time.perf_counter()
     card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
     save_world(world, folder / "world", card)
@@ -105,6 +119,16 @@ def _make_world(
         "wall_s": ended - began,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+def settle(cell: Cell, video: Video) -> BuildConfig:
+    """The cell's build with the model that suits the video in place of `auto`; of the control, that with one latent action."""
+    assert cell.build is not None
+    build, _ = settled(cell.build, video)
+    if cell.build.model == "auto" and cell.model == "joint":
+        assert build.model != "auto"
+        return replace(build, model=CONTROLS[build.model])
+    return build
 
 
 def _video(episodes: list[Episode]) -> Video:
@@ -119,10 +143,10 @@ def _labels_cell(cell: Cell, budget: Budget, folder: Path) -> Json:
 
 def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
     """A policy and its success on the real task."""
-    task = gym.make(TASK, agents=cell.entities)
+    task = make_task(cell.task)
     seeds = [int(s) for s in np.random.SeedSequence([cell.seed, cell.labels or 0]).generate_state(3)]
     if cell.labels is None:
-        return {"curve": _real_ppo(task, budget, cell.seed, seeds[0], folder)}
+        return {"curve": _real_ppo(cell, task, budget, seeds[0], folder)}
     labelled, tasks = record_labels(task, cell.labels, seeds[0]), several(task)
     if cell.model == "bc":
         clone = BehaviorCloning.from_labels(labelled, cell.seed)
@@ -147,18 +171,18 @@ def _scored(score: PolicyScore) -> Json:
     return {"success": score.success_rate, "ci95": score.ci95, "return": score.mean_return}
 
 
-def _real_ppo(task: gym.Env, budget: Budget, seed: int, test_seed: int, folder: Path) -> list[Json]:
+def _real_ppo(cell: Cell, task: gym.Env, budget: Budget, test_seed: int, folder: Path) -> list[Json]:
     """PPO from pixels on the real task, scored after so many environment steps on an instance of its own."""
     model = PPO(
         "CnnPolicy",
-        gym.make(TASK, agents=ABLATED),
+        make_task(cell.task),
         n_steps=256,
         batch_size=128,
         n_epochs=4,
         gamma=0.95,
         ent_coef=1e-2,
         tensorboard_log=str(folder / "logs"),
-        seed=seed,
+        seed=cell.seed,
         device="cpu",
     )
     curve: list[Json] = []

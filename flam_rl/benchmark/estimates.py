@@ -1,4 +1,4 @@
-"""What seeds say together: interquartile means, with their intervals."""
+"""Estimates over seeds: interquartile means, with their intervals."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..types import Json
 Estimate = tuple[float, float, float]
 """Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
 Of = Callable[[Json], float | None]
-"""What a cell says; None if it does not."""
+"""A figure of a cell; None if the cell has none."""
 RESAMPLES = 1000
 
 
 def interquartile_means(groups: Sequence[Sequence[float]]) -> list[Estimate]:
-    """Of each group, what its seeds gave, the mean of the middle half and its 95% percentile-bootstrap interval
-    (Agarwal et al. 2021); NaN of an empty one. Groups of as many seeds are drawn from together: many cost as much as one."""
+    """The mean of the middle half of each group, what its seeds gave, and its 95% percentile-bootstrap interval
+    (Agarwal et al. 2021); NaN for an empty group. Groups of as many seeds are drawn from together: many cost as much as one."""
     found = [np.asarray(values, float) for values in groups]
     estimates = [(math.nan, math.nan, math.nan)] * len(found)
     for seeds in sorted({len(values) for values in found} - {0}):
         chosen = [index for index, values in enumerate(found) if len(values) == seeds]
         scores = np.stack([found[index] for index in chosen], 1)
-        with _own_draws():
+        with _own_generator():
             middle, ends = get_interval_estimates({"": scores}, _of_each, reps=RESAMPLES)
         for index, *estimate in zip(chosen, middle[""], *ends[""], strict=True):
             estimates[index] = float(estimate[0]), float(estimate[1]), float(estimate[2])
@@ -40,7 +40,7 @@ def interquartile_mean(values: Sequence[float]) -> Estimate:
 
 
 def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Of, Json]]) -> list[Estimate]:
-    """For each pair asked, a figure and the entries of the cells that are meant, the estimate of what those cells say.
+    """For each pair asked, a figure and the entries of the cells that are meant, the estimate over those cells.
 
     Cells of which the figure is None are left out.
     """
@@ -73,8 +73,8 @@ def _of_each(scores: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _own_draws() -> Iterator[None]:
-    """rliable draws from numpy's global generator: it starts at 0 meanwhile, and goes on as if nothing had been drawn."""
+def _own_generator() -> Iterator[None]:
+    """rliable draws from numpy's global generator: inside of this context it starts at 0, and afterwards it goes on as if nothing had been drawn."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     try:

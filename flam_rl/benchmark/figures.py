@@ -63,8 +63,8 @@ FOREGROUND = {
     )
     for steps, text in HORIZONS.items()
 }
-DISENTANGLEMENT = figure("Disentanglement (DCI)", 3, "dci", "disentanglement")
-INFORMATIVENESS = figure("Informativeness (DCI)", 3, "dci", "informativeness")
+DISENTANGLEMENT = figure("Disentanglement (DCI)", 3, "dci", "disentanglement", floors=["chance"])
+INFORMATIVENESS = figure("Informativeness (DCI)", 3, "dci", "informativeness", floors=["chance"])
 TRANSFER = figure(
     "Latent-action transfer, entities that head the same way in both videos",
     3,
@@ -94,23 +94,35 @@ VALID = figure(
 )
 PARAMETERS = Measure("Parameters, thousands", lambda cell: cell["parameters"] / 1000, 0)
 TRAINING = Measure("Seconds of training", at("training_s"), 0)
-TOLD = "What latent actions tell at most, nats: KL, or entropy of codes"
-NATS = Measure(TOLD, lambda cell: sum(cell["kl_per_factor"]), 1)
+COPIED = FLOORS["last_frame"]
+PSNR_BY_CODE = Measure(
+    "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
+    at("psnr_by_code", "1"),
+    1,
+    {COPIED: at("psnr", "floors", "last_frame", "1")},
+)
+FVD = Measure("FVD", at("fvd"), 1, {COPIED: at("fvd_floors", "last_frame")})
+NATS = Measure(
+    "What latent actions tell at most, nats: KL, or entropy of codes",
+    lambda cell: sum(cell["kl_per_factor"]),
+    1,
+)
 ENTITIES = [
     *PSNR.values(),
-    figure(
-        "PSNR after 1 step by the nearest action codes, dB; as many bits for all that have codes",
-        1,
-        "psnr_by_code",
-        "1",
-    ),
+    PSNR_BY_CODE,
     *FOREGROUND.values(),
     *(
         figure(f"SSIM after {text}", 4, "ssim", steps, floors=["last_frame"])
         for steps, text in HORIZONS.items()
     ),
     *(
-        figure(f"Changed tokens predicted right after {text}", 3, "token_accuracy_changed", steps)
+        figure(
+            f"Changed tokens predicted right after {text}",
+            3,
+            "token_accuracy_changed",
+            steps,
+            floors=["last_frame"],
+        )
         for steps, text in HORIZONS.items()
     ),
     DISENTANGLEMENT,
@@ -134,7 +146,7 @@ ENTITIES = [
         figure(f"LPIPS after {text}", 4, "lpips", steps, floors=["last_frame"])
         for steps, text in HORIZONS.items()
     ),
-    figure("FVD", 1, "fvd"),
+    FVD,
     figure("Tokenizer alone, PSNR in dB", 1, "reconstruction_psnr"),
     NATS,
     PARAMETERS,
@@ -159,7 +171,44 @@ ABLATIONS = [
         "parameters, thousands": PARAMETERS,
         "training, s": TRAINING,
         "LPIPS 1": figure("", 4, "lpips", "1", floors=["last_frame"]),
-        "FVD": figure("", 1, "fvd"),
+        "FVD": FVD,
     }.items()
 ]
 """The columns of the suite of ablations."""
+
+
+def _from_8(title: str, key: str) -> list[Measure]:
+    """Of predictions from frame 8, after each number of steps."""
+    return [
+        figure(f"{title} {steps}, dB", 1, "foreground", steps, key, floors=["last_frame", "background"])
+        for steps in HORIZONS
+    ]
+
+
+WHOLE, INSIDE = _from_8("PSNR", "psnr"), _from_8("foreground PSNR", "foreground_psnr")
+MATCHED = [
+    figure(name, 3, "disentanglement", name, floors=["factors_alone", "random_matching"])
+    for name in ("disentanglement", "informativeness")
+]
+MOTION = [
+    *WHOLE,
+    figure(
+        "PSNR 15 of the mean error, dB",
+        1,
+        "foreground",
+        "15",
+        "psnr_of_mean_error",
+        floors=["last_frame", "background"],
+    ),
+    *INSIDE,
+    Measure("tokenizer alone, dB", at("reconstruction_psnr"), 1),
+    replace(HOTA, title="HOTA"),
+    replace(SWITCHES, title="switches per 1,000 apart"),
+    *MATCHED,
+    replace(NATS, title="KL of a step, nats"),
+    replace(PARAMETERS, title="parameters, thousands"),
+    Measure("minutes in all", lambda cell: cell["wall_s"] / 60, 1),
+]
+"""The columns of the suite of motion."""
+MOTION_SHOWN = [WHOLE[0], WHOLE[-1], INSIDE[-1], replace(HOTA, title="HOTA"), MATCHED[1]]
+"""What is plotted of it."""

@@ -35,6 +35,7 @@ COLORS: dict[str, str] = dict(
             "tab:gray",
             "black",
             "tab:brown",
+            "tab:pink",
         ),
         strict=True,
     )
@@ -78,7 +79,7 @@ def plot_by_entities(
 
 
 def plot_correspondence(out: Path, cells: Sequence[Json], models: Sequence[str]) -> list[str]:
-    """The correspondence matrices of one seed, factors in the order of the entities that they tell most of."""
+    """The correspondence matrices of one seed, factors in the order of the entities that they predict best."""
     seed = min(cell["seed"] for cell in cells)
     found = {
         (cell["entities"], cell["model"]): np.array(cell["correspondence"])
@@ -104,7 +105,7 @@ def plot_correspondence(out: Path, cells: Sequence[Json], models: Sequence[str])
             order = factors[np.argsort(entities)]
             others = np.setdiff1d(np.arange(len(matrix)), order)
             shown = axis.imshow(matrix[np.concatenate([order, others])], vmin=0, vmax=1, cmap="viridis")
-    figure.colorbar(shown, ax=axes, shrink=0.6)
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="gain of a probe: 0 is chance, 1 is all")
     title = f"How much each factor (row) tells of each entity's action (column), seed {seed}"
     return [f"## {title}", "", *_save(figure, out, "correspondence")]
 
@@ -132,6 +133,39 @@ def plot_variants(
     axes[0, 0].set_yticks(range(len(models)), models)
     axes[0, 0].invert_yaxis()
     return _save(figure, out, "ablations")
+
+
+def plot_by_task(
+    out: Path,
+    cells: Sequence[Json],
+    measures: Sequence[Measure],
+    models: Sequence[str],
+    tasks: Sequence[str],
+) -> list[str]:
+    """A row of bars for each task: a bar for each model, and a line for each floor of the first."""
+    size = (3.2 * len(measures), 0.4 * len(tasks) * (len(models) + 1) + 1.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
+    middles = np.arange(len(tasks)) * (len(models) + 1.0)
+    for axis, measure in zip(axes[0], measures, strict=True):
+        lines = [(model, measure.of) for model in models] + [
+            (models[0], of) for of in measure.floors.values()
+        ]
+        asked = [(of, {"model": model, "task": task}) for model, of in lines for task in tasks]
+        found = np.array(over_seeds(cells, asked)).reshape(len(lines), len(tasks), 3)
+        for row, (model, bars) in enumerate(zip(models, found, strict=False)):
+            error = np.maximum([bars[:, 0] - bars[:, 1], bars[:, 2] - bars[:, 0]], 0)
+            axis.barh(middles + row, bars[:, 0], xerr=error, color=COLORS[model], capsize=2, label=model)
+        for name, dash, floor in zip(measure.floors, DASHES, found[len(models) :, :, 0], strict=False):
+            low, high = middles - 0.5, middles + len(models) - 0.5
+            if not np.isnan(floor).all():
+                axis.vlines(floor, low, high, ls=dash, color="black", lw=1.2, label=f"floor: {name}")
+        axis.set_title(textwrap.fill(measure.title, 24), fontsize=10)
+        axis.legend(
+            frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=2.5
+        )
+    axes[0, 0].set_yticks(middles + (len(models) - 1) / 2, tasks)
+    axes[0, 0].invert_yaxis()
+    return _save(figure, out, "motion")
 
 
 def plot_labels(

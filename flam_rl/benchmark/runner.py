@@ -35,7 +35,7 @@ def run_cells(
     command: Command,
     workers: int,
     address: str | None,
-    on_done: Callable[[dict[str, str]], None],
+    on_done: Callable[[dict[str, str]], object],
 ) -> dict[str, str]:
     """Run the cells that have not finished with what they are to run with; a failed one loses no other.
 
@@ -101,7 +101,7 @@ Run = Callable[[list[Job]], Iterator[tuple[str, str]]]
 
 @contextmanager
 def _here(workers: int) -> Iterator[Run]:
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, _cores() // workers)
     running: set[subprocess.Popen] = set()
 
     def stop(*_: Any) -> None:
@@ -127,6 +127,11 @@ def _here(workers: int) -> Iterator[Run]:
             process.terminate()
         pool.shutdown()
         signal.signal(signal.SIGTERM, before)
+
+
+def _cores() -> int:
+    """How many this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

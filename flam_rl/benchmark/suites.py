@@ -1,4 +1,4 @@
-"""What is compared: suites of cells, and the budgets that they run with."""
+"""What is compared: suites of cells, and the tasks that they are measured on."""
 
 from __future__ import annotations
 
@@ -7,84 +7,59 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..agents.ppo import ImaginationConfig
-from ..core.registry import TILE_MODELS, ModelName
+from ..core.registry import ModelName
 from ..models.build import BuildConfig
 from ..models.tiles.tokenizer import TokenizerConfig
 from ..models.tiles.tokenizer_training import TokenizerTrainingConfig
-from ..models.tiles.training import WorldTrainingConfig
 from ..types import Json
+from .budgets import Budget
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How much a suite may cost.
+class TaskSettings:
+    """A task as a suite has it.
 
     Attributes:
-        entities: agents in the room, of the entities suite.
-        models: those of the entities suite.
-        seeds: how many, by default.
-        transitions, test_transitions: recorded to train on, and to measure on.
-        labels: label budgets.
-        real_steps: environment steps after which PPO on the real task is scored.
-        imagination: PPO in imagination.
-        episodes: on the real task, for each score.
-        expert_episodes: unlabelled expert video of latent BC.
-        probe_iterations: boosting rounds of the probes behind DCI.
+        name: in names of cells and in reports.
+        id: of gymnasium. kwargs: its arguments. held_out: those that differ in what is only measured on.
+        entities: how many act or move at once, about; as many factors have models on tiles.
     """
 
-    entities: tuple[int, ...]
-    models: tuple[ModelName, ...]
-    seeds: int
-    transitions: int
-    test_transitions: int
-    tokenizer_steps: int
-    world: WorldTrainingConfig
-    labels: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
-    real_steps: tuple[int, ...] = (1000, 3000, 10_000, 30_000, 100_000)
-    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
-    episodes: int = 100
-    expert_episodes: int = 100
-    probe_iterations: int = 20
+    name: str
+    id: str
+    kwargs: Json
+    entities: int
+    held_out: Json = field(default_factory=dict)
 
 
-BUDGETS: dict[str, Budget] = {
-    "tiny": Budget(
-        entities=(2, 3),
-        models=("flam", "adaworld", "copy"),
-        seeds=1,
-        transitions=1500,
-        test_transitions=800,
-        tokenizer_steps=200,
-        world=WorldTrainingConfig(steps=12, frames=64, prior_steps=10),
-        labels=(100, 300),
-        real_steps=(256, 512),
-        imagination=ImaginationConfig(steps=2048, num_envs=32, rollout=16, batch=128, checks=1),
-        episodes=5,
-        expert_episodes=5,
-        probe_iterations=5,
-    ),
-    "small": Budget(
-        entities=(2, 4, 8),
-        models=("flam", "playslot", "joint", "genie-matched", "adaworld", "copy"),
-        seeds=3,
-        transitions=20_000,
-        test_transitions=5000,
-        tokenizer_steps=6000,
-        world=WorldTrainingConfig(steps=2500, frames=128, prior_steps=1500),
-    ),
-    "full": Budget(
-        entities=(2, 4, 6, 8),
-        models=TILE_MODELS,
-        seeds=5,
-        transitions=60_000,
-        test_transitions=12_000,
-        tokenizer_steps=6000,
-        world=WorldTrainingConfig(),
-        probe_iterations=40,
-    ),
-}
-"""`tiny` shows in a minute or two that everything works and measures nothing."""
+def multigrid(agents: int) -> TaskSettings:
+    """A room with so many agents, the caller's included."""
+    return TaskSettings("multigrid", "flam_rl/MultiGrid-v0", {"agents": agents}, agents)
+
+
+def _pucks(name: str, **kwargs: Any) -> TaskSettings:
+    return TaskSettings(name, "flam_rl/Pucks-v0", kwargs, kwargs["pucks"])
+
+
+def _procgen(game: str, entities: int) -> TaskSettings:
+    levels = ({"levels": levels} for levels in ("training", "held_out"))
+    return TaskSettings(game, f"flam_rl/{game.capitalize()}-v0", next(levels), entities, next(levels))
+
+
+RUNGS = (
+    _pucks("four-looks", pucks=4, looks=4),
+    _pucks("one-look", pucks=8, looks=1, background="new_texture"),
+    _pucks("moving-camera", pucks=6, background="new_texture", camera="moving", visits=True),
+    multigrid(4),
+    _procgen("bigfish", 8),
+    _procgen("leaper", 16),
+    _procgen("starpilot", 12),
+    TaskSettings("tag", "flam_rl/Tag-v0", {}, 4),
+    TaskSettings("spread", "flam_rl/Spread-v0", {}, 3),
+    TaskSettings("freeway", "ale_py:ALE/Freeway-v5", {}, 12),
+    TaskSettings("boxing", "ale_py:ALE/Boxing-v5", {}, 2),
+)
+"""Tasks of the motion suite, from what is easy to what is not."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +69,6 @@ class Cell:
     Attributes:
         suite, name: the name is that of its folder.
         model: what is compared: a model, a variant of FLAM, or a way to learn a policy.
-        entities: agents in the room, the caller's included.
         build: what world to train, of the suites that train one.
         labels: label budget, of the cells that have one.
     """
@@ -102,7 +76,7 @@ class Cell:
     suite: str
     name: str
     model: str
-    entities: int
+    task: TaskSettings
     seed: int
     build: BuildConfig | None = None
     labels: int | None = None
@@ -118,6 +92,8 @@ def cell_config(cell: Cell, budget: Budget, lpips: bool = False, fvd: bool = Fal
         config |= {
             key: getattr(budget, key) for key in ("transitions", "test_transitions", "probe_iterations")
         }
+        if cell.suite == "motion":  # the others' cells say it by their number of entities
+            config["task"] = asdict(cell.task)
         config |= {"build": asdict(cell.build), "lpips": lpips, "fvd": fvd}
     found: Json = json.loads(json.dumps(config))
     return found
@@ -130,11 +106,11 @@ def entities_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelN
             "entities",
             f"{model}-entities{count}-seed{seed}",
             model,
-            count,
+            multigrid(count),
             seed,
             _build(budget, model, count, seed),
         )
-        for seed in seeds
+        for seed in seeds or range(budget.seeds)
         for count in budget.entities
         for model in models or budget.models
     ]
@@ -152,10 +128,10 @@ ABLATED = 4
 def ablations_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelName]) -> list[Cell]:
     """FLAM with one thing changed."""
     cells = []
-    for seed in seeds:
+    for seed in seeds or range(budget.seeds):
         base = _build(budget, "flam", ABLATED, seed)
         for name, variant in _variants(base).items():
-            cells.append(Cell("ablations", f"{name}-seed{seed}", name, ABLATED, seed, variant))
+            cells.append(Cell("ablations", f"{name}-seed{seed}", name, multigrid(ABLATED), seed, variant))
     return cells
 
 
@@ -194,13 +170,42 @@ def _variants(base: BuildConfig) -> dict[str, BuildConfig]:
 def labels_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelName]) -> list[Cell]:
     """Success on the real task against the label budget, in the shipped world; and PPO on the real task."""
     cells = []
-    for seed in seeds:
+    for seed in seeds or range(budget.seeds):
         for method in ("bc", "latent-bc", "imagination"):
             for labels in budget.labels:
                 name = f"{method}-labels{labels}-seed{seed}"
-                cells.append(Cell("labels", name, method, ABLATED, seed, labels=labels))
-        cells.append(Cell("labels", f"real-ppo-seed{seed}", "real-ppo", ABLATED, seed))
+                cells.append(Cell("labels", name, method, multigrid(ABLATED), seed, labels=labels))
+        cells.append(Cell("labels", f"real-ppo-seed{seed}", "real-ppo", multigrid(ABLATED), seed))
     return cells
+
+
+def motion_suite(budget: Budget, seeds: Sequence[int], models: Sequence[ModelName]) -> list[Cell]:
+    """FLAM on tiles or tracked layers, whichever suits the video, its control and rivals on things that move continuously."""
+    return [
+        Cell(
+            "motion",
+            f"{model}-{task.name}-seed{seed}",
+            model,
+            task,
+            seed,
+            _motion_build(budget, model, task, seed),
+        )
+        for task in RUNGS
+        for seed in seeds or range(budget.rungs.get(task.name, 0))
+        if task.name in budget.rungs
+        for model in models or budget.models
+    ]
+
+
+def _motion_build(budget: Budget, model: ModelName, task: TaskSettings, seed: int) -> BuildConfig:
+    """`auto` stands for the FLAM that suits the video, and of the control for the same with one latent action."""
+    build = replace(_build(budget, model, task.entities, seed), tracked=budget.tracked)
+    if model in ("flam", "joint"):
+        return replace(build, model="auto")
+    if task.name == "multigrid":
+        return build
+    # Where a frame does not show how things move, what suits FLAM suits models without factors too.
+    return replace(_build(budget, "flam", task.entities, seed), model=model)
 
 
 def _build(budget: Budget, model: ModelName, entities: int, seed: int) -> BuildConfig:
@@ -224,4 +229,6 @@ SUITES: dict[str, Callable[[Budget, Sequence[int], Sequence[ModelName]], list[Ce
     "entities": entities_suite,
     "ablations": ablations_suite,
     "labels": labels_suite,
+    "motion": motion_suite,
 }
+"""The cells of each, by budget, seeds and models; those of the budget where none are given."""

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from ..types import Json
 from .estimates import Estimate, estimate_text, over_seeds
-from .figures import Measure
+from .figures import Measure, at
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -38,6 +38,25 @@ def by_model(
         _table(measure, [(name, [next(found) for _ in counts]) for name, _, _ in rows], len(models), counts)
         for measure, rows in zip(measures, named, strict=True)
     ]
+
+
+def by_measure(
+    cells: Sequence[Json], measures: Sequence[Measure], models: Sequence[str], title: str
+) -> list[str]:
+    """One table: of each model a row with a column for each measure that a cell has, then the floors of the first model."""
+    measures = [measure for measure in measures if any(measure.of(cell) is not None for cell in cells)]
+    floors = dict.fromkeys(name for measure in measures for name in measure.floors)
+    asked = [(measure.of, {"model": model}) for model in models for measure in measures]
+    asked += [
+        (measure.floors.get(name, at()), {"model": models[0]}) for name in floors for measure in measures
+    ]
+    found = iter(over_seeds(cells, asked))
+    rows = [
+        [name, *(estimate_text(next(found), measure.digits) for measure in measures)]
+        for name in (*models, *(f"floor: {name}" for name in floors))
+    ]
+    rows = [row for row in rows if set(row[1:]) != {"-"}]
+    return markdown([title, *(measure.title for measure in measures)], rows)
 
 
 def _table(

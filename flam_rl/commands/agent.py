@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedVectorEnv
-from ..evaluation.policies import score_policy, several
+from ..evaluation.policies import PolicyScore, score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
@@ -38,25 +40,48 @@ class AgentConfig:
 
 
 def agent(config: AgentConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world or task, the world has no labels, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
-    shape = (*world.frame_size, 3)
-    tasks = None if task is None else DecodedVectorEnv(several(fitted(task, shape)), world)
+    decoded = None
+    if task is not None:
+        task = fitted(task, (*world.frame_size, 3), world.info.fit)
+        decoded = DecodedVectorEnv(several(task), world)
     model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
     save_policy(model, config.out / "policy.zip")
     results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
-    if tasks is not None:
-        score = score_policy(
-            tasks,
-            lambda seen: model.predict(seen, deterministic=True)[0],
-            config.episodes,
-            config.seed,
-            "real task",
+    if decoded is not None:
+
+        def policy(seen: np.ndarray) -> np.ndarray:
+            return model.predict(seen, deterministic=True)[0]
+
+        score = score_policy(decoded, policy, config.episodes, config.seed, "real task")
+        tasks = decoded.env
+        tasks.action_space.seed(config.seed)
+        floor = score_policy(
+            tasks, lambda seen: tasks.action_space.sample(), config.episodes, config.seed, "random actions"
         )
-        results["task"] = asdict(score)
-        print(
-            f"success on the real task {score.success_rate:.2f}, 95% interval {score.ci95[0]:.2f} to {score.ci95[1]:.2f}"
-        )
+        results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
+        print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
     print(f"wrote {write_results(config.out, results, config.seed)}")
+
+
+def said(score: PolicyScore) -> str:
+    """A score in words."""
+    parts = [
+        (name, value, interval)
+        for name, value, interval in (
+            ("success", score.success_rate, score.ci95),
+            ("return", score.mean_return, score.return_ci95),
+        )
+        if value is not None
+    ]
+    return ", ".join(
+        f"{name} {value:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+        for name, value, interval in parts
+    )

@@ -7,10 +7,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..benchmark.budgets import BUDGETS, budget_of
 from ..benchmark.cells import run_cell
 from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
-from ..benchmark.suites import BUDGETS, SUITES, Cell, cell_config
+from ..benchmark.suites import SUITES, Cell, cell_config
 from ..core.registry import TILE_MODELS
 from ..evaluation.perceptual import FVD, LPIPS
 from ..results import read_json, write_results
@@ -23,23 +24,26 @@ class BenchmarkConfig:
     """Compare FLAM with its rivals on real multi-entity video, on the same data, tokenizer, steps and size.
 
     Suites: entities (all models on rooms with more and more agents), ablations (FLAM with one thing changed),
-    labels (success on the real task against the label budget).
+    labels (success on the real task against the label budget), motion (FLAM and rivals on things that move continuously).
 
     Example: flam-rl benchmark --suite entities --budget small --workers 2
 
+    Example: flam-rl benchmark --suite motion --budget small --workers 2
+
     Example: flam-rl benchmark --suite entities --budget full --address auto
 
-    Finished cells are not run again when the same command is given once more; failed ones are.
+    Finished cells are not run again when the same command is given once more; failed ones are. The report is of what has
+    finished, also while others run and after an interruption.
     """
 
     suite: str = "entities"
-    """entities, ablations or labels."""
+    """entities, ablations, labels or motion."""
     budget: str = "small"
     """tiny (a minute or two, measures nothing), small (for 2 cores), full (for a cluster or a GPU)."""
     seeds: tuple[int, ...] = ()
-    """Seeds of the cells; by default 0, 1, ... as many as the budget says."""
+    """Seeds of the cells; by default 0, 1, ... as many as the budget says, in motion of each task."""
     models: tuple[str, ...] = ()
-    """Models of the entities suite: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (told the true actions); by default those of the budget."""
+    """Models of the suites entities and motion: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (told the true actions); by default those of the budget."""
     out: Path = Path("docs/results")
     """The report goes to OUT/SUITE: results.json, README.md, plots."""
     work: Path = Path("runs/benchmark")
@@ -47,7 +51,7 @@ class BenchmarkConfig:
     workers: int = 2
     """Cells at once on this machine, its cores shared out among them."""
     address: str | None = None
-    """Of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
+    """Address of a Ray cluster to run the cells on, `auto` for the one that this machine belongs to, `local` for one here."""
     lpips_weights: Path | None = None
     """AlexNet's weights, torchvision's alexnet-owt-7be5be79.pth, for LPIPS."""
     fvd_weights: Path | None = None
@@ -57,9 +61,13 @@ class BenchmarkConfig:
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such cell, or the cells in `out` are of other settings.
+    """
     cells = make_cells(config)
-    budget = BUDGETS[config.budget]
+    budget = budget_of(config.suite, config.budget)
     root = (config.work / f"{config.suite}-{config.budget}").resolve()
     if config.cell is not None:
         named = [cell for cell in cells if cell.name == config.cell]
@@ -84,16 +92,22 @@ def benchmark(config: BenchmarkConfig) -> None:
     def wanted(cell: Cell) -> Json:
         return cell_config(cell, budget, bool(config.lpips_weights), bool(config.fvd_weights))
 
-    def report(failed: dict[str, str]) -> None:
-        done = [finished(root / cell.name, wanted(cell)) for cell in cells]
-        results = [found for found in done if found is not None]
-        write_results(out, {"chosen": chosen, "cells": results, "failed": failed}, seeds)
+    def report(failed: dict[str, str]) -> Path:
+        done = {cell.name: finished(root / cell.name, wanted(cell)) for cell in cells}
+        results = [found for found in done.values() if found is not None]
+        missing = [name for name, found in done.items() if found is None and name not in failed]
+        written = {"chosen": chosen, "cells": results, "failed": failed, "missing": missing}
+        write_results(out, written, seeds)
+        return write_report(out, config.suite, config.budget, _given(config))
 
-    failed = run_cells(
-        cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
-    )
-    report(failed)
-    path = write_report(out, config.suite, config.budget, _given(config))
+    try:
+        failed = run_cells(
+            cells, root, wanted, lambda cell: _command(config, cell), config.workers, config.address, report
+        )
+    except KeyboardInterrupt:
+        report({})
+        raise
+    path = report(failed)
     print(f"wrote {path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else ""))
 
 
@@ -121,22 +135,22 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
         unknown = [name for name in given if name not in allowed]
         if unknown:
             raise ValueError(f"{what} is {unknown[0]!r}; allowed are {', '.join(allowed)}")
-    if config.models and config.suite != "entities":
+    if config.models and config.suite not in ("entities", "motion"):
         raise ValueError(
-            f"the suite {config.suite} has no models to choose; --models is of the suite entities"
+            f"the suite {config.suite} has no models to choose; --models is of the suites entities and motion"
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds are {config.seeds}; each may be given once")
     if config.workers < 1:
         raise ValueError(f"workers is {config.workers}; allowed is 1 or more")
-    budget = BUDGETS[config.budget]
     models = tuple(name for name in TILE_MODELS if name in config.models)
-    return SUITES[config.suite](budget, config.seeds or range(budget.seeds), models)
+    return SUITES[config.suite](budget_of(config.suite, config.budget), config.seeds, models)
 
 
 def _command(config: BenchmarkConfig, cell: Cell) -> list[str]:
+    work = config.work.resolve() if config.address else config.work  # nodes may start elsewhere
     arguments = ["benchmark", "--suite", config.suite, "--budget", config.budget]
-    arguments += ["--seeds", str(cell.seed), "--work", str(config.work.resolve()), "--cell", cell.name]
+    arguments += ["--seeds", str(cell.seed), "--work", str(work), "--cell", cell.name]
     if config.models:
         arguments += ["--models", *config.models]
     for flag, path in (("--lpips-weights", config.lpips_weights), ("--fvd-weights", config.fvd_weights)):

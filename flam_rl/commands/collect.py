@@ -43,6 +43,10 @@ class CollectConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number is out of its range, or only one of height and width is given.
+        """
         check_ranges(self, steps=(1, 10**12), seed=(0, 2**63))
         if (self.height is None) != (self.width is None):
             raise ValueError(f"--height is {self.height} and --width {self.width}; give both or none")

@@ -68,13 +68,17 @@ class DemoConfig:
 
 
 def demo(config: DemoConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, or its task does not fit it or has no experts to clone.
+    """
     began = time.perf_counter()
     check_out(config.out)
     world = load_world(config.world)
     task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
@@ -136,8 +140,8 @@ def table(scores: dict[str, PolicyScore]) -> str:
     rows = [
         (
             NAMES[name],
-            f"{score.success_rate:.2f}",
-            "{:.2f} - {:.2f}".format(*score.ci95),
+            "-" if score.success_rate is None else f"{score.success_rate:.2f}",
+            "-" if score.ci95 is None else "{:.2f} - {:.2f}".format(*score.ci95),
             f"{score.mean_return:.2f}",
         )
         for name, score in scores.items()

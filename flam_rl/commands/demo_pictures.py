@@ -27,7 +27,7 @@ def rollout_frames(
     assert world.labels is not None
     frames: list[np.ndarray] = []
     task: Any = decoded.env
-    imagination = world.imagination([world.moved_by(decoded.agent_factor)])
+    imagination = world.imagination(world.moved_by_agents(decoded.agents))
     colors = factor_colors(world, world.starts().of(slice(None, None, 16)))  # the same in every frame
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
@@ -63,21 +63,26 @@ def _side_by_side(images: list[np.ndarray], gap: int = 8) -> np.ndarray:
 
 
 def write_plot(path: Path, scores: dict[str, PolicyScore], history: list[Judgement]) -> None:
-    """Success of each policy, and what was seen during training in imagination."""
+    """Success of each policy, or its return on a task without, and what was seen during training in imagination."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    succeeds = all(score.success_rate is not None for score in scores.values())
     for index, (name, score) in enumerate(scores.items()):
-        error = [[score.success_rate - score.ci95[0]], [score.ci95[1] - score.success_rate]]
+        value, interval = score.mean_return, score.return_ci95
+        if succeeds:
+            value, interval = score.success_rate or 0.0, score.ci95
+        low, high = interval or (value, value)
         left.barh(
             index,
-            score.success_rate,
-            xerr=np.maximum(error, 0),
+            value,
+            xerr=np.maximum([[value - low], [high - value]], 0),
             color="tab:blue" if "imagination" in name else "silver",
             capsize=3,
         )
     left.set_yticks(range(len(scores)), list(scores))
     left.invert_yaxis()
-    left.set_xlim(0, 1.05)
-    left.set_xlabel("success on the real task, 95% interval")
+    if succeeds:
+        left.set_xlim(0, 1.05)
+    left.set_xlabel(f"{'success' if succeeds else 'return'} on the real task, 95% interval")
     checks = np.arange(1, len(history) + 1)
     right.plot(checks, [found.success for found in history], label="imagined success, pessimistic")
     right.plot(checks, [found.plausible for found in history], label="plausible latent actions")

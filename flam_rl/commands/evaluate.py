@@ -11,6 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from ..core.checkpoint import load_world
+from ..core.heads import DenseHead
 from ..core.world import World
 from ..data.reading import ReadingConfig, read
 from ..envs.decoded_env import DecodedEnv, DecodedVectorEnv
@@ -18,7 +19,7 @@ from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.tasks.record import record_episodes
 from ..evaluation import correspondence
 from ..evaluation.card import compare, comparison_text
-from ..evaluation.encoded import Encoded, encode
+from ..evaluation.encoded import Encoded, encode, left_out
 from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS, lacking
 from ..evaluation.pictures import matrix_picture, prediction_picture
@@ -52,7 +53,7 @@ class EvaluateConfig:
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 1
-    """Of the fresh video and of imagination."""
+    """Seed of the fresh video and of imagination."""
     steps: int = 12_000
     """Transitions of fresh video."""
     episodes: int = 200
@@ -68,7 +69,11 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such world, its task or the data do not fit it, or `out` cannot be written.
+    """
     check_out(config.out)
     world = load_world(config.world, pick_device(config.device))
     task = _find_task(config, world)
@@ -76,14 +81,14 @@ def evaluate(config: EvaluateConfig) -> None:
     fvd = FVD(config.fvd_weights) if config.fvd_weights else None
     if config.data is not None:
         height, width = world.frame_size
-        reading = read(config.data, ReadingConfig(height=height, width=width))
-        video, told = reading.video, reading.entities()
+        reading = read(config.data, ReadingConfig(height=height, width=width, fit=world.info.fit))
+        video, entities = reading.video, reading.entities()
     else:
         assert task is not None
         recorded = list(with_bar(record_episodes(task, config.steps, config.seed), config.steps))
         video = Video(tuple(episode.frames for episode in recorded))
-        told = [episode.entities for episode in recorded]
-    encoded = encode(world, video, truths_of(told))
+        entities = [episode.entities for episode in recorded]
+    encoded = encode(world, video, truths_of(entities))
     results = evaluate_world(encoded, task, config.seed, config.episodes, lpips, fvd)
     results["card"] = compare(results, world.info.metrics)
     path = write_results(config.out, results, config.seed)
@@ -105,7 +110,7 @@ def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:
         raise ValueError(f"{error}{advice}") from error
     if task is None:
         return None
-    task = fitted(task, (*world.frame_size, 3))
+    task = fitted(task, (*world.frame_size, 3), world.info.fit)
     reason = misfit(task, (*world.frame_size, 3))
     if reason is None and world.labels is not None:
         DecodedEnv(task, world)  # says what does not fit
@@ -125,20 +130,21 @@ def evaluate_world(
     lpips: LPIPS | None = None,
     fvd: FVD | None = None,
 ) -> Json:
-    """What `measure_world` says, the control of its probes, and how often a random agent is rewarded.
+    """What `measure_world` says, beside it what probes find without latent actions, and how often a random agent is rewarded.
 
     Args:
         episodes: of the random agent on the real task.
     """
-    results = measure_world(encoded, task and task.unwrapped, seed, lpips=lpips, fvd=fvd) | dict.fromkeys(
-        ("dci_factor_alone", "reward_rate")
-    )
+    results = measure_world(encoded, task and task.unwrapped, seed, lpips=lpips, fvd=fvd)
+    results["reward_rate"] = None
     if results["dci"]:
-        control = correspondence.measure(encoded, encoded.truth, latent=False)
-        assert control is not None
-        matrix = control.pop("matrix")
-        results["dci_factor_alone"] = control | {"correspondence": matrix}
-    if task is not None and encoded.world.labels is not None:
+        alone = correspondence.measure(encoded, encoded.truth, latent=False)
+        assert alone is not None
+        results["dci"]["floors"]["factors_alone"] = {key: alone[key] for key in alone["floors"]["chance"]}
+    labels = encoded.world.labels
+    if labels is not None and isinstance(labels.reward, DenseHead):
+        left_out("reward_rate", "rewards are dense, so every agent is rewarded")
+    elif task is not None and labels is not None:
         results["reward_rate"] = evaluate_reward_rate(encoded.world, task, seed, episodes)
     return results
 

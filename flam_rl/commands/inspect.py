@@ -22,7 +22,7 @@ from .labels import placed_labels
 SHOWN = 64
 """Frames of each episode in frames.npz."""
 COLUMNS, ROWS, THUMBNAIL = 8, 40, 96
-"""Of the contact sheet: frames of an episode, episodes, pixels."""
+"""Frames of an episode, episodes, and pixels of a frame on the contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ class InspectConfig:
 
 
 def inspect(config: InspectConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: no video can be read, its labels are damaged, or `out` cannot be written.
+    """
     if config.out:
         check_out(config.out)
     films = find_labels(config.data, config.out) if find_dataset(config.data) is None else {}

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..data.reading import ReadingConfig, read
-from ..evaluation.films import tracks_film
-from ..evaluation.pictures import write_gif
-from ..evaluation.tracked import measure_tracks
-from ..files import written_whole
+from ..data.reading import Reading, ReadingConfig, read
+from ..evaluation.report import CLIP, CLIPS, report_lines, write_report
 from ..models.tracked import TrackerConfig, Tracks, clip_view, patch_for, shared_context, track
+from ..models.tracked.build import TRACKING, check_frames
 from ..progress import progress
 from ..results import write_results
 from ..types import Json
 from .checks import check_out
 
-CLIP = 96
-"""Frames of a clip at most."""
-CLIPS = 12
-"""Clips at most, from episodes spread over the film."""
-FILMED, FILM_FRAMES, FILM_HEIGHT = 2, 64, 256
-"""Clips in the film, frames of each, and pixels that the film is high at least, if frames are not higher themselves."""
-SECONDS = 40.0
-"""No further clip is tracked after so many seconds."""
-SMALLEST = 16
-"""Height and width of frames at least, pixels."""
+SECONDS, FEWEST = 40.0, 3
+"""No further clip is tracked after so many seconds, nor its background found after half of them, but for so many clips."""
 FPS = 15.0
 """Frames a second that are taken for granted where no film says."""
 
@@ -48,16 +37,16 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
     check_out(out)
     reading = read(data, files, but=out)
     video = reading.video
-    rates = [info.fps for info in reading.episodes if info.fps]
-    fps = files.fps or (float(np.median(rates)) if rates else FPS)
-    fps /= files.stride
-    height, width = video.episodes[0].shape[1:3]
-    if min(height, width) < SMALLEST:
-        raise ValueError(f"frames are {height}x{width}; tracking needs {SMALLEST}x{SMALLEST} pixels or more")
+    fps = frame_rate(reading, files)
     config = TrackerConfig() if factors is None else replace(TrackerConfig(), factors=factors)
-    _check_memory(config.factors, height, width)
+    check_frames(video.episodes[0].shape[1:3], config.factors, TRACKING)
     clips = choose_clips(video.episodes, seed)
-    views = [clip_view(clip, config) for clip in clips]
+    views = []
+    for clip in progress(clips, desc="background", unit="clip"):
+        views.append(clip_view(clip, config))
+        if len(views) >= FEWEST and time.perf_counter() - began > SECONDS / 2:
+            break
+    clips = clips[: len(views)]
     ground = shared_context(views)
     config = replace(
         config, patch=patch_for(clips, views if ground is None else [ground[None]] * len(clips), config)
@@ -68,7 +57,7 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
         if time.perf_counter() - began > SECONDS:
             break
     clips = clips[: len(tracks)]
-    results = measure_tracks(clips, tracks, config, fps)
+    results = write_report(clips, tracks, config, fps, out)
     results |= {
         "factors": config.factors,
         "patch": config.patch,
@@ -76,19 +65,19 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
         "tracking_ms_a_frame": 1000 * (time.perf_counter() - began) / results["frames"],
         "wall_s": time.perf_counter() - began,
     }
-    scale = max(1, FILM_HEIGHT // height)
-    film = [
-        picture
-        for clip, found in list(zip(clips, tracks, strict=True))[:FILMED]
-        for picture in tracks_film(clip[:FILM_FRAMES], found, scale)
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    with written_whole(out / "film.gif") as scratch:
-        write_gif(scratch, film, fps=max(1, round(fps)))
     write_results(out, results, seed)
-    print(summary(results))
+    print(
+        f"tracked {results['frames']} frames of {results['clips']} clips, {results['tracking_ms_a_frame']:.0f} ms a frame"
+    )
+    print("\n".join(report_lines(results)))
     print(f"wrote {out}/film.gif and {out}/results.json in {time.perf_counter() - began:.0f} s")
     return results
+
+
+def frame_rate(reading: Reading, files: ReadingConfig) -> float:
+    """Frames a second of what was read, as films say or are told to have."""
+    rates = [info.fps for info in reading.episodes if info.fps]
+    return (files.fps or (float(np.median(rates)) if rates else FPS)) / files.stride
 
 
 def choose_clips(episodes: tuple[np.ndarray, ...], seed: int) -> list[np.ndarray]:
@@ -106,27 +95,3 @@ def choose_clips(episodes: tuple[np.ndarray, ...], seed: int) -> list[np.ndarray
     chosen = sorted(ranked, key=lambda piece: piece[0])[:CLIPS]
     clips = [np.asarray(episodes[index][start : start + CLIP]) for _, start, index in chosen]
     return [clip for clip in clips if len(clip) > 1]
-
-
-def summary(results: Json) -> str:
-    """The figures as lines for a terminal."""
-    psnr = {name: value["mean_db"] for name, value in results["psnr"].items()}
-    lines = [
-        f"tracked {results['frames']} frames of {results['clips']} clips, {results['tracking_ms_a_frame']:.0f} ms a frame",
-        f"factors: {results['factors_at_once']} at once; --factors {results['default_factors']} is enough for 99 of 100 frames",
-        f"factors explain {100 * results['explained']:.1f}% of what differs from the background",
-        f"births {results['births_per_minute']:.1f} and ends {results['ends_per_minute']:.1f} a minute at "
-        f"{results['frames_per_second']:.0f} frames a second; a track lasts {results['track_frames']:.0f} frames",
-        f"reconstruction {psnr['reconstruction']:.1f} dB; last frame copied {psnr['last_frame']:.1f}, "
-        f"background alone {psnr['context']:.1f}",
-    ]
-    return "\n".join(lines + [f"warning: {line}" for line in results["failures"]])
-
-
-def _check_memory(factors: int, height: int, width: int) -> None:
-    needed = 100 * factors * height * width * 4  # some 25 maps of four channels, float32
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    if factors < 1 or needed > there:
-        raise ValueError(
-            f"--factors is {factors}; frames of {height}x{width} allow 1 to {there // (400 * height * width)} on this machine"
-        )

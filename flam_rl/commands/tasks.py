@@ -12,10 +12,9 @@ import gymnasium as gym
 import numpy as np
 
 from ..actions import ActionSpace
-from ..data.fitting import FitName
 from ..envs.frames import Frames, shows_frames
 from ..envs.tasks.registry import is_known
-from ..types import Json
+from ..types import FitName, Json
 
 SUITES = {
     "ALE/": ("ale_py", "atari"),

@@ -34,7 +34,9 @@ from ..evaluation.pictures import (
     prediction_picture,
     reconstruction_picture,
 )
+from ..evaluation.report import report_lines, report_of
 from ..evaluation.summary import summary
+from ..evaluation.tracked import failures_of_frames
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, check_build, settled
@@ -44,7 +46,7 @@ from ..types import Json, Video, check_ranges
 from .checks import check_out
 from .evaluate import evaluate_world, write_pictures
 from .labels import film_actions, label_budget
-from .preview import preview
+from .preview import choose_clips, frame_rate, preview
 from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,8 @@ class TrainConfig(BuildConfig):
     """
 
     model: ModelName | Literal["auto"] = "auto"
-    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
-    FLAM on tiles is compared with."""
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are what
+    these are compared with: rivals on tiles, and `joint` and `tracked-joint`, which have one latent action for all factors."""
     data: Path
     """A film, a folder of films or of folders of numbered pictures, or a Minari dataset (folder, root or name)."""
     out: Path
@@ -93,10 +95,17 @@ class TrainConfig(BuildConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
+        if self.factors is not None:
+            check_ranges(self, factors=(1, 256))
 
 
 def train(config: TrainConfig) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        ValueError: no video can be read, settings do not fit it, labels are damaged or tell nothing, or `out` cannot be written or
+            holds another run.
+    """
     if config.preview:
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return
@@ -135,6 +144,7 @@ def train(config: TrainConfig) -> None:
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
+            fit=config.files.fit,
             training=_resolved(config),
         )
 
@@ -143,6 +153,10 @@ def train(config: TrainConfig) -> None:
                 _log_pictures(world, split.held_out, split.held_out_entities, log, step)
 
         footage = Footage(split.training, split.held_out, entity_actions)
+        for line in failures_of_frames(
+            choose_clips(split.training.episodes, config.seed), built.tracked.tracker
+        ):
+            logger.warning("%s", line)
         world = build_world(built, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
@@ -159,6 +173,8 @@ def train(config: TrainConfig) -> None:
         "training_frames": split.training.frames,
         "parameters": sum(p.numel() for p in world.parameters()),
     }
+    fps = frame_rate(reading, config.files)
+    results["report"] = report_of(world, split.held_out, fps, config.out / UNFINISHED, config.out)
     world.info = dataclasses.replace(info, metrics=card_figures(results))
     save_world(world, config.out / "world", model_card(world, results, config))
     write_results(config.out, results, config.seed)
@@ -166,6 +182,10 @@ def train(config: TrainConfig) -> None:
     shutil.rmtree(config.out / UNFINISHED)
     cache.remove(config.out)
     print(summary(results))
+    if results["report"] is not None:
+        print(
+            "\n".join([*report_lines(results["report"]), "film.gif shows the factors over held-out frames"])
+        )
     print(
         f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
     )
@@ -222,6 +242,7 @@ def _log_pictures(
         log.picture(
             "world/correspondence", matrix_picture(np.array(found.pop("matrix")), f"step {step}"), step
         )
+        del found["floors"]
         for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()

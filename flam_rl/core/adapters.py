@@ -11,9 +11,9 @@ from .layers import EnsembleMLP
 NEVER = -1e4
 """Logit of an action that labels never showed: it has probability 0."""
 LEAST_SCALE, LEAST_SPREAD = 1e-4, 0.3
-"""Of a box's numbers: what never varies is divided by this, and no adapter is surer than this share of the scale."""
+"""A number of a box that never varies is divided by the first; no adapter is surer than the second, a share of the scale."""
 LEAST_PROB = 1e-3
-"""Of an action whose likelihood is asked for: one that no label showed is not infinitely unlikely."""
+"""Least probability of an action in a likelihood: an action that no label showed is not infinitely unlikely."""
 
 
 class Adapter(nn.Module):
@@ -26,7 +26,7 @@ class Adapter(nn.Module):
         self.actions = actions
 
     def outputs(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
-        """What each member says of the real action: float `(members, B, width)`."""
+        """Outputs of each member for the real action: float `(members, B, width)`."""
         return self.to_real(torch.cat([factor_BS, latent_BA], -1))
 
     def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
@@ -43,14 +43,18 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def constant(self, action_B: torch.Tensor) -> torch.Tensor:
-        """Outputs, float `(width,)`, that say of every transition what these real actions are as a whole."""
+        """Outputs, float `(width,)`, that predict the distribution of these real actions whatever the transition."""
         raise NotImplementedError
 
     def standardize(self, action_B: torch.Tensor) -> None:
-        """Before fitting: the units of these real actions become those of the networks."""
+        """Take the units of these real actions `(n, *shape)` as those of the networks; called before fitting."""
 
     def conclude(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor) -> None:
-        """After fitting, with what was fitted to: what the networks cannot know by themselves."""
+        """Learn what the networks cannot know by themselves; called after fitting.
+
+        Args:
+            factor_BS, latent_BA, action_B: what the networks were fitted to; actions are `(B, *shape)`.
+        """
 
     def member_errors(self, outputs: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
         """What is learned from: of each member the nats, but for a constant, by which it misses, float `(..., B)`.
@@ -68,7 +72,7 @@ class Adapter(nn.Module):
 
 
 class DiscreteAdapter(Adapter):
-    """Of whole numbers, each with a distribution of its own."""
+    """Adapter of whole numbers, each with a distribution of its own."""
 
     def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
         chosen = [probs.argmax(-1) for probs in self._probs(factor_BS, latent_BA)]
@@ -119,7 +123,7 @@ class DiscreteAdapter(Adapter):
 
 
 class BoxAdapter(Adapter):
-    """Of real numbers, by squared error.
+    """Adapter of real numbers, fitted by squared error.
 
     Attributes:
         mean, scale: of each number in the labels, by which it is standardised. spread: standard deviation of what the

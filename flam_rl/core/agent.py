@@ -1,12 +1,18 @@
-"""Which factor is the agent's, where that differs by episode."""
+"""Whom a task's actions move: which factors that are, in each episode anew where it differs, and their adapters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
+from ..actions import ActionSpace
 from .adapters import Adapter
-from .layers import EnsembleMLP, first_least
+from .layers import EnsembleMLP
 
 SURE = 1.0
 """Nats by which a factor must be likelier than another to be taken for the agent's in its place."""
@@ -17,14 +23,14 @@ MOST_LOOKS = 3.0
 
 
 class AgentFinder(nn.Module):
-    """Tells by the look of its state how likely a factor is to be the agent's."""
+    """Network that estimates from the look in its state how likely a factor is to be an agent's."""
 
     def __init__(self, factor_dim: int) -> None:
         super().__init__()
         self.net = EnsembleMLP(factor_dim, 1)
 
     def scores(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What each member says of each factor: logits float `(members, B, K)`."""
+        """Logits of each member for each factor: float `(members, B, K)`."""
         return self.net(factors_BKS.flatten(0, 1)).unflatten(1, factors_BKS.shape[:2]).squeeze(-1)
 
     def looks(self, factors_BKS: torch.Tensor) -> torch.Tensor:
@@ -32,28 +38,149 @@ class AgentFinder(nn.Module):
         return self.scores(factors_BKS).log_softmax(-1).exp().mean(0).log().clamp_min(-MOST_LOOKS)
 
 
-def agent_first(agent_B: torch.Tensor, place: int, factors: int) -> torch.Tensor:
-    """Orders of factors, int64 `(B, K)`, in which the agent's has changed places with the one at `place`."""
-    order = torch.arange(factors, device=agent_B.device).repeat(len(agent_B), 1)
-    order[:, place] = agent_B
-    return order.scatter(1, agent_B.unsqueeze(1), place)
+class Agents(nn.Module):
+    """The agents that a task's actions move: C of them, one or several with a part of each action.
+
+    Args:
+        actions: of the task.
+        factors: each agent's own; with `finders` the places to which they are brought.
+        numbers: which numbers of an action, in C order, are each agent's.
+        adapters: of each agent, for `actions.part(numbers)`.
+        finders: where the agents' factors differ by episode, what finds each agent's; else none.
+    """
+
+    def __init__(
+        self,
+        actions: ActionSpace,
+        factors: Sequence[int],
+        numbers: Sequence[Sequence[int]],
+        adapters: Sequence[Adapter],
+        finders: Sequence[AgentFinder] = (),
+    ) -> None:
+        super().__init__()
+        self.actions, self.factors = actions, tuple(factors)
+        self.numbers = tuple(map(tuple, numbers))
+        self.adapters = nn.ModuleList(adapters)
+        self.finders = nn.ModuleList(finders)
+
+    @property
+    def differ(self) -> bool:
+        """Whether the agents' factors differ by episode."""
+        return len(self.finders) > 0
+
+    def __len__(self) -> int:
+        """C."""
+        return len(self.factors)
+
+    def real(self, factors_BKS: torch.Tensor, latent_actions_BCA: torch.Tensor) -> torch.Tensor:
+        """The task's own actions `(B, *shape)` for a latent action of each agent, whose factors are in their places."""
+        parts = [
+            adapter.real(factors_BKS[:, factor], latent_actions_BCA[:, agent]).reshape(len(factors_BKS), -1)
+            for agent, (factor, _, adapter) in enumerate(self._each())
+        ]
+        order = torch.tensor([number for numbers in self.numbers for number in numbers]).argsort()
+        return torch.cat(parts, 1)[:, order].view(-1, *self.actions.shape)
+
+    def latent(self, factors_BKS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+        """Latent actions float `(B, C, A)` that stand for the task's own actions `(B, *shape)`, as `Adapter.latent`."""
+        found = [
+            adapter.latent(factors_BKS[:, factor], self._part(action_B, numbers, adapter))
+            for factor, numbers, adapter in self._each()
+        ]
+        return torch.stack(found, 1)
+
+    def _part(self, real_B: torch.Tensor, numbers: tuple[int, ...], adapter: Adapter) -> torch.Tensor:
+        """What one agent does of real actions `(B, *shape)`."""
+        return real_B.reshape(len(real_B), -1)[:, numbers].view(-1, *adapter.actions.shape)
+
+    def errors(
+        self, factors_BKS: torch.Tensor, latent_actions_BKA: torch.Tensor, real_B: torch.Tensor
+    ) -> torch.Tensor:
+        """Nats by which the latent action of each factor misses each agent's part of real actions: float `(B, C, K)`."""
+        count = factors_BKS.shape[1]
+        found = []
+        for _, numbers, adapter in self._each():
+            part = self._part(real_B, numbers, adapter)
+            missed = adapter.errors(
+                factors_BKS.flatten(0, 1), latent_actions_BKA.flatten(0, 1), part.repeat_interleave(count, 0)
+            )
+            found.append(missed.view(-1, count))
+        return torch.stack(found, 1)
+
+    def looks(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Log-probability that a factor is an agent's, by looks alone: float `(B, C, K)`."""
+        finders = cast("list[AgentFinder]", list(self.finders))
+        return torch.stack([finder.looks(factors_BKS) for finder in finders], 1)
+
+    def of(self, factors: torch.Tensor) -> torch.Tensor:
+        """Which factor is each agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where that differs by episode those that
+        look most so: int64 `(B, C)`."""
+        if not self.differ:
+            return torch.tensor(self.factors, device=factors.device).expand(len(factors), -1)
+        looks = self.looks(factors.flatten(0, -3)).unflatten(0, (len(factors), -1))
+        return assigned(looks.sum(1))
+
+    def _each(self) -> Iterator[tuple[int, tuple[int, ...], Adapter]]:
+        adapters = cast("list[Adapter]", list(self.adapters))
+        return zip(self.factors, self.numbers, adapters, strict=True)
+
+    def in_place(self, factors: torch.Tensor) -> torch.Tensor:
+        """States `(B, K, S)` or clips `(B, T, K, S)` with the agents' factors at the places `factors`, where everything
+        expects them."""
+        if not self.differ:
+            return factors
+        order = in_order(self.of(factors), self.factors, factors.shape[-2])
+        return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
 
 
-class FollowedAgent:
-    """Which factor is the agent's in B running tasks, by its look and by how the real actions moved it."""
+def assigned(evidence_BCK: torch.Tensor) -> torch.Tensor:
+    """A factor for each agent, no two the same, with the most evidence in all; of factors alike but for `SURE` nats the first.
 
-    def __init__(self, finder: AgentFinder, adapter: Adapter) -> None:
-        self.finder, self.adapter = finder, adapter
-        self.agent_B = torch.empty(0, dtype=torch.int64)
-        self._told_BK = torch.empty(0, 0)
+    Returns:
+        int64 `(B, C)`.
+    """
+    factors = evidence_BCK.shape[-1]
+    first = SURE * torch.arange(factors, device=evidence_BCK.device) / factors
+    rows = [
+        linear_sum_assignment(one, maximize=True)[1] for one in (evidence_BCK - first).detach().cpu().numpy()
+    ]
+    return torch.as_tensor(np.array(rows).reshape(evidence_BCK.shape[:2]), device=evidence_BCK.device)
+
+
+def in_order(agents_BC: torch.Tensor, places: Sequence[int], factors: int) -> torch.Tensor:
+    """Orders of factors, int64 `(B, K)`, in which each agent's has changed places with the one at its place; where two agents
+    are said to be one factor, it is the first one's."""
+    order = torch.arange(factors, device=agents_BC.device).repeat(len(agents_BC), 1)
+    for agent, place in enumerate(places):
+        wanted = agents_BC[:, agent, None]
+        free = (agents_BC[:, :agent] != wanted).all(1, keepdim=True)
+        wanted = torch.where(free, wanted, order[:, place, None])
+        at = (order == wanted).int().argmax(1, keepdim=True)
+        order = order.scatter(1, at, order[:, place, None].clone())
+        order[:, place] = wanted[:, 0]
+    return order
+
+
+class FollowedAgents:
+    """Which factors are the agents' in B running tasks, by their looks and by how the real actions moved them.
+
+    Attributes:
+        agents_BC: int64 `(B, C)`.
+    """
+
+    def __init__(self, agents: Agents) -> None:
+        self.agents = agents
+        self.agents_BC = torch.empty(0, 0, dtype=torch.int64)
+        self._told_BCK = torch.empty(0, 0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
         """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
-        looks = self.finder.looks(factors_BKS)
-        if self._told_BK.shape != looks.shape:
-            self._told_BK, self.agent_B = torch.zeros_like(looks), first_least(-looks, SURE)
-        self._told_BK = torch.where(fresh_B.unsqueeze(1), 0.0, self._told_BK)
-        self.agent_B = torch.where(fresh_B, first_least(-looks, SURE), self.agent_B)
+        looks = self.agents.looks(factors_BKS)
+        if self._told_BCK.shape != looks.shape:
+            self._told_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
+        if fresh_B.any():
+            self._told_BCK = torch.where(fresh_B[:, None, None], 0.0, self._told_BCK)
+            self.agents_BC = torch.where(fresh_B[:, None], assigned(looks), self.agents_BC)
 
     def acted(
         self,
@@ -64,13 +191,11 @@ class FollowedAgent:
         moved_B: torch.Tensor,
     ) -> None:
         """Learn from a step of the tasks in the mask `moved_B`: each factor's inferred latent action beside the real one."""
-        factors = before_BKS.shape[1]
-        told = -self.adapter.errors(
-            before_BKS.flatten(0, 1), latent_actions_BKA.flatten(0, 1), real_B.repeat_interleave(factors, 0)
-        ).view(-1, factors)
-        told = MEMORY * self._told_BK + told - told.amax(-1, keepdim=True)
-        self._told_BK = torch.where(moved_B.unsqueeze(1), told, self._told_BK)
-        evidence = self._told_BK + self.finder.looks(after_BKS)
-        best = first_least(-evidence, SURE)
-        gain = evidence.gather(1, torch.stack([best, self.agent_B], 1))
-        self.agent_B = torch.where(moved_B & (gain[:, 0] > gain[:, 1] + SURE), best, self.agent_B)
+        told = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
+        told = MEMORY * self._told_BCK + told - told.amax(-1, keepdim=True)
+        self._told_BCK = torch.where(moved_B[:, None, None], told, self._told_BCK)
+        evidence = self._told_BCK + self.agents.looks(after_BKS)
+        best = assigned(evidence)
+        gain = [evidence.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
+        better = moved_B & (gain[0] > gain[1] + SURE)
+        self.agents_BC = torch.where(better[:, None], best, self.agents_BC)

@@ -31,7 +31,7 @@ from .world import World
 
 SHIPPED = Path(__file__).parent.parent / "worlds"
 MOST_NUMBERS = 2**31
-"""In a tensor of starts."""
+"""Numbers that a tensor of starts may have."""
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -180,7 +180,7 @@ def _said_of(path: Path) -> Iterator[None]:
 
 
 def _shapes(path: Path) -> Shapes:
-    """What the file says that it holds; safetensors makes sure that it is as long as that needs."""
+    """The header of the file; safetensors checks that the file has the length that it needs."""
     if not path.is_file():
         raise ValueError(f"{path}: missing")
     try:

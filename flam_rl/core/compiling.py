@@ -20,19 +20,23 @@ Compiled: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
 T = TypeVar("T")
 COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))
 COMPILING = threading.Lock()
-"""To hold while `compile_for_one_core` runs: torch.export keeps what it is doing in flags of the process."""
+"""`compile_for_one_core` holds this lock, since torch.export keeps its state in flags of the process."""
 OPTIONS = {
     "cpp_wrapper": True,  # one in Python keeps Python's lock
     "cpp.threads": 1,
     "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
     "pattern_matcher": False,  # it puts a sum after a product back into it
 }
-"""Of this compilation alone: nothing of the process is set."""
+"""Options of one compilation; no option of the process is set."""
 logger = logging.getLogger(__name__)
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises ValueError if nothing here compiles for this device."""
+    """Check that a compiled step can be made for this device.
+
+    Raises:
+        ValueError: the device is a CPU and there is no C++ compiler.
+    """
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise ValueError(f"compile needs a C++ compiler; none of {', '.join(COMPILERS)} was found")
 

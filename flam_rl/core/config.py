@@ -1,4 +1,4 @@
-"""A world's config.json: what it may say, and the networks that it describes."""
+"""A world's config.json: what it may hold, and the networks that it describes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,70 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ..actions import ActionSpace
 from ..types import check_ranges
 from .adapters import make_adapter
-from .agent import AgentFinder
+from .agent import AgentFinder, Agents
 from .heads import DenseHead, EventHead, Labels
 from .model import Model
 from .registry import ModelName, kind_of
 from .world import World, WorldInfo
 
-VERSION = 3
+VERSION = 4
 MOST_BYTES = 2**20
-"""Of a config.json."""
+"""Bytes that a config.json may have."""
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Whom a task's actions move."""
+
+    actions: ActionSpace
+    factors: tuple[int, ...]
+    """Of each agent its own, or its place."""
+    numbers: tuple[tuple[int, ...], ...]
+    """Which numbers of an action are each agent's."""
+    differ: bool
+    """Whether the agents' factors differ by episode."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number of an action is no agent's or of several, or an agent has none.
+        """
+        given = sorted(number for numbers in self.numbers for number in numbers)
+        whole = given == list(range(self.actions.size))
+        if not whole or not all(self.numbers) or len(self.numbers) != len(self.factors):
+            raise ValueError(
+                f"numbers is {self.numbers}; allowed are 0 to {self.actions.size - 1}, each once, one or more for each of "
+                f"{len(self.factors)} agents"
+            )
+
+    @classmethod
+    def of(cls, agents: Agents) -> AgentSettings:
+        """What to save of `agents`."""
+        return cls(agents.actions, agents.factors, agents.numbers, agents.differ)
+
+    def check_factors(self, factors: int) -> None:
+        """
+        Raises:
+            ValueError: an agent's factor is none of `factors`.
+        """
+        _check_factors("factors", self.factors, factors)
+
+    def make(self, factor_dim: int, latent_action_dim: int) -> Agents:
+        """The networks, with weights that mean nothing yet."""
+        parts = [self.actions.part(numbers) for numbers in self.numbers]
+        return Agents(
+            self.actions,
+            self.factors,
+            self.numbers,
+            [make_adapter(factor_dim, latent_action_dim, part) for part in parts],
+            [AgentFinder(factor_dim) for _ in parts] if self.differ else [],
+        )
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    agent_factor: int
-    agent_differs: bool
-    """Whether the agent's factor differs by episode."""
+    agents: AgentSettings
     budget: int
-    actions: ActionSpace
     reward: Literal["event", "dense"]
     reward_sees: tuple[int, ...]
     termination_sees: tuple[int, ...]
@@ -43,21 +89,21 @@ class LabelSettings:
         """What to save of `labels`."""
         sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
         reward: Literal["event", "dense"] = "dense" if isinstance(labels.reward, DenseHead) else "event"
-        differs = labels.finder is not None
-        return cls(labels.agent_factor, differs, labels.budget, labels.adapter.actions, reward, *sees)
+        return cls(AgentSettings.of(labels.agents), labels.budget, reward, *sees)
 
     def check_factors(self, factors: int) -> None:
         """
         Raises:
             ValueError: a label is of a factor that is none of `factors`.
         """
-        seen = {"reward_sees": self.reward_sees, "termination_sees": self.termination_sees}
-        for name, indices in ({"agent_factor": (self.agent_factor,)} | seen).items():
-            if not indices or len(set(indices)) < len(indices) or not set(indices) <= set(range(factors)):
-                found = self.agent_factor if name == "agent_factor" else list(indices)
-                raise ValueError(
-                    f"labels.{name} is {found}; allowed are factors 0 to {factors - 1}, each once"
-                )
+        _check_factors("labels.agents.factors", self.agents.factors, factors)
+        _check_factors("labels.reward_sees", self.reward_sees, factors)
+        _check_factors("labels.termination_sees", self.termination_sees, factors)
+
+
+def _check_factors(name: str, indices: tuple[int, ...], factors: int) -> None:
+    if not indices or len(set(indices)) < len(indices) or not set(indices) <= set(range(factors)):
+        raise ValueError(f"{name} is {list(indices)}; allowed are factors 0 to {factors - 1}, each once")
 
 
 Settings = TypeVar("Settings")
@@ -95,14 +141,12 @@ class WorldConfig(Generic[Settings]):
         labels.check_factors(model.factors)
         dim = model.factor_dim
         return Labels(
-            labels.agent_factor,
-            make_adapter(dim, model.latent_action_dim, labels.actions),
+            labels.agents.make(dim, model.latent_action_dim),
             DenseHead(dim, labels.reward_sees)
             if labels.reward == "dense"
             else EventHead(dim, labels.reward_sees, 0.0),
             EventHead(dim, labels.termination_sees, 0.0),
             labels.budget,
-            AgentFinder(dim) if labels.agent_differs else None,
         )
 
 

@@ -1,13 +1,12 @@
-"""What labels add to a world: which factor is the agent's, its adapter, reward and termination."""
+"""What labels add to a world: whom actions move, reward and termination."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from .adapters import Adapter
-from .agent import SURE, AgentFinder, agent_first
-from .layers import EnsembleMLP, FrozenLinear, first_least
+from .agent import Agents
+from .layers import EnsembleMLP, FrozenLinear
 
 
 class Head(nn.Module):
@@ -26,7 +25,7 @@ class Head(nn.Module):
         self.net = EnsembleMLP(factor_dim * len(sees), 1)
 
     def outputs(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """Factors `(B, K, S)` to what each member says `(members, B)`."""
+        """Factors `(B, K, S)` to the output of each member `(members, B)`."""
         return self.net(factors_BKS[:, self.sees].flatten(1)).squeeze(-1)
 
 
@@ -52,7 +51,7 @@ class EventHead(Head):
         return self(factors_BKS) * self.value
 
     def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What all members grant: the event's value where all find it likely, or where any does and it is bad."""
+        """A reward that no member doubts, float `(B,)`: the event's value where all find it likely, or where any does and it is bad."""
         likely = self.outputs(factors_BKS) > 0
         return torch.where(self.value < 0, likely.any(0), likely.all(0)) * self.value
 
@@ -77,56 +76,27 @@ class DenseHead(Head):
         return self.outputs(factors_BKS).mean(0) * self.scale + self.mean
 
     def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
-        """What all members grant: the least that one of them says, float `(B,)`."""
+        """The least output of all members, a reward that none of them doubts: float `(B,)`."""
         return self.outputs(factors_BKS).amin(0) * self.scale + self.mean
 
 
 class Labels(nn.Module):
-    """Everything in a world that came from labels; `budget` is how many transitions were read.
-
-    Args:
-        agent_factor: index of the agent's factor; with a `finder` that of the place to which it is brought.
-        finder: where the agent's factor differs by episode, what finds it.
-    """
+    """Everything in a world that came from labels; `budget` is how many transitions were read."""
 
     def __init__(
-        self,
-        agent_factor: int,
-        adapter: Adapter,
-        reward: EventHead | DenseHead,
-        termination: EventHead,
-        budget: int,
-        finder: AgentFinder | None = None,
+        self, agents: Agents, reward: EventHead | DenseHead, termination: EventHead, budget: int
     ) -> None:
         super().__init__()
-        self.agent_factor, self.budget = agent_factor, budget
-        self.adapter, self.reward, self.termination = adapter, reward, termination
-        self.finder = finder
+        self.agents, self.reward, self.termination, self.budget = agents, reward, termination, budget
 
     def judge(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected reward and probability of the end, `(...)` each, of entering factors `(..., K, S)`."""
         flat, lead = factors.flatten(0, -3), factors.shape[:-2]
         return self.reward.expected(flat).view(lead), self.termination(flat).view(lead)
 
-    def agent_of(self, factors: torch.Tensor) -> torch.Tensor:
-        """Which factor is the agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where it differs by episode the one
-        that looks most so: int64 `(B,)`."""
-        if self.finder is None:
-            return torch.full(factors.shape[:1], self.agent_factor, device=factors.device)
-        looks = self.finder.looks(factors.flatten(0, -3)).view(len(factors), -1, factors.shape[-2])
-        return first_least(-looks.sum(1), SURE)
-
-    def in_place(self, factors: torch.Tensor) -> torch.Tensor:
-        """States `(B, K, S)` or clips `(B, T, K, S)` with the agent's factor at the place `agent_factor`, where everything
-        expects it."""
-        if self.finder is None:
-            return factors
-        order = agent_first(self.agent_of(factors), self.agent_factor, factors.shape[-2])
-        return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
-
 
 class FrozenEvents:
-    """Both heads in two products, with the weights that they have now: what a step of imagination asks."""
+    """Both heads in two products, with the weights that they have now, for steps of imagination."""
 
     def __init__(self, labels: Labels, dtype: torch.dtype = torch.float32) -> None:
         heads = (labels.reward, labels.termination)

@@ -12,7 +12,7 @@ from torch import nn
 MOST_LOGIT = 30.0
 """Logits of rows and of columns are kept within it: the exponential of a sum of two never overflows."""
 MEMBERS = 5
-"""Networks in an ensemble: their disagreement tells where labels do not reach."""
+"""Networks in an ensemble: they disagree where there are no labels."""
 FEW = 8
 """Factors up to which attention is written out: the library's is made for long sequences."""
 WORTH_STARTING = 2**22

@@ -63,6 +63,12 @@ class Model(LatentDynamics, nn.Module, ABC):
         """S."""
 
     @property
+    def readings(self) -> tuple[int, ...]:
+        """Counts of a factor's first numbers, each of which says more of it than the one before, up to S: what is fitted to few
+        labels starts with few numbers."""
+        return (self.factor_dim,)
+
+    @property
     @abstractmethod
     def factor_bound(self) -> float:
         """No entry of a factor is larger, nor smaller than minus this."""
@@ -158,6 +164,8 @@ class Model(LatentDynamics, nn.Module, ABC):
 
     kind: str
     """Its name in the registry."""
+    fixed_entities: bool = True
+    """Whether factor k is to follow the same entity in all episodes; else whom it follows is found anew in each."""
 
     @abstractmethod
     def draw(self, scene: Scene) -> torch.Tensor:
@@ -188,7 +196,7 @@ class Model(LatentDynamics, nn.Module, ABC):
             actions: as `see`'s, of this clip. masks: whether to give each entity's share of each pixel too.
 
         Raises:
-            ValueError: the model does not tell entities apart.
+            ValueError: the model has one factor for the whole scene, so no entities.
         """
         scene = self.see(frames[None], None if actions is None else actions[None])
         return self.entities_of(scene.of(0), masks)
@@ -210,7 +218,7 @@ class Model(LatentDynamics, nn.Module, ABC):
         Args:
             controlled: indices of the C latent actions that are the caller's; the prior decides the others.
             dtype: of products large enough to gain from it; factors stay float32.
-            compile: whether the step is compiled. events: what tells reward and end, if anybody asks.
+            compile: whether the step is compiled. events: the heads of reward and end; without them both are 0.
 
         Raises:
             ValueError: `compile` on a CPU without a C++ compiler.

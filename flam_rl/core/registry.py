@@ -10,16 +10,29 @@ from typing import Any, Literal, get_args
 from .model import Model
 
 ModelName = Literal[
-    "flam", "genie", "genie-matched", "adaworld", "lapo", "playslot", "joint", "copy", "oracle", "tracked"
+    "flam",
+    "genie",
+    "genie-matched",
+    "adaworld",
+    "lapo",
+    "playslot",
+    "joint",
+    "copy",
+    "oracle",
+    "tracked",
+    "tracked-joint",
 ]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 """`copy` is copy-last-frame."""
 WHERE: dict[ModelName, str] = dict.fromkeys(MODELS, "flam_rl.models.tiles.kinds") | {
-    "tracked": "flam_rl.models.tracked.model"
+    "tracked": "flam_rl.models.tracked.model",
+    "tracked-joint": "flam_rl.models.tracked.joint",
 }
 """The module of each, whose `KINDS` has it by name."""
-TILE_MODELS: tuple[ModelName, ...] = tuple(name for name in MODELS if name != "tracked")
+TILE_MODELS: tuple[ModelName, ...] = tuple(name for name in MODELS if WHERE[name].endswith("tiles.kinds"))
 """FLAM on tiles and the rivals that are compared with it on the same codes."""
+CONTROLS: dict[ModelName, ModelName] = {"flam": "joint", "tracked": "tracked-joint"}
+"""Each FLAM with one latent action for all of its factors."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Stepper(Protocol):
 
 @runtime_checkable
 class Events(Protocol):
-    """What tells reward and end of a state."""
+    """The heads of reward and end of a state."""
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`."""
@@ -83,7 +83,7 @@ class LatentDynamics:
     step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
     def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
-        """What each latent action tells at most of these clips: its KL from a standard normal, float `(L,)`."""
+        """Upper bound of the information in each latent action of these clips, its KL from a standard normal in nats: float `(L,)`."""
         return kl_divergence(self.infer_actions(factors_BTKS), Normal(0.0, 1.0)).sum(-1).mean((0, 1))
 
     def unroll(

@@ -1,4 +1,4 @@
-"""Threads of one core each: operators that wait for nobody.
+"""Threads of one core each, whose operators wait for no other thread.
 
 An operator that is shared out among threads ends when the last of them does, and those that are done spin until then.
 On tensors as small as a world model's that costs more than it gains as soon as another program wants a core: each of
@@ -27,7 +27,7 @@ S = TypeVar("S")
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Operators of the calling thread, torch's and scikit-learn's, have one core meanwhile.
+    """Operators of the calling thread, torch's and scikit-learn's, have one core inside of the context.
 
     Other threads, and those that start meanwhile, have as many as before.
     """
@@ -50,7 +50,7 @@ def _alone() -> None:
 
 
 class LoneThreads:
-    """Threads on each of which an operator uses one core. They end when nobody holds this object any more.
+    """Threads on each of which an operator uses one core. They end when this object is no longer held.
 
     Args:
         count: how many threads.
@@ -81,7 +81,7 @@ class LoneThreads:
         return function() if torch.is_grad_enabled() else self.map(lambda _: function(), [None])[0]
 
     def split(self, function: Callable[..., torch.Tensor], *batch: torch.Tensor) -> torch.Tensor:
-        """`function` of tensors with a row of each in a batch that it treats row by row; each thread has its share of them."""
+        """`function` of tensors `(B, ...)`, which it treats row by row, to a tensor `(B, ...)`; each thread has its share of the rows."""
         if batch[0].device.type != "cpu":
             return function(*batch)
         count = max(1, min(self.count, len(batch[0]) // FEWEST))
@@ -99,7 +99,7 @@ class LoneThreads:
         return self._pool
 
     def forget(self) -> None:
-        """In a forked process, to which its parent's threads did not come along."""
+        """Drop the threads in a forked process, to which those of its parent did not come along."""
         self._pool, self._starting = None, threading.Lock()
 
 
@@ -107,7 +107,7 @@ _pools: weakref.WeakValueDictionary[int, LoneThreads] = weakref.WeakValueDiction
 
 
 def lone_threads() -> LoneThreads:
-    """As many threads as the calling thread's operators would use: the same for all that hold them at a time."""
+    """As many threads as the calling thread's operators would use. All who hold them at a time share them."""
     count = torch.get_num_threads()
     return _pools.setdefault(count, LoneThreads(count))
 

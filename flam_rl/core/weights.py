@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-"""Of each tensor by its name: what a file says of itself before anything of it is read."""
+"""Type and shape of each tensor by its name: the header of a file, which is read before any tensor."""
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> Shapes:
-    """Of a module's state, which may be on the meta device, where it takes no memory."""
+    """Types and shapes of a module's state, which may be on the meta device, where it takes no memory."""
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Entities, Rollout, Scene, check_ranges
+from ..types import Entities, FitName, Rollout, Scene, check_ranges
+from .agent import Agents
 from .heads import FrozenEvents, Labels
 from .model import Model, Starts
 from .stepping import Stepper
@@ -21,12 +22,13 @@ from .threads import lone_threads
 
 @dataclass(frozen=True)
 class WorldInfo:
-    """What a world's config.json says of it beyond its networks.
+    """What a world's config.json holds beyond the settings of its networks.
 
     Attributes:
         task: gymnasium id of the real task that the video shows; empty if there is none.
         task_kwargs: its arguments.
         horizon: steps of an imagined episode by default.
+        fit: how frames of another aspect were brought to the world's size; those of its task are so too.
         training: the resolved configs that it was trained with.
         metrics: the figures of its card, what evaluation on held-out video measured; None for what it could not.
     """
@@ -34,6 +36,7 @@ class WorldInfo:
     task: str = ""
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     horizon: int = 64
+    fit: FitName = "letterbox"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
 
@@ -73,7 +76,7 @@ class World(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the world's tensors live."""
+        """The device that holds the world's tensors."""
         return next(iter(self.stored_starts.values())).device
 
     @property
@@ -240,13 +243,17 @@ class World(nn.Module):
         events: bool = False,
     ) -> Stepper:
         """A stepper in which the caller has the controlled latent actions and the prior the others; with
-        `events` and labels it tells rewards and ends as FLAM-v0 does."""
+        `events` and labels it gives rewards and ends as FLAM-v0 does."""
         frozen = FrozenEvents(self.labels, dtype) if events and self.labels else None
         return self.model.stepper(controlled, dtype, compile, frozen)
 
     def moved_by(self, factor: int) -> int:
         """Which latent action moves a factor: its own, or the scene's."""
         return factor if self.latent_actions > 1 else 0
+
+    def moved_by_agents(self, agents: Agents) -> list[int]:
+        """Which latent actions move a task's agents, each once."""
+        return list(dict.fromkeys(map(self.moved_by, agents.factors)))
 
     def of_factors(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The latent action of each factor: `(..., L, A)` to `(..., K, A)`."""
@@ -257,11 +264,13 @@ class World(nn.Module):
         return self.model.snap(factors_BKS, self.moved_by(factor), latent_actions_BA)[0]
 
     def starts(self) -> Scene:
-        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip; where the agent's factor
-        differs by episode it is brought to its place."""
+        """The scenes `(S, ...)` that imagination starts from, each the end of a held-out clip; where the agents'
+        factors differ by episode they are brought to their places."""
         scenes = self.model.scenes(self.stored_starts)
         return (
-            scenes if self.labels is None else scenes._replace(factors=self.labels.in_place(scenes.factors))
+            scenes
+            if self.labels is None
+            else scenes._replace(factors=self.labels.agents.in_place(scenes.factors))
         )
 
     def start(self, count: int, generator: torch.Generator | None = None) -> Scene:

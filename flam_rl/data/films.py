@@ -22,7 +22,7 @@ _TELLS_ITS_END = ("mov", "matroska", "avi", "flv", "asf")
 _PATIENCE = 100
 """Errors of the demuxer in a row after which a file is at its end."""
 _TOLERANCE_S = 0.1
-"""By so much headers round."""
+"""Seconds by which headers round."""
 _SOON_S = 2.0
 """Frames between damage and a key frame that comes so soon are not shown: the one before it stands still."""
 _HDR = {16: "PQ", 18: "HLG"}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-FitName = Literal["letterbox", "crop"]
+from ..types import FitName
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ DEEPEST = 15
 DIMMEST = 32
 """Out of 255. Arrays whose values stay below it number things: Minigrid's objects end at 10, Crafter's at 18."""
 SLACK = 0.02
-"""Of the range from black to white: how far floats may leave it, as those of a resized picture do."""
+"""Share of the range from black to white by which floats may leave it, as those of a resized picture do."""
 
 
 class Untold(ValueError):
-    """Arrays that do not tell how the values of their data set are meant."""
+    """Arrays that do not show how the values of their data set are meant."""
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,7 @@ def place(
 def _positions(
     labels: FilmLabels, info: EpisodeInfo, stride: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row the number of its frame, the kept frame of this episode that it belongs to, and whether it is that one."""
+    """For each row the number of its frame, the kept frame of this episode that it belongs to, and whether it is that one."""
     if labels.time_s is not None:
         if info.fps is None or info.start_s is None or info.step_s is None:
             raise ValueError(f"{labels.path}: {info.source} has no clock for time_s; give frame")

@@ -242,7 +242,7 @@ class _Film:
 
 
 def _conversion(stored: Stored, image: Image) -> Conversion:
-    """How to read the set, from the first piece that tells."""
+    """How to read the set, from the first piece that shows it."""
     reason = ValueError("its episodes have no frames")
     for index in range(stored.episodes):
         try:
@@ -307,7 +307,7 @@ def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray
 
 
 def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
-    """For evaluation only: the true actions, positions and directions of every entity, an episode each; no frames.
+    """The true actions, positions and directions of every entity, one record for each episode, for evaluation only.
 
     An episode that cannot be read has an empty entry.
 

@@ -79,7 +79,7 @@ def _durations(path: Path) -> list[float]:
         try:
             while True:
                 picture.seek(len(found))
-                picture.load()  # webp tells only then
+                picture.load()  # webp raises only then
                 found.append(_shown(picture))
         except BROKEN:
             pass

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..progress import progress
-from ..types import Video
+from ..types import FitName, Video
 from . import cache, minari
 from .episodes import EpisodeInfo, Skipped, Stream
 from .films import read_film
-from .fitting import FitName, Fitting
+from .fitting import Fitting
 from .index import Source, find_sources
 from .pictures import read_animation, read_numbered
 
@@ -35,9 +35,9 @@ class ReadingConfig:
     """How video becomes frames."""
 
     height: int | None = None
-    """Of frames, in pixels; by default 64, and for a Minari dataset what it stores."""
+    """Height of frames in pixels; by default 64, and for a Minari dataset what it stores."""
     width: int | None = None
-    """Of frames, in pixels; by default as `height`."""
+    """Width of frames in pixels; by default as `height`."""
     fit: FitName = "letterbox"
     """What is done with video of another aspect: black bars, or its sides cropped."""
     fps: float | None = None
@@ -51,7 +51,7 @@ class ReadingConfig:
     strict: bool = False
     """Stop at a file that cannot be read, instead of naming and skipping it."""
     key: str | None = None
-    """Of a Minari dataset with several observations: which one is the picture."""
+    """Which observation is the picture, in a Minari dataset with several."""
 
     def check(self) -> None:
         """
@@ -105,7 +105,7 @@ class Reading:
         return [int(info.source.rpartition("/")[2]) for info in self.episodes]
 
     def entities(self) -> list[dict[str, np.ndarray]] | None:
-        """For evaluation only: the true entities of each frame, where a dataset has them and no stride skips any."""
+        """The true entities of each frame, for evaluation only, where a dataset has them and no stride skips any."""
         if self.dataset is None or self.config.stride > 1:
             return None
         try:

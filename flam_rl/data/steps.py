@@ -66,6 +66,9 @@ def episodes(
     Args:
         film: filled in by `pictures` as they come.
         fps: frames per second; by default those of the film.
+
+    Raises:
+        ValueError: no frame could be decoded: raised by the stream when it is read to its end.
     """
     shots = marked(pictures) if split_cuts else ((shown, False) for shown in pictures)
     number, start, first, last = 0, 0, 0.0, 0.0

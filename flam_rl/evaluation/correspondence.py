@@ -23,7 +23,7 @@ WIDEST = 128
 
 @dataclass(frozen=True)
 class Correspondence:
-    """How much each factor tells of each entity.
+    """How well the action of each entity is predicted from each factor.
 
     Attributes:
         matrix: float `(K, entities)`, `(accuracy - majority) / (1 - majority)` where that is more than two
@@ -103,10 +103,11 @@ def measure(
     iterations: int = 40,
     seed: int = 0,
 ) -> Json | None:
-    """`correspond`, where there is truth of entities that are the same in all episodes, and 4 episodes; else None.
+    """`correspond`, where there is truth of entities that are the same in all episodes, as the model's factors are, and 4 episodes; else None.
 
     Returns:
-        `disentanglement`, `completeness`, `informativeness`; `matrix`, as lists. Chance is 0 in all of them.
+        `disentanglement`, `completeness`, `informativeness`; `floors`: `chance`, which is 0 in all of them by definition;
+        `matrix`, as lists.
     """
     reason = _lacking(encoded, truth)
     if reason:
@@ -114,12 +115,16 @@ def measure(
         return None
     assert truth is not None
     found = correspond(encoded, truth, latent, iterations, seed)
-    return found.scores() | {"matrix": found.matrix.tolist()}
+    scores = found.scores()
+    floors = {"chance": dict.fromkeys(scores, 0.0)}
+    return scores | {"floors": floors, "matrix": found.matrix.tolist()}
 
 
 def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> str:
     if truth is None or any(chosen_actions(one) is None for one in truth):
         return "there is no truth of what entities do"
+    if not encoded.world.model.fixed_entities:
+        return "a factor follows other entities in other episodes; disentanglement matches them"
     if len(encoded.frames) < FEWEST:
         return f"probes need {FEWEST} episodes or more; given {len(encoded.frames)}"
     everyone = truth[0].identity
@@ -167,8 +172,8 @@ def correspond(
 
         def fit(pair: tuple[int, int]) -> None:
             i, j = pair
-            told = y[:, j] >= 0
-            matrix[i, j] = probe_gain(x[told, i], y[told, j], train[told], iterations, seed)
+            known = y[:, j] >= 0
+            matrix[i, j] = probe_gain(x[known, i], y[known, j], train[known], iterations, seed)
             bar.update()
 
         lone_threads().map(fit, list(np.ndindex(matrix.shape)))

@@ -1,4 +1,4 @@
-"""Does a factor's latent action tell what its own entity does, and nothing of others, where entities look alike."""
+"""DCI where entities look alike: a factor's latent action should predict its own entity's action, and no other's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .truth import chosen_actions, true_entities
 def measure(
     encoded: Encoded, truth: Sequence[Truth] | None, iterations: int = 40, seed: int = 0
 ) -> Json | None:
-    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not tell who is where and
-    what they choose to do, or the world does not tell entities apart.
+    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not hold who is where and
+    what they choose to do, or the world has no entities.
 
-    Steps on which truth tells of contact are left out, and so are those of entities that are near each other.
+    Steps with contact in the truth are left out, and so are those of entities that are near each other.
     """
     reason, true = _lacking(encoded, truth)
     if reason:
@@ -133,13 +133,13 @@ def evaluate_disentanglement(
 
 
 def _another(presence: np.ndarray, entity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each row of presence bool `(n, E)`, one who is there other than `entity`, int `(n,)`; the same if it is alone."""
+    """In each row of presence, bool `(n, E)`, an entity that is present and is not `entity`, int `(n,)`; `entity` if it is alone."""
     ticket = np.where(presence, rng.random(presence.shape), -1.0)
     ticket[np.arange(len(entity)), entity] = 0.0
     return ticket.argmax(1)
 
 
 def _of_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Of numbers `(n, K, F)` those of factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
+    """The numbers `(n, K, F)` that belong to factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
     picked = seen[np.arange(len(seen)), factor]
     return np.where(factor[..., None] < 0, 0, picked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,9 @@ from ..types import Entities, Scene, Truth, Video
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 16
+"""Steps that are opened at once, so that measures of several horizons see a clip once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -26,7 +29,7 @@ class Encoded:
         frames: uint8 `(T, H, W, 3)`; what is mapped from a file stays so.
         scenes: factors `(T, K, S)` and the context `(X,)` that the whole episode shows.
         latent_actions: `(T - 1, L, A)`, means of what is inferred between successive frames.
-        truth: of each episode, where the task tells; None where it does not.
+        truth: of each episode, where the task gives it; else None.
     """
 
     world: World
@@ -34,13 +37,14 @@ class Encoded:
     scenes: tuple[Scene, ...]
     latent_actions: tuple[torch.Tensor, ...]
     truth: tuple[Truth, ...] | None
+    _openings: dict[tuple[int, int], tuple[Scene, torch.Tensor]] = field(default_factory=dict)
 
     @cached_property
     def entities(self) -> tuple[Entities, ...]:
         """Who is where in each episode, without masks: those of an episode at a time are `masked`'s.
 
         Raises:
-            ValueError: the world does not tell entities apart.
+            ValueError: the world has one factor for the whole scene, so no entities.
         """
         return tuple(self.masked(index, masks=False) for index in range(len(self.frames)))
 
@@ -49,7 +53,7 @@ class Encoded:
         """The entities of an episode with their share of each pixel.
 
         Raises:
-            ValueError: the world does not tell entities apart.
+            ValueError: the world has one factor for the whole scene, so no entities.
         """
         return self.world.model.entities_of(self.scenes[index], masks)
 
@@ -60,8 +64,13 @@ class Encoded:
             return Scene(scene.factors[start], scene.context), self.latent_actions[index][
                 start : start + steps
             ]
-        clip = torch.as_tensor(np.ascontiguousarray(self.frames[index][: start + steps + 1]))
-        return self.world.model.opening(clip.to(self.world.device), start, steps)
+        key = index, start
+        if key not in self._openings or len(self._openings[key][1]) < steps:
+            ahead = max(steps, min(AHEAD, len(self.frames[index]) - 1 - start))
+            clip = torch.as_tensor(np.ascontiguousarray(self.frames[index][: start + ahead + 1]))
+            self._openings[key] = self.world.model.opening(clip.to(self.world.device), start, ahead)
+        now, latent_actions = self._openings[key]
+        return now, latent_actions[:steps]
 
     def of_factors(self, index: int) -> torch.Tensor:
         """The latent action of each factor, `(T - 1, K, A)`."""

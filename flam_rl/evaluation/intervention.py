@@ -28,7 +28,7 @@ def measure(
 ) -> Json | None:
     """`evaluate_intervention` of steps from frames of the video with the inferred latent actions, of which one is exchanged
     for what the same factor did in another frame. Where entities are is what the model itself draws by them; no truth is
-    asked for. None where the world does not tell entities apart or nothing moves on.
+    asked for. None where the world has no entities or nothing moves on.
     """
     world = encoded.world
     if world.factors == 1:

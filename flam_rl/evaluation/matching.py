@@ -91,6 +91,6 @@ def shuffle_identities(entities: Entities, rng: np.random.Generator) -> Entities
 
 
 def nothing_found(entities: Entities) -> Entities:
-    """As many entities, none ever present."""
+    """The same number of entities, none of them ever present."""
     mask = None if entities.mask is None else np.zeros_like(entities.mask)
     return Entities(np.zeros_like(entities.presence), np.full_like(entities.box, np.nan), mask)

@@ -1,4 +1,4 @@
-"""Everything that held-out video can say of a world: the list of measures, each a file with `measure(encoded, truth)`."""
+"""All measures of a world on held-out video, each a file with `measure(encoded, truth)`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure_world(
     """What can be measured with what is given; what cannot is None, and the log says why.
 
     Args:
-        encoded: with truth, if the task tells.
+        encoded: with truth, if the task gives it.
         task: the real one, without wrappers; asked for its tiles if it has them.
         seed: of what is drawn; probes and floors have their own, so that results can be compared.
         probe_iterations: boosting rounds of the probes.

@@ -104,7 +104,7 @@ class FVD:
             raise ValueError(f"{weights}: no TorchScript ({error})") from error
 
     def distance(self, frames: torch.Tensor, predicted: torch.Tensor) -> float:
-        """Of uint8 videos `(B, T, H, W, 3)` and predicted ones, float in 0..1."""
+        """The distance between uint8 videos `(B, T, H, W, 3)` and predicted ones, float in 0..1."""
         real, imagined = (self._features(x) for x in (frames.float(), predicted * 255))
         apart = np.square(real.mean(0) - imagined.mean(0)).sum()
         spread = [np.cov(x, rowvar=False) for x in (real, imagined)]

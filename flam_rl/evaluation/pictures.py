@@ -106,13 +106,14 @@ def _strip(rows: dict[str, np.ndarray], titles: list[str]) -> np.ndarray:
 
 
 def matrix_picture(matrix: np.ndarray, title: str) -> np.ndarray:
-    """The correspondence matrix as a heat map."""
+    """The correspondence matrix, float `(K, entities)` in 0..1, as a heat map: uint8 `(H, W, 3)`."""
     figure, axis = plt.subplots(figsize=(1.0 + 0.8 * matrix.shape[1], 1.0 + 0.7 * matrix.shape[0]))
     axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
     for (i, j), value in np.ndenumerate(matrix):
         axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
     axis.set_xticks(range(matrix.shape[1]), [f"agent {j}" for j in range(matrix.shape[1])])
     axis.set_yticks(range(matrix.shape[0]), [f"factor {i}" for i in range(matrix.shape[0])])
+    axis.set_xlabel("gain of a probe: 0 is chance, 1 is all")
     axis.set_title(title)
     return figure_to_image(figure)
 

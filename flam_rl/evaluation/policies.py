@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from ..core.threads import one_core
 from ..progress import progress
@@ -20,17 +20,19 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class PolicyScore:
-    """Success over episodes.
+    """What came of a policy's episodes.
 
     Attributes:
-        success_rate: share of episodes that succeeded.
+        success_rate: share of episodes that succeeded; None where the task does not say whether one did.
         mean_return: mean undiscounted return.
-        ci95: Wilson's 95% interval of the success rate (Wilson 1927).
+        ci95: Wilson's 95% interval of the success rate (Wilson 1927); None as that is.
+        return_ci95: Student's 95% interval of the mean return; None of a single episode.
     """
 
-    success_rate: float
+    success_rate: float | None
     mean_return: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
+    return_ci95: tuple[float, float] | None
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
@@ -103,14 +105,14 @@ def play(
 def score_policy(
     tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
 ) -> PolicyScore:
-    """`play`, scored by the task's `info["success"]`.
-
-    Raises:
-        ValueError: the task does not say whether it succeeded.
-    """
+    """`play`, scored by returns and, where the task says it, by its `info["success"]`."""
     played = play(tasks, act, episodes, seed, name)
+    returns = np.array([episode.total for episode in played])
+    around = None
+    if episodes > 1:
+        half = t.ppf(0.975, episodes - 1) * returns.std(ddof=1) / episodes**0.5
+        around = float(returns.mean() - half), float(returns.mean() + half)
     if any(episode.success is None for episode in played):
-        raise ValueError("the task's info has no 'success', which is what policies are scored by")
+        return PolicyScore(None, float(returns.mean()), None, around)
     successes = sum(bool(episode.success) for episode in played)
-    returns = [episode.total for episode in played]
-    return PolicyScore(successes / episodes, float(np.mean(returns)), wilson(successes, episodes))
+    return PolicyScore(successes / episodes, float(returns.mean()), wilson(successes, episodes), around)

@@ -61,7 +61,7 @@ class Clips:
 
     @cached_property
     def factors(self) -> torch.Tensor:
-        """Of the true frames: `(B, horizon + 1, K, S)`."""
+        """Factors of the true frames: `(B, horizon + 1, K, S)`."""
         frames = slice(self.start, self.start + self.horizon + 1)
         return torch.stack([self.encoded.scenes[index].factors[frames] for index in self.chosen])
 
@@ -83,7 +83,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
 
     Returns:
         `psnr`, `psnr_by_code`, `ssim` by horizon, `floors` of the first and the last among them: the same of the first frame
-        copied, `last_frame`; `kl_per_factor`, what each latent action tells at most, nats.
+        copied, `last_frame`; `kl_per_factor`, upper bound of the information in each latent action, nats.
 
     Raises:
         ValueError: no episode has 2 frames.

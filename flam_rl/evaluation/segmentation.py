@@ -18,8 +18,8 @@ MOST = 1000
 
 
 def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0, most: int = MOST) -> Json | None:
-    """`evaluate_segmentation` of whole episodes, until `most` frames were looked at; None where truth does not tell who is
-    where, or the world does not tell entities apart."""
+    """`evaluate_segmentation` of whole episodes, until `most` frames were looked at; None where truth does not hold who is
+    where, or the world has no entities."""
     size = encoded.world.frame_size
     if truth is None or any(true_entities(one, size) is None for one in truth):
         left_out("masks", "there is no truth of who is where")

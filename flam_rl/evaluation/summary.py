@@ -42,7 +42,11 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def summary(results: Json) -> str:
-    """Of what was measured."""
+    """What was measured, a line for each figure.
+
+    Args:
+        results: of `measure_world`, with `reward_rate`.
+    """
     rows: list[tuple[str, str]] = []
     if results["codes"]:
         patches = f"{results['ambiguous_patches']:.4f} of the training patches between two"
@@ -66,7 +70,7 @@ def summary(results: Json) -> str:
 
 
 def _by_horizon(foreground: Json) -> Json:
-    """`foreground_psnr` of each horizon, and of its floors."""
+    """`foreground_psnr` by horizon, and that of its floors."""
     known = {horizon: found for horizon, found in foreground.items() if found is not None}
     floors: dict[str, dict[str, Any]] = {}
     for horizon, found in known.items():

@@ -17,12 +17,13 @@ FIGURES = ("codes", "ambiguous_patches", "reconstruction_psnr", "token_accuracy_
 @one_core()
 @torch.inference_mode()
 def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | None:
-    """Of a model whose frames are codes, how many there are and how they fare; None of any other.
+    """How many codes a model has and how well it predicts them; None for a model without codes.
 
     Returns:
         `codes`; `ambiguous_patches`, the share of the training patches that lie between two; `reconstruction_psnr`, dB of
         the tokenizer alone; `token_accuracy_changed` by horizon, the share of the tokens that changed since the first
-        frame that is predicted right, open loop from there: 0 if the first frame is copied.
+        frame that is predicted right, open loop from there, and `floors` of it: 0 by definition if the first frame is copied,
+        `last_frame`.
     """
     model = encoded.world.model
     tokenizer = getattr(model, "tokenizer", None)
@@ -34,6 +35,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
         return tokenizer.encode(torch.as_tensor(clips.frames(step), device=encoded.world.device))
 
     accuracy: Json = {}
+    copied: Json = {}
     for horizon in HORIZONS:
         clips = Clips.of(encoded, 0, horizon)
         accuracy[str(horizon)] = None
@@ -42,11 +44,12 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
             drawn = model.aggregate(clips.unroll()[-1].factors).log_probs_BNV.argmax(-1)  # type: ignore[operator]
             if (changed := first != last).any():
                 accuracy[str(horizon)] = float((drawn == last)[changed].float().mean())
+                copied[str(horizon)] = 0.0
     clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
     assert clips is not None
     return {
         "codes": len(tokenizer.codebook),
         "ambiguous_patches": float(tokenizer.ambiguous),
         "reconstruction_psnr": mean_psnr(tokenizer.decode(codes(clips, 1)), clips.frames(1)),
-        "token_accuracy_changed": accuracy,
+        "token_accuracy_changed": accuracy | {"floors": {"last_frame": copied}},
     }

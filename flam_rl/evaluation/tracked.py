@@ -20,6 +20,9 @@ LAG = 4
 """Frames between those that the camera's motion is measured from."""
 CAMERA = 0.1
 """Pixels a frame from which the camera is said to move."""
+STILL = 1e-3
+"""Share of pixels that change from frame to frame below which nothing is said to move."""
+NOTHING = "nothing moves: no world can be learned from such a film; give one in which things move"
 RESTLESS = 0.5
 """Share of pixels that change from frame to frame from which the background is said to change."""
 OFTEN = 0.02
@@ -31,22 +34,28 @@ BRIEF = 16
 
 
 def measure_tracks(
-    clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config: TrackerConfig, fps: float
+    clips: Sequence[np.ndarray],
+    tracks: Sequence[Tracks],
+    config: TrackerConfig,
+    fps: float,
+    factors: int | None = None,
 ) -> Json:
     """Figures of tracking over clips, pooled over all frames.
 
     Args:
         clips: uint8 `(T, H, W, 3)`, tracks: one of each.
         fps: frames a second, for rates a minute.
+        factors: of the world that they are for; as many as were followed by default.
 
     Returns:
         `factors_at_once` (the most), `default_factors` (enough for 99 of 100 frames), `explained` (share of the squared error of
-        the context alone that factors take away), `births_per_minute`, `ends_per_minute`, `track_frames` (mean length),
+        the context alone that factors take away), `births_per_minute`, `ends_per_minute`, `switches_per_minute` (ends after which
+        another track begins at that place), `track_frames` (mean length),
         `psnr` of `reconstruction`, `last_frame` copied and `context` alone, each as `mean_db` and `db_of_mean`, and
         `failures`, a plain line for each that was seen.
     """
     errors: dict[str, list[Tensor]] = {"reconstruction": [], "last_frame": [], "context": []}
-    at_once, births, ends, frames = [], 0, 0, 0
+    at_once, births, ends, switches, frames = [], 0, 0, 0, 0
     for clip, found in zip(clips, tracks, strict=True):
         colors = as_colors(clip)
         drawn, _ = found.draw()
@@ -57,6 +66,7 @@ def measure_tracks(
         for first, last in _spans(found):
             births += int(first >= STARTS)
             ends += int(last < len(clip) - STARTS)
+        switches += _switches(found, config.patience)
         frames += len(clip)
     pooled = {name: torch.cat(parts).double() for name, parts in errors.items()}
     context, left = pooled["context"].sum(), pooled["reconstruction"].sum()
@@ -69,10 +79,11 @@ def measure_tracks(
         "explained": float(1 - left / context) if context > 0 else 0.0,
         "births_per_minute": 60 * fps * births / frames,
         "ends_per_minute": 60 * fps * ends / frames,
+        "switches_per_minute": 60 * fps * switches / frames,
         "frames_per_second": fps,
         "track_frames": mean_length(tracks),
         "psnr": {name: _psnr(error) for name, error in pooled.items()},
-        "failures": find_failures(clips, tracks, config),
+        "failures": find_failures(clips, tracks, config, factors),
     }
 
 
@@ -82,41 +93,32 @@ def mean_length(tracks: Sequence[Tracks]) -> float:
     return float(np.mean(lengths)) if lengths else 0.0
 
 
-def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config: TrackerConfig) -> list[str]:
-    """One plain line for each known failure that the clips show: what it is, and what helps."""
-    shifts, changed, full, small, large, things = [], [], [], [], 0, 0
+def find_failures(
+    clips: Sequence[np.ndarray],
+    tracks: Sequence[Tracks],
+    config: TrackerConfig,
+    factors: int | None = None,
+) -> list[str]:
+    """One plain line for each known failure that the clips show: what it is, and what helps.
+
+    Args:
+        factors: of the world that the tracks are for; as many as were followed by default.
+    """
+    limit = config.factors if factors is None else min(factors + 1, config.factors)
+    full, small, large, things = [], [], 0, 0
     for clip, found in zip(clips, tracks, strict=True):
         colors = as_colors(clip)
-        changed.append(differs(colors[1:] - colors[:-1], config.threshold).float().mean((1, 2)))
-        lag = min(LAG, len(colors) - 1)
-        shifts.append(_camera(colors[:-lag], colors[lag:]) / lag)
-        full.append(found.presence.sum(1) >= config.factors)
+        full.append(found.presence.sum(1) >= limit)
         apart = differs(colors - found.context, config.threshold)[::4].cpu().numpy()
         for mask, box in zip(apart, _boxes(found)[::4], strict=True):
             tokens = find_tokens(mask, 2)
             small.append(any(t.area < config.area and not _is_near(t.place, box) for t in tokens))
             large += sum(max(t.size) > config.patch - 2 for t in tokens)
             things += len(tokens)
-    pixels = torch.cat(changed)
-    camera = torch.cat(shifts).mean(0) if _moves_as_one(shifts) else torch.zeros(2)
-    typical = float(torch.cat(shifts).norm(dim=-1).mean())
-    lines = []
-    if not any(bool(found.presence.any()) for found in tracks) and float(pixels.mean()) < 1e-3:
-        return ["nothing moves: no world can be learned from such a film; give one in which things move"]
-    if typical > CAMERA:
-        ways = (
-            f"{camera[0]:+.1f} to the right and {camera[1]:+.1f} down"
-            if bool(camera.any())
-            else "in changing directions"
-        )
-        lines.append(
-            f"the camera moves by {typical:.1f} pixels a frame, {ways}: one still background does not hold"
-        )
-    elif float(pixels.median()) > RESTLESS:
-        share = 100 * float(pixels.median())
-        lines.append(
-            f"the background changes with every frame: {share:.0f}% of the pixels; what moves cannot be told from it"
-        )
+    lines = failures_of_frames(clips, config)
+    if lines == [NOTHING] and not any(bool(found.presence.any()) for found in tracks):
+        return lines
+    lines = [line for line in lines if line != NOTHING]
     if (share := float(np.mean(small))) > UNFOLLOWED:
         lines.append(
             f"things are smaller than {config.area} pixels in area: {100 * share:.0f}% of frames show some that are too small "
@@ -132,10 +134,37 @@ def find_failures(clips: Sequence[np.ndarray], tracks: Sequence[Tracks], config:
             "train a world without it"
         )
     if (share := float(torch.cat(full).float().mean())) > OFTEN:
+        most = int(max(found.presence.sum(1).max() for found in tracks))
         lines.append(
-            f"{config.factors} or more at once in {100 * share:.0f}% of frames: try --factors {2 * config.factors}"
+            f"more than {limit - 1} things at once in {100 * share:.0f}% of frames: try --factors "
+            f"{2 * limit if limit == config.factors else most}"
         )
     return lines
+
+
+def failures_of_frames(clips: Sequence[np.ndarray], config: TrackerConfig) -> list[str]:
+    """Of the known failures those that frames show before anything is tracked, as `find_failures` has them."""
+    changed, shifts = [], []
+    for clip in clips:
+        colors = as_colors(clip)
+        changed.append(differs(colors[1:] - colors[:-1], config.threshold).float().mean((1, 2)))
+        lag = min(LAG, len(colors) - 1)
+        shifts.append(_camera(colors[:-lag], colors[lag:]) / lag)
+    pixels, shift = torch.cat(changed), torch.cat(shifts)
+    if float(pixels.mean()) < STILL:
+        return [NOTHING]
+    if (typical := float(shift.norm(dim=-1).mean())) > CAMERA:
+        across, down = shift.mean(0).tolist()
+        steady = float(shift.mean(0).norm()) > 0.5 * typical
+        ways = f"{across:+.1f} to the right and {down:+.1f} down" if steady else "in changing directions"
+        return [
+            f"the camera moves by {typical:.1f} pixels a frame, {ways}: one still background does not hold"
+        ]
+    if (often := float(pixels.median())) > RESTLESS:
+        return [
+            f"the background changes with every frame: {100 * often:.0f}% of the pixels; what moves cannot be told from it"
+        ]
+    return []
 
 
 def _spans(found: Tracks) -> list[tuple[int, int]]:
@@ -145,6 +174,23 @@ def _spans(found: Tracks) -> list[tuple[int, int]]:
         seen = (found.presence & (found.identity == number)).any(1).nonzero()[:, 0]
         spans.append((int(seen[0]), int(seen[-1])))
     return spans
+
+
+def _switches(found: Tracks, patience: int) -> int:
+    """How many tracks end where another begins within so many frames, its centre in the box that was left."""
+    box, place, count = found.box, found.place, 0
+    ways = {}
+    for number in found.identity[found.presence].unique():
+        frames, rows = (found.presence & (found.identity == number)).nonzero(as_tuple=True)
+        ways[int(number)] = (int(frames[0]), int(rows[0]), int(frames[-1]), int(rows[-1]))
+    for _, _, last, row in ways.values():
+        left = box[last, row]
+        count += any(
+            0 < first - last <= patience
+            and bool(((place[first, other] > left[:2]) & (place[first, other] < left[2:])).all())
+            for first, other, _, _ in ways.values()
+        )
+    return count
 
 
 def _boxes(found: Tracks) -> list[np.ndarray]:
@@ -165,11 +211,6 @@ def _camera(before: Tensor, after: Tensor, inner: int = 8) -> Tensor:
     still = (after - before)[inside].abs().clamp(max=0.2).mean((1, 2, 3))
     moved = (after - shifted(before, shift))[inside].abs().clamp(max=0.2).mean((1, 2, 3))
     return torch.where(((moved < 0.7 * still) & (shift.abs().amax(1) < inner))[:, None], shift, 0)
-
-
-def _moves_as_one(shifts: list[Tensor]) -> bool:
-    pooled = torch.cat(shifts)
-    return float(pooled.mean(0).norm()) > 0.5 * float(pooled.norm(dim=-1).mean())
 
 
 def _psnr(error: Tensor) -> Json:

@@ -19,8 +19,8 @@ EPSILON = np.finfo(float).eps
 
 
 def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0) -> Json | None:
-    """`evaluate_tracking` of the entities that the world tells; None where truth does not tell boxes, or the world does not
-    tell entities apart."""
+    """`evaluate_tracking` of the entities that the world finds; None where truth has no boxes, or the world has no
+    entities."""
     true = [true_entities(one, encoded.world.frame_size) for one in truth or ()]
     if truth is None or None in true:
         left_out("tracking", "there is no truth of who is where")

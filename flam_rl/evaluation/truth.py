@@ -1,4 +1,4 @@
-"""What a task tells of its entities, as measures ask for it."""
+"""What a task records of its entities, in the form that measures take."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from .matching import by_identity
 
 NOTHING, LEFT, RIGHT, WALKED = range(4)
 CELL = 8
-"""Pixels of a cell where a data set tells cells and nothing else does."""
+"""Pixels of a cell, for a data set that records cells alone."""
 
 
-def truths_of(told: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL) -> tuple[Truth, ...] | None:
-    """The truth of each episode from what a task or a data set tells of it; None where that is nothing.
+def truths_of(
+    records: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL
+) -> tuple[Truth, ...] | None:
+    """The truth of each episode from what a task or a data set recorded; None where that is nothing.
 
     Args:
-        told: of each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with `direction`
-            `(T, n)`, where somebody heads, who is always there.
+        records: one for each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with
+            `direction` `(T, n)`, the heading; such entities are always present.
         cell: pixels along the side of one.
     """
-    if not told or not all(told):
+    if not records or not all(records):
         return None
-    return tuple(_truth_of(episode, cell) for episode in told)
+    return tuple(_truth_of(episode, cell) for episode in records)
 
 
-def _truth_of(told: Mapping[str, np.ndarray], cell: int) -> Truth:
-    known = {field.name: told[field.name] for field in fields(Truth) if field.name in told}
-    if "direction" in told:
-        known["heading"] = told["direction"]
-    if "position" in told and "box" not in known:
-        corner = cell * told["position"].astype(np.float32)
+def _truth_of(record: Mapping[str, np.ndarray], cell: int) -> Truth:
+    known = {field.name: record[field.name] for field in fields(Truth) if field.name in record}
+    if "direction" in record:
+        known["heading"] = record["direction"]
+    if "position" in record and "box" not in known:
+        corner = cell * record["position"].astype(np.float32)
         there = np.ones(corner.shape[:2], bool)
         known |= {
             "identity": np.tile(np.arange(corner.shape[1]), (len(corner), 1)),
@@ -45,11 +47,11 @@ def _truth_of(told: Mapping[str, np.ndarray], cell: int) -> Truth:
 
 
 def true_entities(truth: Truth, size: tuple[int, int], masks: bool = False) -> Entities | None:
-    """The truth of an episode as entities, one for each identity; None where it tells no identities or boxes.
+    """The truth of an episode as entities, one for each identity; None where it has no identities or boxes.
 
     Args:
         size: height and width of the frames, to which boxes are clipped.
-        masks: whether to give masks too: the truth's, or discs where it tells radii, or all of each box.
+        masks: whether to give masks too: the truth's, or discs where it has radii, or all of each box.
     """
     if truth.identity is None or truth.presence is None or truth.box is None:
         return None
@@ -71,7 +73,7 @@ def _masks(truth: Truth, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     x, y, radius = (part[..., None] for part in (truth.centre[..., 0], truth.centre[..., 1], truth.radius))
     row, column = (np.arange(count) + 0.5 for count in size)
     far = np.square(row - y)[..., :, None] + np.square(column - x)[..., None, :]
-    return far < np.square(radius)[..., None]  # nobody is inside of NaN
+    return far < np.square(radius)[..., None]  # no pixel is inside of NaN
 
 
 def boxes_filled(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -98,9 +100,9 @@ def effective_actions(place: np.ndarray, heading: np.ndarray) -> np.ndarray:
 
 def chosen_actions(truth: Truth) -> np.ndarray | None:
     """What each row's entity did by its own choice to come to the frames after the first: int `(T - 1, n)`, -1 where that
-    is not known or was decided by contact. None where truth tells no actions.
+    is not known or was decided by contact. None where truth has no actions.
 
-    Where it tells headings, it is what the action did: one that changed nothing was no choice that shows.
+    Where it has headings, it is what the action did: one that changed nothing was no choice that shows.
     """
     if truth.heading is not None and truth.centre is not None:
         return effective_actions(truth.centre, truth.heading)

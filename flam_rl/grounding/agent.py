@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from ..core.adapters import Adapter
-from ..core.agent import AgentFinder
+from ..core.agent import SURE, AgentFinder
 from ..core.layers import first_least
 from .fitting import fit_ensemble
 
@@ -17,18 +17,21 @@ GAIN = 0.1
 RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
-"""Share of latent actions explained by which a factor must be better than another within an episode."""
+"""Share of latent actions explained by which a factor must be better than another within an episode, to be told from it."""
+LEAST = 0.01
+"""How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
 """Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
 
 
-def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor:
-    """The agent's factor of each labelled transition, int64 `(n,)`: `agent`, unless it clearly differs by episode.
+def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor | None:
+    """Which factors may be the agent's at each labelled transition, bool `(n, K)`; None where that is `agent` in all episodes.
 
     The agent's factor of an episode is the one whose latent actions are most like a linear function of the actions in it: a
     network that is fitted to a few hundred transitions explains any factor's by heart, a regression of few numbers does not. What
-    the first halves of the episodes say must hold in the second ones, better than of `agent`.
+    the first halves of the episodes say must hold in the second ones, better than of `agent`. In an episode in which the agent did
+    one thing all the time, several factors may be it.
 
     Args:
         data: of `labelled_factors`, transitions whose action is known.
@@ -39,16 +42,49 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     everywhere = torch.full((count,), agent, device=episode.device)
     first = first_halves(episode)
     if count < 2 or factors < 2 or bool(first.all()):
-        return everywhere[episode]
+        return None
     action = fit(everywhere[episode], first).encode(data["action"]).float()
     found = _most_alike(_explained(data, action, episode, first, first), everywhere)
-    held = _explained(data, action, episode, first, ~first)
+    # Of a factor that rests in the second half any error is many times what there is to explain: nothing is explained.
+    held = _explained(data, action, episode, first, ~first).clamp_min(0)
     gain = _of(held, found) - _of(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
     if not bool(certain & (gain.mean() > GAIN)):
-        return everywhere[episode]
+        return None
     whole = torch.ones_like(first)
-    return _most_alike(_explained(data, action, episode, whole, whole), found)[episode]
+    explained = _explained(data, action, episode, whole, whole)
+    return (explained >= explained.amax(-1, keepdim=True) - ALIKE)[episode]
+
+
+def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Which numbers of an action are each agent's: those that move one factor. Most tasks have one agent.
+
+    A number that moves no factor, or hardly any, is the first agent's.
+
+    Args:
+        data: as of `agents_by_episode`. parts: each number as `Adapter.encode` gives it, float `(n, width)`.
+    """
+    episode = torch.unique(data["episode"], return_inverse=True)[1]
+    first = first_halves(episode)
+    moved = []
+    for part in parts if len(parts) > 1 and not bool(first.all()) else ():
+        held = _explained(data, part, episode, first, ~first)
+        moved.append(torch.where(held.amax(-1) > GAIN, first_least(-held), -1))
+    found: list[list[int]] = []
+    for number, own in enumerate(moved):
+        if (own >= 0).float().mean() < 0.5:
+            continue
+        for numbers in found:
+            both = (own >= 0) & (moved[numbers[0]] >= 0)
+            if bool(both.any()) and bool((own == moved[numbers[0]])[both].float().mean() > 0.5):
+                numbers.append(number)
+                break
+        else:
+            found.append([number])
+    if len(found) < 2:
+        return [list(range(len(parts)))]
+    rest = set(range(len(parts))) - {number for numbers in found for number in numbers}
+    return [sorted([*found[0], *rest]), *found[1:]]
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
@@ -58,11 +94,22 @@ def first_halves(episode: torch.Tensor) -> torch.Tensor:
     return within
 
 
-def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tensor, seed: int) -> AgentFinder:
-    """What tells the agent's factor by its look, from those found, int64 `(n,)`."""
+def fit_finder(
+    factor_dim: int, data: dict[str, torch.Tensor], candidates_NK: torch.Tensor, seed: int
+) -> tuple[AgentFinder, torch.Tensor]:
+    """What tells the agent's factor by its look, and which it is at each transition, int64 `(n,)`: where several may be it the
+    one that looks most like it.
+
+    Args:
+        candidates_NK: of `agents_by_episode`.
+    """
     torch.manual_seed(seed)
     finder = AgentFinder(factor_dim).to(data["now"])
-    states, agent = torch.cat([data["now"], data["imagined"]]), agent.repeat(2)
+    sure = candidates_NK.sum(-1) == 1
+    if not bool(sure.any()):
+        sure = torch.ones_like(sure)
+    states = torch.cat([data["now"][sure], data["imagined"][sure]])
+    agent = candidates_NK[sure].int().argmax(-1).repeat(2)
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
         drawn = drawn.to(agent.device)
@@ -70,7 +117,10 @@ def fit_finder(factor_dim: int, data: dict[str, torch.Tensor], agent: torch.Tens
         return nn.functional.cross_entropy(scores.flatten(0, 1), agent[drawn].flatten())
 
     fit_ensemble(finder.net, loss, len(agent), seed)
-    return finder
+    episode = torch.unique(data["episode"], return_inverse=True)[1]
+    looks = finder.looks(data["now"])
+    whole = looks.new_zeros(int(episode.max()) + 1, looks.shape[1]).index_add(0, episode, looks)
+    return finder, first_least(-whole[episode].masked_fill(~candidates_NK, -torch.inf), SURE)
 
 
 def _explained(
@@ -99,7 +149,9 @@ def _explained(
         )
         target = latent[:, those] - middle
         left = (target - (action[those] - usual) @ weights).square().sum((1, 2))
-        explained.append(1 - left / target.square().sum((1, 2)).clamp_min(1e-6))
+        varied = target.square().sum((1, 2))
+        # What is absent does the same all the time: of nothing nothing is explained.
+        explained.append((varied - left) / varied.clamp_min(LEAST * varied.max().clamp_min(1e-6)))
     return torch.stack(explained)
 
 

@@ -24,7 +24,7 @@ AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
 def fit_reward_head(
-    world: World, data: dict[str, torch.Tensor], agent_factor: int, seed: int
+    world: World, data: dict[str, torch.Tensor], agents: tuple[int, ...], seed: int
 ) -> EventHead | DenseHead:
     """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
 
@@ -35,14 +35,14 @@ def fit_reward_head(
     rewarded = reward[reward != 0]
     if is_event(rewarded, len(reward)):
         value = float(rewarded.mean()) if len(rewarded) else 0.0
-        return fit_event_head(world, data, data["reward"] != 0, value, agent_factor, seed, label=1)
+        return fit_event_head(world, data, data["reward"] != 0, value, agents, seed, label=1)
     mean, scale = float(reward.mean()), float(reward.std().clamp_min(1e-6))
 
     def make(sees: tuple[int, ...]) -> DenseHead:
         return DenseHead(world.factor_dim, sees, mean, scale)
 
     target = (data["reward"].float() - mean) / scale
-    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agent_factor, seed, label=1)
+    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agents, seed, label=1)
 
 
 def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
@@ -57,11 +57,12 @@ def fit_event_head(
     data: dict[str, torch.Tensor],
     event: torch.Tensor,
     value: float,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int = 2,
 ) -> EventHead:
-    """A head that sees the agent's factor, or all of them where held-out labels clearly ask for it.
+    """A head that sees of the agents' factors the first of the model's `readings`, or more, or all factors, where held-out labels
+    clearly ask for it.
 
     Args:
         data: of `labelled_factors`. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
@@ -70,7 +71,7 @@ def fit_event_head(
     def make(sees: tuple[int, ...]) -> EventHead:
         return EventHead(world.factor_dim, sees, value)
 
-    return _fit_head(world, make, data, event.float(), event, agent_factor, seed, label)
+    return _fit_head(world, make, data, event.float(), event, agents, seed, label)
 
 
 def _fit_head(
@@ -79,7 +80,7 @@ def _fit_head(
     data: dict[str, torch.Tensor],
     target: torch.Tensor,
     counts: torch.Tensor,
-    agent_factor: int,
+    agents: tuple[int, ...],
     seed: int,
     label: int,
 ) -> AnyHead:
@@ -91,33 +92,42 @@ def _fit_head(
     data = known_rows(data | {"target": target, "counts": counts}, label)
     target, counts = data["target"], data["counts"]
     if not len(target):  # nobody said anything: nothing ever happens
-        silent = make((agent_factor,)).to(data["next"]).requires_grad_(False)
+        silent = make(agents).to(data["next"]).requires_grad_(False)
         silent.net.weight_1.zero_()
         silent.net.bias_1.fill_(NEVER)
         return silent
     held_out = held_out_episodes(data["episode"], seed)
     fitting = ~held_out if bool((~held_out).any()) else held_out
-    heads, errors = [], []
-    for sees in ((agent_factor,), tuple(range(world.factors))):
+
+    def fit(seen: tuple[tuple[int, ...], int], rows: torch.Tensor) -> AnyHead:
         torch.manual_seed(seed)
-        head = make(sees).to(data["next"])
-        _train(head, data, target, fitting, seed)
-        heads.append(head)
-        errors.append(_errors(head, data["next"][held_out], target[held_out]))
-    chosen = heads[_much_better(errors[0], errors[1], counts[held_out])]
-    _train(chosen, data, target, torch.ones_like(held_out), seed)
-    return chosen
+        head = make(seen[0]).to(data["next"])
+        _train(head, seen[1], data, target, rows, seed)
+        return head
+
+    tried: list[tuple[tuple[int, ...], int]] = [(agents, numbers) for numbers in world.model.readings]
+    tried.append((tuple(range(world.factors)), world.factor_dim))
+    errors = [_errors(fit(seen, fitting), data["next"][held_out], target[held_out]) for seen in tried]
+    chosen = 0
+    for other in range(1, len(tried)):
+        if _much_better(errors[chosen], errors[other], counts[held_out]):
+            chosen = other
+    return fit(tried[chosen], torch.ones_like(held_out))
 
 
 def _train(
     head: EventHead | DenseHead,
+    numbers: int,
     data: dict[str, torch.Tensor],
     target: torch.Tensor,
     rows: torch.Tensor,
     seed: int,
 ) -> None:
+    """Fit a head to transitions in the mask `rows`; it reads so many of the first numbers of factors."""
     # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
-    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees].flatten(1)
+    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees]
+    unread = torch.arange(head.factor_dim, device=factors.device) >= numbers
+    factors = factors.masked_fill(unread, 0.0).flatten(1)
     target = target[rows].repeat(2)
     # Events are rare: each weighs by the root of how rare it is.
     weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
@@ -130,6 +140,7 @@ def _train(
         return nn.functional.binary_cross_entropy_with_logits(outputs, target[drawn], weight[drawn])
 
     fit_ensemble(head.net, loss, len(target), seed)
+    head.net.weight_0.masked_fill_(unread.repeat(len(head.sees))[:, None], 0.0)
 
 
 def _errors(head: EventHead | DenseHead, factors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -28,15 +28,16 @@ class BuildConfig:
     """All that a world depends on but the video."""
 
     model: ModelName | Literal["auto"] = "flam"
-    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are the rivals that
-    FLAM on tiles is compared with, matched to it in size."""
+    """`auto` is FLAM on tiles (`flam`) or on tracked layers (`tracked`), whichever suits the video. The others are what
+    these are compared with: rivals on tiles, matched to FLAM there in size, and `joint` and `tracked-joint`, which have one latent
+    action for all factors."""
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     flam: FLAMConfig = field(default_factory=FLAMConfig)
     world: WorldTrainingConfig = field(default_factory=WorldTrainingConfig)
     tracked: TrackedBuildConfig = field(default_factory=TrackedBuildConfig)
-    """Of the model `tracked`; what is above is of all others."""
+    """Settings of the model `tracked`; those above are of all other models."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def build_world(
 def check_build(
     config: BuildConfig, frame_size: tuple[int, int], actions: list[np.ndarray] | None = None
 ) -> None:
-    """What can be known before training.
+    """Check what can be known before training.
 
     Args:
         frame_size: height and width in pixels. actions: as in `Footage`, where they are known already.

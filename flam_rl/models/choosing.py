@@ -69,7 +69,7 @@ def different_patches(video: Video, patch: int) -> int:
 
 
 def _patches(frame: np.ndarray, patch: int) -> np.ndarray:
-    """Of a frame uint8 `(H, W, 3)`, float `(N, patch * patch * 3)` in 0..1."""
+    """The patches of a frame uint8 `(H, W, 3)`: float `(N, patch * patch * 3)` in 0..1."""
     rows, columns = frame.shape[0] // patch, frame.shape[1] // patch
     parts = frame.reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
     return parts.reshape(rows * columns, -1).astype(np.float32) / 255

@@ -60,7 +60,7 @@ class Keys:
         self.world = world
         self.codes_MA = _choices(world)
         self._effects, self._targets = _effects(world, self.codes_MA)
-        self._agent = None if world.labels is None else world.moved_by(world.labels.agent_factor)
+        self._agent = agent_of(world)
         self._actions: list[int] = []
         moved = [Key(slot, slot) for slot in SLOTS]
         self.of: list[list[Key]] = [moved] * world.latent_actions
@@ -73,7 +73,7 @@ class Keys:
         labels = self.world.labels
         if held and index == self._agent and self._actions and labels is not None:
             action = torch.tensor([self._actions[held[0]]], device=factors_BKS.device)
-            return labels.adapter.latent(factors_BKS[:, labels.agent_factor], action)
+            return labels.agents.latent(factors_BKS, action)[:, 0]
         count = len(self.codes_MA)
         kept = self.world.snap(factors_BKS.expand(count, -1, -1), index, self.codes_MA)
         plausible = (kept - self.codes_MA).abs().amax(-1) < SAME
@@ -82,6 +82,13 @@ class Keys:
         away = (self._effects[index] - target).norm(dim=-1)
         chosen = first_least(away.masked_fill(~plausible, torch.inf), TIE)
         return self.codes_MA[chosen][None]
+
+
+def agent_of(world: World) -> int | None:
+    """The latent action that moves the task's agent; None where labels tell of none, or of several."""
+    if world.labels is None or len(world.labels.agents) > 1:
+        return None
+    return world.moved_by_agents(world.labels.agents)[0]
 
 
 def _choices(world: World) -> torch.Tensor:
@@ -96,7 +103,7 @@ def _choices(world: World) -> torch.Tensor:
 def _named_actions(world: World) -> list[tuple[Key, int]]:
     """The keys of the task's own actions with the action of each; none where they are not single whole numbers, or too many."""
     assert world.labels is not None
-    actions = world.labels.adapter.actions
+    actions = world.labels.agents.actions
     if actions.kind != "discrete" or actions.shape != () or actions.count[0] > MOST_KEYS:
         return []
     record = find(world.info.task)

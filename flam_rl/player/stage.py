@@ -16,7 +16,7 @@ from ..core.threads import LoneThreads
 from ..core.world import World
 from ..envs.tasks.registry import find
 from ..types import Json
-from .keys import Keys
+from .keys import Keys, agent_of
 
 THREADS = 2
 """That step and draw worlds, a core each, however many visitors there are."""
@@ -38,7 +38,7 @@ class Stage:
         self.keys = Keys(world)
         self.starts = world.starts()
         self.fingerprint = _fingerprint(world)
-        self.agent = None if world.labels is None else world.moved_by(world.labels.agent_factor)
+        self.agent = agent_of(world)
         self.stepper: Callable[[tuple[int, ...]], Stepper] = lru_cache(STEPPERS)(self._stepper)
         self._threads = LoneThreads(THREADS)
 

@@ -131,7 +131,7 @@ class Visit:
         world = self.stage.world
         clip = torch.tensor(frames_THWC, device=world.device)
         seen = world.see(clip[None])
-        factors = seen.factors if world.labels is None else world.labels.in_place(seen.factors)
+        factors = seen.factors if world.labels is None else world.labels.agents.in_place(seen.factors)
         if self._beside is not None:
             self._beside.close()
             self._beside = None
@@ -194,8 +194,8 @@ class Visit:
         labels, agent = self.stage.world.labels, self.stage.agent
         if labels is None or agent is None:
             return ""
-        factor = before.factors_BKS[:, labels.agent_factor]
-        return self.stage.action_name(labels.adapter.real(factor, taken.latent_actions_BLA[:, agent])[0])
+        latent = taken.latent_actions_BLA[:, [agent]]
+        return self.stage.action_name(labels.agents.real(before.factors_BKS, latent)[0])
 
     def undo(self, steps: int) -> None:
         """Go back, as far as is remembered."""

@@ -31,7 +31,7 @@ class Joint(Continuous):
         self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.still_NV)
 
     def _make_inverse(self, dim: int, width: int) -> None:
-        """What tells the latent action between the factors of two frames."""
+        """The network that infers the latent action between the factors of two frames."""
         self.pair = nn.Linear(3 * dim, dim)
         self.interaction = AttentionOverFactors(dim)
         self.infer = mlp(dim, width, 2 * self.latent_action_dim)

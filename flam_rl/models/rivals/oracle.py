@@ -1,4 +1,4 @@
-"""The ceiling: a scene model that is told the true actions."""
+"""The ceiling: a scene model that is given the true actions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .scene import SceneModel
 class Oracle(Coded, SceneModel):
     """The ceiling: the true joint action is given, nothing is inferred.
 
-    It is the one model that is told actions. Codes of a frame may be followed by K columns, an entity's action that
+    It is the only model that is given actions. Codes of a frame may be followed by K columns, an entity's action that
     led to it plus 1, or 0 if it is not known; factors carry them.
     """
 
@@ -51,19 +51,19 @@ class Oracle(Coded, SceneModel):
         tokens = self.grid[0] * self.grid[1]
         features = super().factorize(z_BTN[..., :tokens])
         entities = len(self.frequency_GM)
-        told = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
+        columns = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
         unknown = features.new_ones(self.latent_action_dim)
-        acted = self.of_code((told - 1).clamp_min(0))
-        acted = torch.where(told.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
+        acted = self.of_code((columns - 1).clamp_min(0))
+        acted = torch.where(columns.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
         return torch.cat([features, acted.unsqueeze(-2)], -1)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
-        told = factors_BTKS[:, 1:, :, -self.latent_action_dim :]
-        return Normal(told, torch.full_like(told, CODE_SPREAD))
+        actions = factors_BTKS[:, 1:, :, -self.latent_action_dim :]
+        return Normal(actions, torch.full_like(actions, CODE_SPREAD))
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
-        told = self.infer_actions(factors_BTKS).mean
-        return Acted(told, told.new_zeros(()), {"kl": told.new_zeros(1)})
+        actions = self.infer_actions(factors_BTKS).mean
+        return Acted(actions, actions.new_zeros(()), {"kl": actions.new_zeros(1)})
 
     def step(
         self,

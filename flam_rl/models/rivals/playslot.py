@@ -98,7 +98,7 @@ class PlaySlot(Joint):
         around = Normal(self.quantizer.codebook.expand(*weights.shape, -1), self.spread_A)
         return MixtureSameFamily(Categorical(weights), Independent(around, 1))
 
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         taken = torch.multinomial(self.frequency_M, len(factors_BKS), True, generator=generator)
-        noise = super().draw_actions(factors_BKS, generator)
+        noise = super().sample_actions(factors_BKS, generator)
         return self.quantizer.codebook[taken].unsqueeze(1) + self.spread_A * noise

@@ -29,7 +29,7 @@ from .stepper import SceneImagination
 SMALLEST, LARGEST = 32, 1024
 """Widths that are tried to match FLAM's parameters."""
 CODE_SPREAD = 0.05
-"""Standard deviation that a latent action which is a code is said to have."""
+"""Standard deviation of the posterior of a latent action that is a code."""
 
 
 class Rival(CodeModel):
@@ -49,7 +49,7 @@ class Rival(CodeModel):
         """Make the parts, hidden layers `width` wide."""
 
     @abstractmethod
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Latent actions `(B, 1, A)` drawn from the prior."""
 
     def stepper(
@@ -106,7 +106,7 @@ class Continuous(Rival):
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
         return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
 
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         shape = (len(factors_BKS), 1, self.latent_action_dim)
         return torch.randn(shape, generator=generator, device=factors_BKS.device, dtype=torch.float32)
 
@@ -168,7 +168,7 @@ class Coded(Rival):
         share = nn.functional.one_hot(codes_BG, self.frequency_GM.shape[1]).float().mean(0)
         return -(share * share.clamp_min(1e-9).log()).sum().view(1)
 
-    def draw_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         likely = self.frequency_GM * plausible(self.frequency_GM)
         codes = torch.multinomial(likely, len(factors_BKS), True, generator=generator)
         return self.of_code(codes.T).unsqueeze(1)

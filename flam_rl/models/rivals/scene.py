@@ -57,7 +57,7 @@ class SceneModel(Rival):
         return TransformerBlock(DIM, width)
 
     def _make_inverse(self, width: int) -> None:
-        """What tells the latent action between two frames."""
+        """The network that infers the latent action between two frames."""
         self.pair = nn.Linear(2 * DIM, DIM)
         self.change = self._block(width)
         self.squeeze = nn.Linear(DIM, 16)
@@ -89,7 +89,7 @@ class SceneModel(Rival):
         return features.flatten(-2).unsqueeze(-2)
 
     def posterior(self, factors_BTKS: torch.Tensor) -> torch.Tensor:
-        """What the inverse model says of latent actions: float `(B, T - 1, 1, posterior_dim)`."""
+        """Parameters of the posterior of latent actions: float `(B, T - 1, 1, posterior_dim)`."""
         features = factors_BTKS.squeeze(-2).unflatten(-1, (-1, DIM))
         change = self.change(self.pair(torch.cat([features[:, :-1], features[:, 1:]], -1)))
         return self.infer(self.squeeze(change).flatten(-2)).unsqueeze(-2)

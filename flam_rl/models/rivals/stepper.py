@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,8 +12,22 @@ from ...core.compiling import check_compiler
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import LoneThreads, lone_threads
 
-if TYPE_CHECKING:
-    from .rival import Rival
+
+@runtime_checkable
+class Moved(Protocol):
+    """A model that one latent action moves; its `prior` draws them."""
+
+    def step(self, factors_BKS: torch.Tensor, latent_actions_BLA: torch.Tensor) -> torch.Tensor: ...
+
+    def snap(
+        self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def sample_actions(
+        self, factors_BKS: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor: ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
 
 
 class SceneImagination:
@@ -23,7 +37,7 @@ class SceneImagination:
         controlled: `[0]` if the caller acts, else the prior does.
         dtype: of the products; factors stay float32.
         compile: whether the model's step is compiled.
-        events: what tells reward and end of the next state, if anybody asks.
+        events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -31,7 +45,7 @@ class SceneImagination:
 
     def __init__(
         self,
-        model: Rival,
+        model: Moved,
         controlled: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
@@ -39,12 +53,12 @@ class SceneImagination:
     ) -> None:
         self.model, self.controlled, self.dtype, self.events = model, list(controlled), dtype, events
         if compile:
-            check_compiler(model.weight_V.device)
+            check_compiler(next(model.parameters()).device)
         self._move = torch.compile(model.step) if compile else model.step
         self._threads: LoneThreads | None = None
 
     def begin(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Imagined:
-        """Worlds in which the factors are these; nobody asks where they are."""
+        """Worlds in which the factors are these, without places: these models need none."""
         factors_KBS = factors_BKS.transpose(0, 1).contiguous()
         return Imagined(factors_KBS, factors_KBS[..., :0])
 
@@ -76,7 +90,10 @@ class SceneImagination:
             taken = (snapped + wanted - wanted.detach() if wanted.requires_grad else snapped).unsqueeze(1)
             log_prior = nearest.unsqueeze(1)
         else:
-            taken, log_prior = self.model.draw_actions(factors, generator), factors.new_zeros(len(factors), 0)
+            taken, log_prior = (
+                self.model.sample_actions(factors, generator),
+                factors.new_zeros(len(factors), 0),
+            )
         with torch.autocast(factors.device.type, self.dtype, enabled=self.dtype != torch.float32):
             following = self._move(factors, taken).float()
         return self.begin(following), Taken(taken, log_prior, *judge(self.events, following))

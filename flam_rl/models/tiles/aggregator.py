@@ -27,7 +27,7 @@ class AggregatorConfig:
     """Parts that a factor draws, each one look at any set of tokens (competitive only)."""
     hidden: int = 128
     layers: int = 2
-    """Of the transformer."""
+    """Layers of the transformer."""
 
     def __post_init__(self) -> None:
         check_ranges(self, parts=(1, 256), hidden=range(4, 4097, 4), layers=(1, 64))

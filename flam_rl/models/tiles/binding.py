@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 
 @dataclass(frozen=True)
 class CodeStatistics:
-    """What action-free video says of each of V codes.
+    """Statistics of each of V codes in action-free video.
 
     Attributes:
         frequency: float64 `(V,)`, share of all tokens.
@@ -78,7 +78,7 @@ def moving_codes(statistics: CodeStatistics) -> np.ndarray:
     if not activity.any():
         return np.zeros(len(activity), bool)
     # A code that never moves is among them, of next to no weight, should all others move much. The start lets what is half
-    # as active as the most active be nearer to it, whatever rounding says.
+    # as active as the most active be nearer to it, whatever the rounding.
     weight = np.append(np.ones(len(activity)), 1e-9)
     start = [[0.0], [0.999 * activity.max()]]
     found = KMeans(2, init=start, n_init=1, tol=0).fit(

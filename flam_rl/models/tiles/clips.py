@@ -33,7 +33,7 @@ class Codes:
         return list(self.frames_FN.split(list(self.lengths)))
 
     def with_actions(self, actions: list[np.ndarray]) -> Codes:
-        """For the oracle: the same with `actions`, int `(T, entities)` of each episode, -1 where there was none."""
+        """The same with `actions`, int `(T, entities)` of each episode, -1 where there was none: the oracle's clips."""
         return Codes(with_actions(self.frames_FN, np.concatenate(actions)), self.lengths)
 
 

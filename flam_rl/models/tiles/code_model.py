@@ -42,7 +42,7 @@ class FLAMConfig:
 
 
 class CodeFacts(NamedTuple):
-    """What a world model is told of the codes that it is made for.
+    """Statistics of the codes that a model is made for.
 
     Attributes:
         looks_VP: float in 0..1, the mean pixels of each code.

@@ -26,7 +26,7 @@ class DynamicsConfig:
     action_codes: int = 16
     """M: latent actions that the prior chooses from."""
     looks: int = 8
-    """Attention maps by which a factor asks, in the prior, whether another is at a place."""
+    """Attention maps of a factor in the prior, each over the places where another factor may be."""
 
     def __post_init__(self) -> None:
         check_ranges(self, latent_action_dim=(1, 256), action_codes=(1, 4096), looks=(1, 1024))
@@ -148,7 +148,7 @@ class LatentActionPrior(nn.Module):
             next_places_BKN: where factors moved to, read only where `moved_BIK` says that they did.
         """
         view = self.view(nn.functional.linear(self.look_at[:2](asked_BIS), *self.view_map()))
-        taken_BIKL = feel(places_BKN.unsqueeze(-3), *view)
+        taken_BIKL = occupancy(places_BKN.unsqueeze(-3), *view)
         others = others_IK.unsqueeze(-1)
         if next_places_BKN is None or moved_BIK is None:
             staying = (taken_BIKL * others).sum(-2)
@@ -156,12 +156,12 @@ class LatentActionPrior(nn.Module):
         else:
             moved = moved_BIK.unsqueeze(-1) & others
             staying = (taken_BIKL * (others & ~moved)).sum(-2)
-            came = (feel(next_places_BKN.unsqueeze(-3), *view) * moved).sum(-2)
+            came = (occupancy(next_places_BKN.unsqueeze(-3), *view) * moved).sum(-2)
             left = (taken_BIKL * moved).sum(-2)
         return self.net(torch.cat([asked_BIS, staying, came, left], -1))
 
 
-def feel(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+def occupancy(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """The share of `places`, `(..., P, N)`, under each attention map, `(..., P, looks)`; maps as `LatentActionPrior.view`
     returns them, of rows `(..., rows, looks)` and columns `(..., columns, looks)`."""
     if torch.compiler.is_compiling():  # sums fuse, where products of such small matrices cannot

@@ -21,7 +21,7 @@ class FactorizerConfig:
     hidden: int = 128
     """Width of the token and factor networks."""
     temperature: float = 0.05
-    """Of the softmax by which factors compete for a token, at the start; learned."""
+    """Temperature of the softmax by which factors compete for a token, at the start; it is learned."""
     temporal_attention: bool = True
     """Let a factor see its own past frames (the paper's causal temporal attention)."""
     window: int = 4

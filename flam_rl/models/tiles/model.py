@@ -22,7 +22,7 @@ from .entities import entities_of_tokens
 from .tokenizer import Tokenizer, TokenizerConfig
 
 MOST_NUMBERS = 2**28
-"""That a model may be told of its codes when it is made: 1 GiB."""
+"""The statistics of codes that a model is made for hold this many numbers at most: 1 GiB."""
 START_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -32,6 +32,10 @@ class TokenizerSettings(TokenizerConfig):
     """Height and width in pixels."""
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number is out of its range, or the networks would be larger than any machine.
+        """
         super().__post_init__()
         if not all(1 <= side <= 4096 for side in self.frame_size):
             raise ValueError(f"frame_size is {self.frame_size}; allowed are sides of 1 to 4096 pixels")
@@ -70,7 +74,7 @@ class TileModel(Model):
 
     @classmethod
     def blank(cls, kind: str, model: type[CodeModel], settings: TileSettings) -> TileModel:
-        """With weights that mean nothing yet; on the meta device they take no memory.
+        """A model whose weights mean nothing yet; on the meta device they take no memory.
 
         Raises:
             ValueError: settings that do not go together.
@@ -127,11 +131,6 @@ class TileModel(Model):
         """Codes `(..., N)` to frames float `(..., H, W, 3)` in 0..1."""
         return self.tokenizer.decode(z)
 
-    def draw_codes(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes `(..., N)` to frames uint8 `(..., H, W, 3)`: `decode` as a lookup of whole patches."""
-        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
-        return self.tokenizer.unpatch(looks[z])
-
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
         """Codes `(B, T, N)` of successive frames to factors `(B, T, K, S)`."""
         return self.code_model.factorize(z_BTN)
@@ -178,8 +177,10 @@ class TileModel(Model):
         return self.code_model.nats(factors_BTKS)
 
     def draw(self, scene: Scene) -> torch.Tensor:
-        """The most likely code at each token."""
-        return self.draw_codes(self.aggregate(scene.factors).log_probs_BNV.argmax(-1))
+        """As `Model.draw`: the patch of the most likely code at each token."""
+        z = self.aggregate(scene.factors).log_probs_BNV.argmax(-1)
+        looks = (self.tokenizer.looks() * 255).round().to(torch.uint8)
+        return self.tokenizer.unpatch(looks[z])
 
     def colors(self, scene: Scene) -> torch.Tensor:
         return self.decode(self.aggregate(scene.factors).log_probs_BNV.argmax(-1))

@@ -14,7 +14,7 @@ from ...core.compiling import CompiledShares, check_compiler
 from ...core.layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import LoneThreads, lone_threads
-from .dynamics import feel, plausible, snap
+from .dynamics import occupancy, plausible, snap
 
 if TYPE_CHECKING:
     from .flam import FLAM
@@ -37,7 +37,7 @@ class Imagination:
         dtype: of products large enough to gain from it; factors stay float32.
         compile: whether the step is compiled when it is first taken with so many worlds. On a CPU threads then
             share out the worlds, unless gradients are asked for; a plain step has one thread and one core.
-        events: what tells reward and end of the next state, if anybody asks.
+        events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -201,8 +201,8 @@ class Imagination:
         for turn in range(len(factors)):
             hidden = choose[turn]
             if turn > 0:
-                felt = feel(came.unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
-                hidden = hidden + self._came(felt * scale[turn])
+                occupied = occupancy(came.unsqueeze(-2), row[turn], column[turn]).squeeze(-2)
+                hidden = hidden + self._came(occupied * scale[turn])
             logits = self._logits(hidden)
             acted = None
             if turn < len(self.controlled):
@@ -214,7 +214,7 @@ class Imagination:
                     through.append(wanted - wanted.detach())  # zeros that carry the gradient
                     acted = self._act(through[-1])
             else:
-                code = _draw(logits.softmax(-1), chance_KB1[turn])
+                code = _sample(logits.softmax(-1), chance_KB1[turn])
             codes.append(code)
             moved = self._moved(factors[turn], move[turn], code, acted)
             following.append(Imagined(moved, self._places(moved)))
@@ -240,15 +240,15 @@ class Imagination:
         prior = self.flam.latent_action_prior
         look, choose, move, qkv = self._read(factors_KBS).split(self._widths, -1)
         seen = self._see(self.flam.forward_dynamics.interaction.attend(qkv))
-        # The softmaxes of `prior.view` over short axes: a product sums faster, and what is felt is divided.
+        # The softmaxes of `prior.view` over short axes: a product sums faster, and the occupancy is divided.
         odds = self._view(nn.functional.gelu(look)).float().clamp(-MOST_LOGIT, MOST_LOGIT).exp()
         row_total, column_total = self._total(odds).chunk(2, -1)
         scale = (row_total * column_total).reciprocal()
         row, column = odds.unflatten(-1, (-1, prior.looks)).split([len(prior.rows), len(prior.columns)], -2)
         left = torch.stack(list(accumulate(places_KBN)))  # half the time of `cumsum`, and it fuses
         others = torch.stack([left[-1] - left, left - places_KBN], -2)
-        felt = (feel(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
-        return choose + self._stayed_or_left(felt), scale, row, column, move + seen
+        occupied = (occupancy(others, row, column) * scale.unsqueeze(-2)).flatten(-2)
+        return choose + self._stayed_or_left(occupied), scale, row, column, move + seen
 
     def _logits(self, choose_BH: torch.Tensor) -> torch.Tensor:
         """The prior of one factor, float32 `(B, M)`, from its first hidden units."""
@@ -266,7 +266,7 @@ class Imagination:
         return unit_rms(factor_BS + last(nn.functional.gelu(middle(nn.functional.gelu(hidden)))).float())
 
 
-def _draw(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
+def _sample(probs_BM: torch.Tensor, chance_B1: torch.Tensor) -> torch.Tensor:
     """The first plausible action code at which the cumulative probability exceeds `chance_B1`: int64 `(B,)`."""
     mass = (probs_BM * plausible(probs_BM)).cumsum(-1)
     return (mass <= chance_B1 * mass[:, -1:]).sum(-1)

@@ -187,5 +187,5 @@ class Tokenizer(nn.Module):
 
 
 def scale(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 to float in -0.5..0.5."""
+    """uint8 of any shape to float in -0.5..0.5."""
     return pixels.float() / 255 - 0.5

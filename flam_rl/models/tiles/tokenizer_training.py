@@ -74,7 +74,7 @@ def train_tokenizer(
 
 @torch.no_grad()
 def _psnr(tokenizer: Tokenizer, patches: torch.Tensor, counts: torch.Tensor, most: int = 4096) -> float:
-    """Of the frames that distinct `patches` make up, in dB; of a part of them if there are many."""
+    """PSNR in dB of the frames that distinct `patches` make up; of a part of them if there are many."""
     every = -(-len(patches) // most)
     shown, weight = (
         patches[::every].to(tokenizer.codebook.device),

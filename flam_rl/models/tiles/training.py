@@ -55,11 +55,15 @@ class WorldTrainingConfig:
     """Transitions a step of the prior."""
     prior_learning_rate: float = 1e-3
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the products in the world's loss (autocast); weights stay float32."""
+    """Precision of the products in the world's loss (autocast); weights stay float32."""
     checkpoint_every: int = 250
     """Steps after which an interrupted run can go on."""
 
     def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number is out of its range.
+        """
         most = (1, 10**12)
         check_ranges(self, steps=most, frames=most, prior_batch=most, checkpoint_every=most)
         check_ranges(

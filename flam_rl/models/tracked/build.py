@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from ...core.model import Model
+from ...core.registry import kind_of
 from ...core.threads import one_core
 from ...core.world import World, WorldInfo
 from ...training.run import Log
@@ -19,6 +22,7 @@ from .dynamics import DynamicsConfig
 from .flam import LossConfig, TrackedConfig
 from .model import TrackedModel
 from .seeing import context_of, first_frames
+from .sequences import Sequences
 from .states import Rows, StateConfig, rows_of
 from .tracker import TrackerConfig
 from .tracks import Tracks
@@ -27,9 +31,9 @@ from .training import (
     Ground,
     LookTrainingConfig,
     PriorTrainingConfig,
-    Sequences,
     find_ground,
     sample_looks,
+    set_ranges,
     track_video,
     train_dynamics,
     train_looks,
@@ -41,6 +45,12 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.98
 """Share of episodes for whose entities there are factors, where the number is found from the video."""
+SMALLEST = 16
+"""Height and width of frames at least, pixels."""
+TRACKING, TRAINING = 100, 400
+"""Float32 numbers that are held at once for each factor and pixel of a frame: by tracking, and by training looks on a batch."""
+TRACKS = "tracks"
+"""Where in a run's folder tracks are kept."""
 STARTS, GROUNDS = 1024, 64
 """Start states at most, and backgrounds that they are in front of."""
 AHEAD = 24
@@ -70,8 +80,27 @@ class TrackedBuildConfig:
 
 def check(config: BuildConfig, frame_size: tuple[int, int], actions: list[np.ndarray] | None) -> None:
     """As `models.build.check_build`."""
+    tracked = config.tracked
+    check_frames(frame_size, tracked.factors or tracked.tracker.factors, TRAINING)
+    StateConfig(*frame_size, tracked.factors or 1, look_dim=tracked.look_dim)
+
+
+def check_frames(frame_size: tuple[int, ...], factors: int, maps: int) -> None:
+    """Whether so many factors can be followed in frames of this height and width.
+
+    Args:
+        maps: float32 numbers that are held at once for each factor and pixel.
+
+    Raises:
+        ValueError: frames are too small, or there are more factors than memory holds.
+    """
     height, width = frame_size
-    StateConfig(height, width, config.tracked.factors or 1, look_dim=config.tracked.look_dim)
+    if min(frame_size) < SMALLEST:
+        raise ValueError(f"frames are {height}x{width}; tracking needs {SMALLEST}x{SMALLEST} pixels or more")
+    allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // (4 * maps * height * width)
+    if not 1 <= factors <= allowed:
+        advice = f"allow 1 to {allowed}" if allowed else "are too large"
+        raise ValueError(f"--factors is {factors}; frames of {height}x{width} {advice} on this machine")
 
 
 @one_core()
@@ -91,7 +120,7 @@ def build(
     """
     tracked, generator = config.tracked, torch.Generator().manual_seed(config.seed)
     with tempfile.TemporaryDirectory(prefix="flam_rl-tracks-") as scratch:
-        cache = folder / "tracks" if folder else Path(scratch)
+        cache = folder / TRACKS if folder else Path(scratch)
         ground = find_ground(footage.training, tracked.tracker)
 
         def episodes(video: Video) -> Iterator[tuple[np.ndarray, Tracks]]:
@@ -102,7 +131,7 @@ def build(
             state, ground.tracker, tracked.dynamics, tracked.loss, ground.context is not None
         )
         torch.manual_seed(config.seed)
-        model = TrackedModel(settings)
+        model = cast(TrackedModel, kind_of(config.model).make(settings))
         flam = model.flam
         if ground.context is not None:
             flam.ground_3HW.copy_(ground.context)
@@ -118,17 +147,32 @@ def build(
             log,
             generator,
         )
-        sequences = Sequences(
-            [
-                _factors(model, rows_of(tracks, state.entities))
-                for _, tracks in episodes(footage.training)
-                if len(tracks.presence) > 1
-            ]
+        factors = (
+            _factors(model, rows_of(tracks, state.entities))
+            for _, tracks in episodes(footage.training)
+            if len(tracks.presence) > 1
         )
+        sequences = Sequences(factors, folder)
+        set_ranges(flam, sequences, tracked.prior_training.frames)
         train_dynamics(flam, sequences, tracked.dynamics_training, log, generator)
         train_prior(flam, sequences, tracked.prior_training, log, generator)
-        starts = starts_of(model, [tracks for _, tracks in episodes(footage.held_out)])
+        shown = started_from(footage.held_out, settings)
+        starts = starts_of(model, len(shown.episodes), (tracks for _, tracks in episodes(shown)))
     return World(model, starts, info).to(device)
+
+
+def tracks_of(model: Model, video: Video, kept: Path) -> tuple[list[Tracks], TrackerConfig, int] | None:
+    """The tracks of a video as a model's training found them, how, and how many entities the model has factors for; None of a
+    model that has no tracks.
+
+    Args:
+        kept: the folder that was given to `build`; what is not there is tracked.
+    """
+    if not isinstance(model, TrackedModel):
+        return None
+    settings, flam = model.settings, model.flam
+    ground = Ground(settings.tracker, flam.ground_3HW.cpu() if settings.shared_ground else None)
+    return list(track_video(video, ground, kept / TRACKS)), settings.tracker, settings.state.entities
 
 
 def state_config(
@@ -168,16 +212,21 @@ def _factors(model: TrackedModel, rows: Rows) -> torch.Tensor:
     return rows.factors(model.settings.state, model.flam.codes.encode(rows.look))
 
 
-def starts_of(model: TrackedModel, episodes: list[Tracks]) -> dict[str, torch.Tensor]:
-    """Factors and backgrounds of held-out frames, spread over the episodes."""
+def started_from(video: Video, settings: TrackedConfig) -> Video:
+    """The episodes that imagination starts from: so many have a background of their own, or share one."""
+    most = STARTS if settings.shared_ground else GROUNDS
+    return Video(tuple(frames for frames in video.episodes if len(frames) > 1)[:most])
+
+
+def starts_of(model: TrackedModel, count: int, episodes: Iterable[Tracks]) -> dict[str, torch.Tensor]:
+    """Factors and backgrounds of held-out frames, spread over `count` episodes."""
     state = model.settings.state
-    chosen = [tracks for tracks in episodes if len(tracks.presence) > 1]
     still = state.margin == 0
-    each = max(1, (STARTS if still else GROUNDS) // max(1, len(chosen)))
+    each = max(1, (STARTS if still else GROUNDS) // count)
     factors: list[torch.Tensor] = []
     contexts: list[torch.Tensor] = []
     rows: list[int] = []
-    for tracks in chosen[: STARTS if model.settings.shared_ground else GROUNDS]:
+    for tracks in episodes:
         found = _factors(model, rows_of(tracks, state.entities))
         first = min(2, len(found) - 1)
         for at in sorted({int(t) for t in np.linspace(first, len(found) - 1, each)}):

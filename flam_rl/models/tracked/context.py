@@ -19,6 +19,9 @@ class ContextConfig:
     """How often what the tracks cover is masked and the context taken again, at most."""
     moved: float = 1.5
     """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""
+    still: tuple[int, float] = (8, 0.5)
+    """Where the camera moves, what was seen in so many frames and in nine of ten of them stayed within so many pixels of the ground
+    is a piece of the ground: it has sharper edges than the mosaic."""
     frames: int = 48
     """Frames of an episode that it is taken from, evenly spread."""
     alike: float = 0.06
@@ -27,6 +30,8 @@ class ContextConfig:
     """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
     restless: float = 0.2
     """What a sighting counts, of 1, where something changes around it."""
+    area: int = 8
+    """Pixels of what the context has wrong at least."""
     growth: int = 8
     """Pixels by which masks of what moves grow to where the frame has an edge."""
     sightings: float = 0.1
@@ -137,7 +142,6 @@ def without_ghosts(
     context_3HW: Float[Tensor, "3 H W"],
     config: ContextConfig = ContextConfig(),
     threshold: float = 0.1,
-    area: int = 8,
     seen_THW: Bool[Tensor, "T H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """The context with what only stood still for long taken out: a piece whose outline is in the context, not in the frame.
@@ -152,10 +156,10 @@ def without_ghosts(
     for split, ratio in zip((False, True), config.ghost, strict=True):
         for frame, shown in zip(frames, seen, strict=True):
             differs = (np.abs(frame - context).max(0) > threshold) & shown
-            if differs.sum() < area:
+            if differs.sum() < config.area:
                 continue
             smooth = differs & ~edges(frame, threshold) & ~edges(context, threshold) if split else differs
-            for token in find_tokens(smooth, area // 2 if split else area):
+            for token in find_tokens(smooth, config.area // 2 if split else config.area):
                 around = token.around(MARGIN)
                 mask, now, then = token.mask[around], frame[:, *around], context[:, *around]
                 piece = filled(filled(mask)) if split else filled(mask)

@@ -77,6 +77,10 @@ class Interaction(nn.Module):
         return (seen * weight.unsqueeze(-1)).sum(-2)
 
 
+ENDS = -2.0
+"""What each number of a factor that ends is said to change by: more than any does, so that a latent action can tell an end."""
+
+
 class InverseDynamics(nn.Module):
     """`q(a_t^i | s_t, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3). Of an empty row it tells who comes."""
 
@@ -90,15 +94,19 @@ class InverseDynamics(nn.Module):
 
     def forward(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Normal:
         """Factors float `(..., K, S)` of two successive frames to a Normal of shape `(..., K, A)`."""
+        mean, raw = self.told(now_BKS, next_BKS).chunk(2, -1)
+        return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
+
+    def told(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Tensor:
+        """Means, and spreads before they are made positive: `(..., K, 2A)`."""
         change = (next_BKS - now_BKS)[..., [2, 3, 4, *range(6, now_BKS.shape[-1])]]
         change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)
         seen = self.interaction(now_BKS)
-        stays = next_BKS[..., PRESENCE, None]
-        moved = self.move(torch.cat([self.state.seen(now_BKS), change * stays, seen], -1))
+        change = torch.where(next_BKS[..., PRESENCE, None] > 0.5, change, ENDS)
+        moved = self.move(torch.cat([self.state.seen(now_BKS), change, seen], -1))
         born = self.birth(next_BKS)
         there = now_BKS[..., PRESENCE, None] > 0.5
-        mean, raw = torch.where(there, moved, born).chunk(2, -1)
-        return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
+        return torch.where(there, moved, born)
 
 
 STAYS, GATE = 3, 4
@@ -144,10 +152,10 @@ class ForwardDynamics(nn.Module):
             last.bias[STAYS] = 3.0
 
     def forward(
-        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
+        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BLA: Float[Tensor, "*B L A"]
     ) -> Step:
-        """Factors `(..., K, S)` and latent actions `(..., K, A)` to the next factors."""
-        return self.look_and_move(factors_BKS, self.interaction(factors_BKS), latent_actions_BKA)
+        """Factors `(..., K, S)` and latent actions `(..., L, A)`, L is K, to the next factors."""
+        return self.look_and_move(factors_BKS, self.interaction(factors_BKS), latent_actions_BLA)
 
     def look_and_move(
         self,

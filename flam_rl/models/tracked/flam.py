@@ -14,7 +14,7 @@ from ...core.layers import nearest_code
 from ...types import LossAndMetrics
 from ..tiles.dynamics import snap
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
-from .look_codes import LookCodes, draw_factors
+from .look_codes import LookCodes, picture
 from .prior import Chances, TrackedPrior
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
@@ -32,6 +32,8 @@ class LossConfig:
     """Spreads of look codes."""
     depth: float = 0.2
     outlier: float = 3.0
+    camera: float = 4.0
+    """Weight of the camera's errors, with which the whole picture moves."""
     presence: float = 1.0
     """Weight of presence, whose cost is in nats as it is."""
     beta: float = 1.0
@@ -68,6 +70,8 @@ class TrackedFLAM(nn.Module):
     lowest_S: Tensor
     highest_S: Tensor
     spread_A: Tensor
+    coded: bool = True
+    """Whether the prior chooses latent actions from action codes."""
 
     def __init__(self, config: TrackedConfig) -> None:
         super().__init__()
@@ -92,10 +96,10 @@ class TrackedFLAM(nn.Module):
         return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
 
     def step(
-        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BKA: Float[Tensor, "*B K A"]
+        self, factors_BKS: Float[Tensor, "*B K S"], latent_actions_BLA: Float[Tensor, "*B L A"]
     ) -> Float[Tensor, "*B K S"]:
         """The next factors; those that more likely than not are gone are 0."""
-        following, logit, _ = self.forward_dynamics(factors_BKS, latent_actions_BKA)
+        following, logit, _ = self.forward_dynamics(factors_BKS, latent_actions_BLA)
         return self.within(following) * (logit > 0)[..., None]
 
     def within(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:
@@ -132,8 +136,7 @@ class TrackedFLAM(nn.Module):
         self, factors_BKS: Float[Tensor, "B K S"], context_B3YX: Float[Tensor, "B 3 Y X"]
     ) -> Float[Tensor, "B 3 H W"]:
         """Frames in 0..1; the context is larger than those where the camera moves."""
-        _, scene = draw_factors(self.codes, self.config.state, factors_BKS, context_B3YX)
-        return scene.frame_B3HW.clamp(0, 1)
+        return picture(self.codes, self.config.state, factors_BKS, context_B3YX).clamp(0, 1)
 
     def loss(self, factors_BTKS: Float[Tensor, "B T K S"], beta: float = 1.0) -> LossAndMetrics:
         """Of open-loop predictions over clips from their first frame, and of what their latent actions tell.
@@ -145,13 +148,16 @@ class TrackedFLAM(nn.Module):
         posterior = self.infer_actions(factors_BTKS)
         there_BTK = factors_BTKS[..., PRESENCE] > 0.5
         moves_BTK = there_BTK[:, :-1] & there_BTK[:, 1:]
-        flat, _, commitment = self.latent_action_prior.codes(posterior.mean[moves_BTK][None])
-        snapped = posterior.mean.masked_scatter(moves_BTK[..., None], flat)
-        by_code_B = torch.rand(len(factors_BTKS), device=factors_BTKS.device) < config.snapped
-        latent_actions_BTKA = torch.where(by_code_B[:, None, None, None], snapped, posterior.rsample())
+        if self.coded:
+            flat, _, commitment = self.latent_action_prior.codes(posterior.mean[moves_BTK][None])
+            snapped = posterior.mean.masked_scatter(moves_BTK[..., None], flat)
+            by_code_B = torch.rand(len(factors_BTKS), device=factors_BTKS.device) < config.snapped
+            latent_actions_BTLA = torch.where(by_code_B[:, None, None, None], snapped, posterior.rsample())
+        else:
+            latent_actions_BTLA, commitment = posterior.rsample(), factors_BTKS.new_zeros(())
         state, predicted, logits, gates = factors_BTKS[:, 0], [], [], []
         for t in range(factors_BTKS.shape[1] - 1):
-            following, logit, gate = self.forward_dynamics(state, latent_actions_BTKA[:, t])
+            following, logit, gate = self.forward_dynamics(state, latent_actions_BTLA[:, t])
             state = following * there_BTK[:, t + 1, :, None]
             predicted.append(state)
             logits.append(logit)
@@ -160,13 +166,18 @@ class TrackedFLAM(nn.Module):
         presence = binary_cross_entropy_with_logits(torch.stack(logits, 1), there_BTK[:, 1:].float())
         kl = kl_divergence(posterior, Normal(0.0, 1.0))
         acts = there_BTK[:, 1:] | there_BTK[:, :-1]
-        kl_A = (kl * acts[..., None]).sum((0, 1, 2)) / acts.sum().clamp_min(1)
-        cost = kl_A.clamp_min(config.free).sum()
-        loss = sum(errors.values()) + config.presence * presence * acts.numel() / acts.sum().clamp_min(1)
+        count, told = acts.sum().clamp_min(1), self.of_actions(acts)
+        kl_A = (kl * told[..., None]).sum((0, 1, 2)) / told.sum().clamp_min(1)
+        cost = kl_A.clamp_min(config.free).sum() * told.sum() / count
+        loss = sum(errors.values()) + config.presence * presence * acts.numel() / count
         change = (torch.stack(gates, 1) * moves_BTK).sum() / moves_BTK.sum().clamp_min(1)
         loss = loss + beta * config.beta * cost + config.change * change + commitment.sum()
         metrics = {"loss": loss, "nats": kl_A.sum(), "presence": presence, "change": change, **errors}
         return loss, {key: value.detach() for key, value in metrics.items()}
+
+    def of_actions(self, factors: Bool[Tensor, "*B K"]) -> Bool[Tensor, "*B L"]:
+        """What holds of factors, of their latent actions."""
+        return factors
 
     def _forgetting(self, factors_BTKS: Tensor) -> Tensor:
         """Clips without velocities in the first frame of some of them."""
@@ -184,6 +195,9 @@ class TrackedFLAM(nn.Module):
         """Nats of each part of factors, a factor and step."""
         config, state = self.config.loss, self.config.state
         count = there.sum().clamp_min(1)
+        weight = there[..., None].to(predicted.dtype)
+        if state.margin:
+            weight = torch.cat([weight[..., :-1, :], weight[..., -1:, :] * config.camera], -2)
         parts = {
             "place": (PLACE, state.half / config.place),
             "velocity": (VELOCITY, state.speed / config.velocity),
@@ -191,12 +205,15 @@ class TrackedFLAM(nn.Module):
             "look": (LOOK, 1 / config.look),
         }
         return {
-            name: huber_loss(
-                predicted[..., part] * scale * there[..., None],
-                target[..., part] * scale * there[..., None],
-                reduction="sum",
-                delta=config.outlier,
-            )
+            name: (
+                huber_loss(
+                    predicted[..., part] * scale,
+                    target[..., part] * scale,
+                    reduction="none",
+                    delta=config.outlier,
+                )
+                * weight
+            ).sum()
             / count
             for name, (part, scale) in parts.items()
         }

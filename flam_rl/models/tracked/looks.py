@@ -20,7 +20,9 @@ from torch.nn.functional import max_pool2d
 @dataclass(frozen=True)
 class LookConfig:
     memory: int = 16
-    """Frames that a look is the mean of."""
+    """Frames that a look is the mean of, where it stays the same."""
+    least: int = 2
+    """Frames that it is the mean of at least, where it changes: as many fewer as it is off by more than `noise`."""
     noise: float = 0.04
     """What differs by less from the context is none of the factor; colours are in 0..1."""
     solid: float = 0.12
@@ -76,7 +78,9 @@ def learn(
     products = [behind.square().sum(-3), (behind * d).sum(-3), _stands_out(d, config)]
     now = torch.cat([behind, d, torch.stack(products, -3)], -3)
     seen = statistics[..., -1, :, :] + weight
-    rate = weight / seen.clamp(1e-6, config.memory)
+    off = residual.abs().amax(-3).clamp_min(config.noise)
+    memory = (config.memory * config.noise / off).clamp_min(config.least)
+    rate = weight / seen.clamp_min(1e-6).minimum(memory)
     rate = torch.where(gain < -config.wrong, rate.maximum(weight / 2), rate)[..., None, :, :]
     means = statistics[..., :-1, :, :]
     return torch.cat([means + rate * (now - means), seen[..., None, :, :]], -3)

@@ -10,12 +10,13 @@ from torch.distributions import Distribution, Normal
 
 from ...core.model import Model, Starts
 from ...core.registry import Kind
-from ...core.stepping import Events
+from ...core.stepping import Events, Stepper
 from ...types import Entities, Scene
 from . import seeing
 from .flam import TrackedConfig, TrackedFLAM
 from .look_codes import draw_factors
 from .sprites import masks
+from .states import PLACE, VELOCITY
 from .stepper import TrackedImagination
 from .watching import TrackedWatcher
 
@@ -24,10 +25,11 @@ class TrackedModel(Model):
     """A factor for each entity that moves; the context is the background behind them."""
 
     kind = "tracked"
+    fixed_entities = False
 
-    def __init__(self, config: TrackedConfig) -> None:
+    def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()
-        self.flam = TrackedFLAM(config)
+        self.flam = flam(config)
 
     @property
     def settings(self) -> TrackedConfig:
@@ -44,6 +46,11 @@ class TrackedModel(Model):
     @property
     def factor_dim(self) -> int:
         return self.flam.config.state.dim
+
+    @property
+    def readings(self) -> tuple[int, ...]:
+        """Place, velocity, all."""
+        return PLACE.stop, VELOCITY.stop, self.factor_dim
 
     @property
     def factor_bound(self) -> float:
@@ -64,7 +71,7 @@ class TrackedModel(Model):
         return 3 * (state.height + 2 * state.margin) * (state.width + 2 * state.margin)
 
     @property
-    def action_codes(self) -> Float[torch.Tensor, "M A"]:
+    def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
         return self.flam.latent_action_prior.codebook
 
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
@@ -124,7 +131,7 @@ class TrackedModel(Model):
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         events: Events | None = None,
-    ) -> TrackedImagination:
+    ) -> Stepper:
         return TrackedImagination(self.flam, controlled, dtype, compile, events)
 
     def watch(self, count: int) -> TrackedWatcher:

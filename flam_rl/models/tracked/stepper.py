@@ -26,7 +26,7 @@ class TrackedImagination:
         controlled: indices of the C factors that the caller acts for.
         dtype: of products; factors stay float32.
         compile: whether the step is compiled when it is first taken with so many worlds.
-        events: what tells reward and end of the next state, if anybody asks.
+        events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
         ValueError: `compile` on a CPU without a C++ compiler.
@@ -130,7 +130,6 @@ class TrackedImagination:
                     torch.tensor(self.controlled, device=taken.device),
                     torch.where(own, acted, taken[:, self.controlled]),
                 )
-            following, logit, _ = dynamics.look_and_move(factors, seen, taken)
-            lives = lives & (there | (logit > 0))
+            following = dynamics.look_and_move(factors, seen, taken).factors_BKS
             following = self.flam.within(following.float()) * lives[..., None]
         return following, taken.float(), log_prior, *judge(self.events, following)

@@ -31,7 +31,7 @@ class TrackerConfig:
     """Height and width of a look in pixels: of the largest thing, and some pixels more."""
     threshold: float = 0.1
     """A pixel is explained if no channel is off by more; colours are in 0..1."""
-    area: int = 8
+    area: int = 4
     """Pixels that a thing has at least."""
     belief: float = 0.4
     """A factor is seen where drawing it explains so much of what it should."""

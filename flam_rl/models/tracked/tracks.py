@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ def _track_together(
             things = grown(things_in(found[i], colors[i], context), colors[i][known], context)
             clearer = find_view(colors[i], paths[i], ~things, config, context, past)
             better = differs(clearer - views[i], config.threshold)
-            if better.sum() >= config.area * len(views[i]):
+            if better.sum() >= context.area * len(views[i]):
                 views[i] = torch.where(better[:, None], clearer, views[i])
                 changed.append(i)
         left = changed
@@ -192,7 +192,33 @@ def _track_together(
         of_short = [[each[i] for i in short] for each in (colors, views, paths)]
         again = follow_all(of_short[0], of_short[1], of_short[2], config, shortest)
         found |= dict(zip(short, again, strict=True))
-    return [found[i] for i in range(len(colors))]
+    return [without_ground(found[i], context) for i in range(len(colors))]
+
+
+def without_ground(tracks: Tracks, config: ContextConfig) -> Tracks:
+    """The tracks without those that stay where they are on ground that a camera passes over: the context has them instead."""
+    if len(tracks.context) == 1:
+        return tracks
+    ground = torch.zeros_like(tracks.presence)
+    least, still = config.still
+    for number in tracks.identity[tracks.presence].unique():
+        where = tracks.presence & (tracks.identity == number)
+        places = (tracks.anchor - tracks.camera[:, None])[where]
+        spread = places.quantile(torch.tensor([0.05, 0.95]).to(places), dim=0).diff(dim=0)
+        if len(places) >= least and float(spread.max()) <= still:
+            ground |= where
+    if not bool(ground.any()):
+        return tracks
+    rows, context = ground.any(0), tracks.context.clone()
+    for at in ground.any(1).nonzero()[:, 0].split(16):
+        look, place, depth, there = (
+            each[at][:, rows] for each in (tracks.look, tracks.anchor, tracks.depth, ground)
+        )
+        context[at] = scene_of(look, place, depth, there, tracks.context[at])[1].frame_B3HW
+    presence = tracks.presence & ~ground
+    return replace(
+        tracks, presence=presence, identity=torch.where(ground, -1, tracks.identity), context=context
+    )
 
 
 def follow(

@@ -20,6 +20,7 @@ from ...types import Video
 from . import Tracks, clip_view, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
 from .look_codes import LookCodes, draw_entities
+from .sequences import Sequences
 from .states import PRESENCE, Rows, StateConfig
 from .tokens import differs
 from .tracker import TrackerConfig
@@ -54,8 +55,12 @@ def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
     return Ground(replace(config, patch=patch), common)
 
 
-def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) -> Iterator[Tracks]:
-    """The tracks of each episode, read from `cache` where they are there, else found, `at_once` side by side, and written.
+AT_ONCE = (64, 6400)
+"""Episodes, and frames of these, that are tracked side by side at most: the tracks of so many are held at once."""
+
+
+def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
+    """The tracks of each episode, read from `cache` where they are there, else found, many side by side, and written.
 
     Raises:
         OSError: the disk is full.
@@ -73,8 +78,7 @@ def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) ->
     new = [index for index, path in enumerate(paths) if not path.exists()]
     bar = progress(total=len(new), desc="tracking", unit="episode", disable=not new)
     with bar:
-        for first in range(0, len(new), at_once):
-            part = new[first : first + at_once]
+        for part in side_by_side(new, [len(frames) for frames in video.episodes]):
             episodes = [np.asarray(video.episodes[index]) for index in part]
             for index, tracks in zip(
                 part, track_all(episodes, ground.tracker, ground=ground.context), strict=True
@@ -83,6 +87,20 @@ def track_video(video: Video, ground: Ground, cache: Path, at_once: int = 64) ->
             bar.update(len(part))
     for path in paths:
         yield read_tracks(path)
+
+
+def side_by_side(chosen: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """The chosen episodes in parts, one after the other, each as large as `AT_ONCE` allows, of one episode at least."""
+    part: list[int] = []
+    frames = 0
+    for index in chosen:
+        if part and (len(part) == AT_ONCE[0] or frames + lengths[index] > AT_ONCE[1]):
+            yield part
+            part, frames = [], 0
+        part.append(index)
+        frames += lengths[index]
+    if part:
+        yield part
 
 
 def write_tracks(path: Path, tracks: Tracks) -> None:
@@ -212,30 +230,14 @@ class DynamicsTrainingConfig:
     """Steps that are predicted open loop, in equal shares of training one after the other."""
 
 
-class Sequences:
-    """Factors of episodes, from which clips are drawn."""
-
-    def __init__(self, episodes: list[Float[Tensor, "_ K S"]]) -> None:
-        self.lengths = torch.tensor([len(factors) for factors in episodes])
-        self.flat_NKS = torch.cat(episodes)
-        self.first = self.lengths.cumsum(0) - self.lengths
-
-    def sample(self, batch: int, frames: int, generator: torch.Generator) -> Float[Tensor, "B T K S"]:
-        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less."""
-        frames = min(frames, int(self.lengths.max()))
-        room = (self.lengths - frames + 1).clamp_min(0)
-        drawn = torch.randint(int(room.sum()), (batch,), generator=generator)
-        ends = room.cumsum(0)
-        episode = torch.searchsorted(ends, drawn, right=True)
-        start = self.first[episode] + drawn - (ends - room)[episode]
-        return self.flat_NKS[start[:, None] + torch.arange(frames)]
-
-    def pairs(self) -> tuple[Float[Tensor, "N K S"], Float[Tensor, "N K S"]]:
-        """All frames that have a next one in their episode, and those."""
-        last = torch.zeros(len(self.flat_NKS), dtype=torch.bool)
-        last[self.first + self.lengths - 1] = True
-        at = (~last).nonzero()[:, 0]
-        return self.flat_NKS[at], self.flat_NKS[at + 1]
+def set_ranges(model: TrackedFLAM, sequences: Sequences, most: int) -> None:
+    """Which range each number of a factor has in the video, in `most` frames of it."""
+    shown, _ = sequences.pairs(most)
+    shown = shown[shown[..., PRESENCE] > 0.5]
+    low, high = shown.amin(0), shown.amax(0)
+    room = BEYOND * (high - low)
+    model.lowest_S.copy_(low - room)
+    model.highest_S.copy_(high + room)
 
 
 def train_dynamics(
@@ -271,6 +273,8 @@ class PriorTrainingConfig:
     steps: int = 1500
     batch: int = 1024
     """Frames of a step."""
+    frames: int = 20_000
+    """Frames at most that it is learned from, evenly spread."""
     learning_rate: float = 2e-3
 
 
@@ -281,10 +285,12 @@ def train_prior(
     log: Log,
     generator: torch.Generator,
 ) -> None:
-    """Action codes and who takes which, with all else fixed."""
+    """Action codes and who takes which, with all else fixed; nothing of a model without action codes."""
+    if not model.coded:
+        return
     prior = model.latent_action_prior
     with torch.no_grad():
-        now, following = sequences.pairs()
+        now, following = sequences.pairs(config.frames)
         latent = model.inverse_dynamics(now, following).mean
         there, stays = now[..., PRESENCE] > 0.5, following[..., PRESENCE] > 0.5
         prior.keep_births(latent[~there & stays], latent[~there & ~stays], generator)
@@ -292,11 +298,6 @@ def train_prior(
         off = (latent - prior.codebook[index])[there & stays]
         model.spread_A.copy_(off.square().mean(0).sqrt().clamp_min(1e-2))
         seen = model.forward_dynamics.interaction(now)
-        shown = now[there]
-        low, high = shown.amin(0), shown.amax(0)
-        room = BEYOND * (high - low)
-        model.lowest_S.copy_(low - room)
-        model.highest_S.copy_(high + room)
     parameters = [*prior.net.parameters(), *prior.birth.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
@@ -311,3 +312,5 @@ def train_prior(
         if step % 20 == 0:
             log.scalar("prior/loss", loss.item(), step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
+    if not bool((there & ~stays).any()):
+        prior.keep_alive()

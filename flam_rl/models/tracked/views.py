@@ -57,7 +57,7 @@ def _view(
     known = colors[:past]
     if not bool(path.any()):
         ground = find_context(known, valid, context)
-        return without_ghosts(known, ground, context, config.threshold, config.area)[None]
+        return without_ghosts(known, ground, context, config.threshold)[None]
     mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
     seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
     laid = mosaic.lay(colors)[:past]
@@ -67,7 +67,7 @@ def _view(
         moving[: len(valid), 0] = (~valid).to(colors.dtype)
         empty = mosaic.lay(moving)[:past, 0] < 0.01
     ground = find_context(laid, empty, context, seen)
-    ground = without_ghosts(laid, ground, context, config.threshold, config.area, seen)
+    ground = without_ghosts(laid, ground, context, config.threshold, seen)
     return mosaic.look(ground)
 
 
@@ -99,7 +99,7 @@ def patch_for(
     """A side of patches that holds nine of ten things that move in the clips, with room to turn: 12 to 40 pixels."""
     sizes = np.concatenate(
         [
-            sizes_of_movers(as_colors(clip) - view, config.threshold, config.area)
+            sizes_of_movers(as_colors(clip) - view, config.threshold, ContextConfig().area)
             for clip, view in zip(clips, views, strict=True)
         ]
     )
