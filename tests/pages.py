@@ -97,7 +97,7 @@ class Page:
 
 @contextmanager
 def serve(stage: Stage, token: str | None = None, visitors: Visitors | None = None) -> Iterator[Served]:
-    everybody = visitors or Visitors()
+    everybody = Visitors() if visitors is None else visitors
     server = make_server(make_app(stage, token, everybody))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
