@@ -429,7 +429,7 @@ def test_a_page_is_served_and_its_world_steps(served: Served) -> None:
     assert page.hello["task"] == "flam_rl/MultiGrid-v0"
     page.say("control", indices=[3, 0])
     page.say("hold", keys=[[3, 0], [0, 1]])
-    page.until(lambda facts: facts["acting"] == [3, 0] and facts["step"] > 3)
+    page.until(lambda facts: facts["acting"] == [0, 3] and facts["step"] > 3)
     page.say("run", on=False)
     paused = page.until(lambda facts: not facts["running"]).facts["step"]
     page.say("step")
@@ -611,6 +611,7 @@ def test_ten_thousand_random_or_broken_messages(stage: Stage) -> None:
                     pass
             page.say("speed", fps=61 - part - 2)
             page.until(lambda facts, fps=61 - part - 2: facts["fps"] == fps)
+            page.told.clear()
             gc.collect()
             sizes.append(me.memory_info().rss)
         assert len(served.visitors) == 1
