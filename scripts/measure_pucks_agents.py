@@ -89,7 +89,7 @@ def main() -> None:
         scores[name] = found = score_policy(env, act, args.episodes, seeds[2], name)
         print(f"{name}: success {found.success_rate:.3f}, return {found.mean_return:.3f}", flush=True)
 
-    score("random", tasks, lambda seen: rng.integers(5, size=len(seen)))
+    score("random", tasks, lambda seen: rng.integers(labelled.action_space.count[0], size=len(seen)))
     score("expert", tasks, lambda seen: np.array(tasks.call("expert_action")))
     decoded = DecodedVectorEnv(several(task), world)
     score("imagination", decoded, lambda seen: imagined.predict(seen, deterministic=True)[0])

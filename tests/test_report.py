@@ -80,8 +80,21 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path: Path, capsys: pytest.Cap
     assert "nothing that moves was found in the video" in refused(still, "--model", "tracked")
 
 
-def test_what_will_not_bind_is_told_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_will_not_bind_is_told_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (24, 24, 32, 3), np.uint8)
-    write_film(tmp_path / "noise.mp4", noise)
-    train(tmp_path / "noise.mp4", tmp_path / "run", "--model", "tracked", "--factors", "2")
-    assert "the background changes with every frame: " in caplog.text
+    film = write_film(tmp_path / "noise.mp4", noise)
+    given = [
+        "train",
+        "--data",
+        str(film),
+        "--out",
+        str(tmp_path / "run"),
+        "--model",
+        "tracked",
+        "--factors",
+        "2",
+    ]
+    assert "nothing that moves was found in the video" in fails([*given, "--labels", "0"], capsys)
+    assert "the background changes with every frame: 71% of the pixels" in caplog.text
