@@ -49,7 +49,9 @@ class TrueStates(gym.Wrapper):
         assert truth.radius is not None
         numbers = [2 * truth.centre / self.size - 1, truth.velocity, truth.radius[:, None] / 5]
         return (
-            np.nan_to_num(np.concatenate([truth.presence[:, None], *numbers], 1)).ravel().astype(np.float32)
+            np.nan_to_num(np.concatenate([np.asarray(truth.presence)[:, None], *numbers], 1))
+            .ravel()
+            .astype(np.float32)
         )
 
 
@@ -87,7 +89,7 @@ def main() -> None:
         scores[name] = found = score_policy(env, act, args.episodes, seeds[2], name)
         print(f"{name}: success {found.success_rate:.3f}, return {found.mean_return:.3f}", flush=True)
 
-    score("random", tasks, lambda seen: rng.integers(tasks.single_action_space.n, size=len(seen)))
+    score("random", tasks, lambda seen: rng.integers(labelled.action_space.count[0], size=len(seen)))
     score("expert", tasks, lambda seen: np.array(tasks.call("expert_action")))
     decoded = DecodedVectorEnv(several(task), world)
     score("imagination", decoded, lambda seen: imagined.predict(seen, deterministic=True)[0])

@@ -58,7 +58,9 @@ class Served:
     def connect(self, visit: str = "", **more: Any) -> ClientConnection:
         address = f"ws://127.0.0.1:{self.port}/play?visit={visit}"
         more.setdefault("origin", self.origin)
-        return connect(address, max_size=2**22, compression=None, **more).__enter__()
+        return connect(
+            address, max_size=2**22, compression=None, max_queue=None, close_timeout=1, **more
+        ).__enter__()
 
 
 class Page:
@@ -95,7 +97,7 @@ class Page:
 
 @contextmanager
 def serve(stage: Stage, token: str | None = None, visitors: Visitors | None = None) -> Iterator[Served]:
-    everybody = visitors or Visitors()
+    everybody = Visitors() if visitors is None else visitors
     server = make_server(make_app(stage, token, everybody))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import flam_rl
 from flam_rl.actions import ActionSpace
 from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.core.adapters import Adapter, make_adapter
@@ -65,7 +66,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
         factors = torch.nn.functional.rms_norm(looks[look] + 0.2 * noise, (world.factor_dim,))
         data = {"next": factors, "imagined": factors, "episode": torch.arange(count) // 10}
         data["known"] = torch.ones(count, 3, dtype=torch.bool)
-        head = fit_event_head(world, data, look[:, causes] == 3, 1.0, (2,), seed)
+        head = fit_event_head(world, data, factors[:0], look[:, causes] == 3, 1.0, (2,), seed)
         assert head.sees.tolist() == sees
 
 
@@ -408,7 +409,7 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
         "event": (mine == 3).float(),
         "costs": (mine == 3).float() - 0.01,
     }[kind]
-    head = fit_reward_head(world, data | {"reward": reward}, (2,), 0)
+    head = fit_reward_head(world, data | {"reward": reward}, factors[:0], (2,), 0)
     assert isinstance(head, EventHead if kind == "event" else DenseHead)
     assert head.sees.tolist() == [2]
     assert (head.expected(factors) - reward).square().mean() < 0.1 * reward.var()
@@ -421,12 +422,12 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
 def test_what_never_ends_is_predicted_not_to_end(world) -> None:
     data, _ = entered(world, 1000)
     factors = data["next"]
-    end = fit_event_head(world, data, data["termination"], 1.0, (2,), 0)
+    end = fit_event_head(world, data, factors[:0], data["termination"], 1.0, (2,), 0)
     assert end(factors).max() < 0.5
     _, ended = FrozenEvents(Labels(world.labels.agents, world.labels.reward, end, 10))(factors)
     assert not ended.any()
     data["known"][:, 2] = False  # no label says whether anything ends
-    assert fit_event_head(world, data, data["termination"], 1.0, (2,), 0)(factors).max() == 0
+    assert fit_event_head(world, data, factors[:0], data["termination"], 1.0, (2,), 0)(factors).max() == 0
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
@@ -519,3 +520,28 @@ def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
     assert won >= 12
     bc = BehaviorCloning.from_labels(labelled)
     assert sticky.action_space.contains(bc.predict(labelled.episodes[0][0])[0])
+
+
+def test_an_event_stays_where_labels_saw_it() -> None:
+    """A place that labels come to from one side only; what the film shows beyond it is no event."""
+    generator = torch.Generator().manual_seed(0)
+    world = flam_rl.load_world("pucks")
+    goal, count = torch.tensor([0.5, 0.5]), 1000
+    came = torch.cat(
+        [
+            torch.rand(count - 30, 2, generator=generator) * 1.4 - 1,
+            goal - 0.12 * torch.rand(30, 2, generator=generator),
+        ]
+    )
+    factors = torch.randn(count, world.factors, world.factor_dim, generator=generator)
+    usual = torch.randn(count, world.factors, world.factor_dim, generator=generator)
+    factors[:, 1, :2], usual[:, 1, :2] = came, torch.rand(count, 2, generator=generator) * 2 - 1
+    event = (came - goal).norm(dim=-1) < 0.18
+    data = {"next": factors, "imagined": factors, "episode": torch.arange(count) % 20}
+    data["known"] = torch.ones(count, 3, dtype=torch.bool)
+    beyond = factors.clone()
+    beyond[:, 1, :2] = 0.85 + 0.15 * torch.rand(count, 2, generator=generator)
+    said = {len(film): fit_event_head(world, data, film, event, 1.0, (1,), 0) for film in (usual, usual[:0])}
+    assert (said[count](factors)[event] > 0.5).float().mean() > 0.8
+    assert (said[count](beyond) > 0.5).float().mean() < 0.1
+    assert (said[0](beyond) > 0.5).float().mean() > 0.5  # without the film it is an event everywhere beyond

@@ -16,6 +16,7 @@ import flam_rl
 from flam_rl.actions import ActionSpace
 from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
 from flam_rl.core.adapters import make_adapter
+from flam_rl.core.agent import Agents
 from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import linears, parameters
 from flam_rl.core.registry import TILE_MODELS, ModelName
@@ -383,8 +384,9 @@ def test_ppo_trains_in_imagination_of_a_rival(rival: World) -> None:
     if rival.model.needs_actions:
         return
     heads = [EventHead(rival.factor_dim, (0,), 1.0) for _ in range(2)]
-    adapter = make_adapter(rival.factor_dim, rival.latent_action_dim, ActionSpace.discrete(4))
-    rival.labels = Labels(rival.factors - 1, adapter, *heads, budget=10)
+    moves = ActionSpace.discrete(4)
+    adapter = make_adapter(rival.factor_dim, rival.latent_action_dim, moves)
+    rival.labels = Labels(Agents(moves, [rival.factors - 1], [[0]], [adapter]), *heads, budget=10)
     rival.requires_grad_(False)
     config = ImaginationConfig(steps=256, num_envs=8, rollout=16, batch=64, checks=1)
     model, history = train_in_imagination(rival, config)

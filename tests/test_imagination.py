@@ -13,6 +13,7 @@ import torch
 
 from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import make_adapter
+from flam_rl.core.agent import Agents
 from flam_rl.core.heads import EventHead, FrozenEvents, Labels
 from flam_rl.core.layers import FrozenLinear
 from flam_rl.core.threads import LoneThreads, lone_threads, one_core
@@ -248,9 +249,9 @@ def test_events_in_two_products_are_those_of_the_heads(
 ) -> None:
     reward, termination = EventHead(8, reward_sees, 0.7), EventHead(8, termination_sees, 1.0)
     factors = torch.randn(200, 4, 8)
-    found = FrozenEvents(Labels(0, make_adapter(8, 4, ActionSpace.discrete(4)), reward, termination, 10))(
-        factors
-    )
+    moves = ActionSpace.discrete(4)
+    agents = Agents(moves, [0], [[0]], [make_adapter(8, 4, moves)])
+    found = FrozenEvents(Labels(agents, reward, termination, 10))(factors)
     assert torch.allclose(found[0], (reward(factors) > 0.5) * 0.7)
     assert torch.equal(found[1], termination(factors) > 0.5)
     assert 0 < found[1].float().mean() < 1

@@ -11,6 +11,7 @@ from tiles import tile_world
 
 from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import make_adapter
+from flam_rl.core.agent import Agents
 from flam_rl.core.heads import EventHead, Labels
 from flam_rl.core.layers import sincos_positions, unit_rms
 from flam_rl.core.world import World
@@ -50,13 +51,9 @@ def small_world(config: FLAMConfig) -> World:
     flam.train().act(
         flam.factorize(torch.randint(10, (40, 3, 16))), 0.0
     )  # codebooks are made from a first batch
-    labels = Labels(
-        0,
-        make_adapter(16, flam.latent_action_dim, ActionSpace.discrete(4)),
-        EventHead(16, (0,), 2.0),
-        EventHead(16, (1,), 1.0),
-        9,
-    )
+    moves = ActionSpace.discrete(4)
+    agents = Agents(moves, [0], [[0]], [make_adapter(16, flam.latent_action_dim, moves)])
+    labels = Labels(agents, EventHead(16, (0,), 2.0), EventHead(16, (1,), 1.0), 9)
     labels.reward.net.bias_1.data.fill_(9.0)
     starts = torch.randint(10, (4, flam.window, 16))
     return tile_world(Tokenizer(TokenizerConfig(patch=2), (8, 8)), flam, starts, labels=labels)

@@ -176,8 +176,9 @@ def fit_labels(
     """
     adapter, data = _fit_adapter(world, labelled, budget, seed)
     places = adapter.agents.factors
-    reward = fit_reward_head(world, data, places, seed)
-    termination = fit_event_head(world, data, data["termination"], 1.0, places, seed)
+    usual = adapter.agents.in_place(world.model.scenes(world.stored_starts).factors)
+    reward = fit_reward_head(world, data, usual, places, seed)
+    termination = fit_event_head(world, data, usual, data["termination"], 1.0, places, seed)
     return Labels(adapter.agents, reward, termination, adapter.budget), adapter
 
 

@@ -20,29 +20,35 @@ RARE = 0.5
 ALIKE = 0.5
 """How much rewards that are one kind of event may vary: their standard deviation by their mean."""
 
+BENDS = 6.0
+"""By how much first weights of heads that read few numbers are larger, and how far their bends lie apart: an event is at a place, and
+what few bends at 0 make of it reaches to the border of the frame."""
+
 AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
 
 def fit_reward_head(
-    world: World, data: dict[str, torch.Tensor], agents: tuple[int, ...], seed: int
+    world: World, data: dict[str, torch.Tensor], usual: torch.Tensor, agents: tuple[int, ...], seed: int
 ) -> EventHead | DenseHead:
     """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
 
     Args:
-        data: of `labelled_factors`.
+        data: of `labelled_factors`. usual: as `fit_event_head`'s.
     """
     reward = known_rows(data, 1)["reward"].float()
     rewarded = reward[reward != 0]
     if is_event(rewarded, len(reward)):
         value = float(rewarded.mean()) if len(rewarded) else 0.0
-        return fit_event_head(world, data, data["reward"] != 0, value, agents, seed, label=1)
+        return fit_event_head(world, data, usual, data["reward"] != 0, value, agents, seed, label=1)
     mean, scale = float(reward.mean()), float(reward.std().clamp_min(1e-6))
 
     def make(sees: tuple[int, ...]) -> DenseHead:
         return DenseHead(world.factor_dim, sees, mean, scale)
 
     target = (data["reward"].float() - mean) / scale
-    return _fit_head(world, make, data, target, torch.ones_like(target).bool(), agents, seed, label=1)
+    return _fit_head(
+        world, make, data, usual[:0], target, torch.ones_like(target).bool(), agents, seed, label=1
+    )
 
 
 def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
@@ -55,6 +61,7 @@ def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
 def fit_event_head(
     world: World,
     data: dict[str, torch.Tensor],
+    usual: torch.Tensor,
     event: torch.Tensor,
     value: float,
     agents: tuple[int, ...],
@@ -65,19 +72,21 @@ def fit_event_head(
     clearly ask for it.
 
     Args:
-        data: of `labelled_factors`. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
+        data: of `labelled_factors`. usual: factors `(n, K, S)` of the video, without labels; events are rare, so that a head
+            that reads few numbers takes these for none. Else a head says anything of where no label leads, and that is where a policy goes. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
     """
 
     def make(sees: tuple[int, ...]) -> EventHead:
         return EventHead(world.factor_dim, sees, value)
 
-    return _fit_head(world, make, data, event.float(), event, agents, seed, label)
+    return _fit_head(world, make, data, usual, event.float(), event, agents, seed, label)
 
 
 def _fit_head(
     world: World,
     make: Callable[[tuple[int, ...]], AnyHead],
     data: dict[str, torch.Tensor],
+    usual: torch.Tensor,
     target: torch.Tensor,
     counts: torch.Tensor,
     agents: tuple[int, ...],
@@ -102,7 +111,11 @@ def _fit_head(
     def fit(seen: tuple[tuple[int, ...], int], rows: torch.Tensor) -> AnyHead:
         torch.manual_seed(seed)
         head = make(seen[0]).to(data["next"])
-        _train(head, seen[1], data, target, rows, seed)
+        few = seen[1] < world.factor_dim
+        if few:
+            head.net.weight_0.data.mul_(BENDS * (world.factor_dim / seen[1]) ** 0.5)
+            head.net.bias_0.data.normal_(std=BENDS)
+        _train(head, seen[1], data, usual if few else usual[:0], target, rows, seed)
         return head
 
     tried: list[tuple[tuple[int, ...], int]] = [(agents, numbers) for numbers in world.model.readings]
@@ -119,16 +132,17 @@ def _train(
     head: EventHead | DenseHead,
     numbers: int,
     data: dict[str, torch.Tensor],
+    usual: torch.Tensor,
     target: torch.Tensor,
     rows: torch.Tensor,
     seed: int,
 ) -> None:
     """Fit a head to transitions in the mask `rows`; it reads so many of the first numbers of factors."""
     # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
-    factors = torch.cat([data["next"][rows], data["imagined"][rows]])[:, head.sees]
+    factors = torch.cat([data["next"][rows], data["imagined"][rows], usual])[:, head.sees]
     unread = torch.arange(head.factor_dim, device=factors.device) >= numbers
     factors = factors.masked_fill(unread, 0.0).flatten(1)
-    target = target[rows].repeat(2)
+    target = torch.cat([target[rows].repeat(2), target.new_zeros(len(usual))])
     # Events are rare: each weighs by the root of how rare it is.
     weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
 

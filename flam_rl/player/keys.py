@@ -25,7 +25,7 @@ TIE = 0.02
 """Effects that differ by less, in pixels, are the same: the first code is taken."""
 SAME = 1e-4
 """Latent actions that differ by less are one action code."""
-OFTEN = 0.12
+OFTEN = 0.06
 """A key stands for a code that is plausible in this share of states at least."""
 LEAST_MASS = 2.0
 """Pixels that a factor draws at least where it is anywhere."""

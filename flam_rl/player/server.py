@@ -40,7 +40,7 @@ def make_app(stage: Stage, token: str | None = None, visitors: Visitors | None =
         token: what addresses must hold; None lets in this machine only, without one.
         visitors: who is there, for tests to look at.
     """
-    everybody = visitors or Visitors()
+    everybody = Visitors() if visitors is None else visitors
     reading = asyncio.Semaphore(UPLOADS)
 
     @asynccontextmanager

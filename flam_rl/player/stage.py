@@ -20,8 +20,8 @@ from .keys import Keys, agent_of
 
 THREADS = 2
 """That step and draw worlds, a core each, however many visitors there are."""
-STEPPERS = 64
-"""That are kept, one for each choice of controlled latent actions."""
+STEPPERS = 16
+"""That are kept, one for each choice of controlled latent actions; each has a copy of the weights."""
 T = TypeVar("T")
 
 

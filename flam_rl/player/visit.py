@@ -184,7 +184,7 @@ class Visit:
         pressed = {index for index, _ in self.held}
         for index in self.controlled:
             self._rested[index] = 0 if index in pressed else self._rested.get(index, PATIENCE) + 1
-        return tuple(index for index in self.controlled if self._rested[index] <= PATIENCE)
+        return tuple(sorted(index for index in self.controlled if self._rested[index] <= PATIENCE))
 
     def _wanted(self, factors_BKS: torch.Tensor, index: int, done: Step) -> torch.Tensor:
         held = [key for at, key in done.held if at == index and key < len(self.stage.keys.of[index])]
