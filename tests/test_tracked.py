@@ -355,7 +355,7 @@ def test_preview_names_what_it_cannot_follow(tmp_path: Path, capsys: pytest.Capt
     assert any(re.match(r"tracks break: mean length \d+ frames; things jump", line) for line in lines), lines
     with pytest.raises(SystemExit):
         preview(tmp_path / "dots", tmp_path / "5", "--factors", "1000000")
-    assert "--factors is 1000000; frames of 64x64 allow 1 to " in capsys.readouterr().err
+    assert "factors is 1000000; allowed is 1 to 256" in capsys.readouterr().err
 
 
 def test_preview_takes_its_rate_from_films(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
     reading = read(data, files, but=out)
     video = reading.video
     fps = frame_rate(reading, files)
+    check_frames(video.episodes[0].shape[1:3], factors or TrackerConfig().factors, TRACKING)
     config = TrackerConfig() if factors is None else replace(TrackerConfig(), factors=factors)
-    check_frames(video.episodes[0].shape[1:3], config.factors, TRACKING)
     clips = choose_clips(video.episodes, seed)
     views = []
     for clip in progress(clips, desc="background", unit="clip"):

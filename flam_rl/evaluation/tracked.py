@@ -31,6 +31,8 @@ UNFOLLOWED, NEAR = 0.2, 3.0
 """Share of frames from which things too small to follow are told of, and pixels from a track within which they are its own."""
 BRIEF = 16
 """Frames that tracks last on average, below which they break; half a clip where that is shorter."""
+BREAKS = 0.015
+"""Switches for each frame of a factor above which tracks break, however long they are."""
 
 
 def measure_tracks(
@@ -128,17 +130,20 @@ def find_failures(
         lines.append(
             f"things are larger than {config.patch} pixels: {100 * large / things:.0f}% of what moves is split; give smaller frames"
         )
-    if 0 < (length := mean_length(tracks)) < min(BRIEF, max(len(clip) for clip in clips) / 2):
+    length, seen = mean_length(tracks), sum(int(found.presence.sum()) for found in tracks)
+    broken = sum(_switches(found, config.patience) for found in tracks) > BREAKS * seen
+    if broken or 0 < length < min(BRIEF, max(len(clip) for clip in clips) / 2):
         lines.append(
             f"tracks break: mean length {length:.0f} frames; things jump from frame to frame (tiles?): tracking is no use here, "
             "train a world without it"
         )
     if (share := float(torch.cat(full).float().mean())) > OFTEN:
-        most = int(max(found.presence.sum(1).max() for found in tracks))
-        lines.append(
-            f"more than {limit - 1} things at once in {100 * share:.0f}% of frames: try --factors "
-            f"{2 * limit if limit == config.factors else most}"
-        )
+        if limit == config.factors:
+            said, enough = f"{limit} or more at once", 2 * limit
+        else:
+            said = f"more than {factors} things at once"
+            enough = int(max(found.presence.sum(1).max() for found in tracks))
+        lines.append(f"{said} in {100 * share:.0f}% of frames: try --factors {enough}")
     return lines
 
 

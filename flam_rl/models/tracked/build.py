@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.98
 """Share of episodes for whose entities there are factors, where the number is found from the video."""
+MOST = 256
+"""Factors at most, whatever memory holds."""
 SMALLEST = 16
 """Height and width of frames at least, pixels."""
 TRACKING, TRAINING = 100, 400
@@ -74,7 +76,7 @@ class TrackedBuildConfig:
 
     def __post_init__(self) -> None:
         if self.factors is not None:
-            check_ranges(self, factors=(1, 256))
+            check_ranges(self, factors=(1, MOST))
         check_ranges(self, look_dim=(1, 256))
 
 
@@ -97,7 +99,8 @@ def check_frames(frame_size: tuple[int, ...], factors: int, maps: int) -> None:
     height, width = frame_size
     if min(frame_size) < SMALLEST:
         raise ValueError(f"frames are {height}x{width}; tracking needs {SMALLEST}x{SMALLEST} pixels or more")
-    allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // (4 * maps * height * width)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    allowed = min(MOST, memory // (4 * maps * height * width))
     if not 1 <= factors <= allowed:
         advice = f"allow 1 to {allowed}" if allowed else "are too large"
         raise ValueError(f"--factors is {factors}; frames of {height}x{width} {advice} on this machine")
