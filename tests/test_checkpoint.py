@@ -78,7 +78,7 @@ def change(folder: Path, edit) -> None:
 
 def test_another_version_is_named(folder: Path) -> None:
     change(folder, lambda config: config.update(version=99))
-    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 3"):
+    with pytest.raises(ValueError, match=r"config\.json: version 99, this flam_rl reads 4"):
         flam_rl.load_world(folder)
 
 
