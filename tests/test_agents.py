@@ -41,6 +41,7 @@ def fitted(episodes):
     return world, labels, adapter
 
 
+@pytest.mark.learning
 def test_adapter_finds_the_agents_factor(fitted) -> None:
     world, labels, adapter = fitted
     (own,) = adapter.agents.factors
@@ -70,6 +71,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
         assert head.sees.tolist() == sees
 
 
+@pytest.mark.learning
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
     fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, MOVES)
@@ -97,6 +99,7 @@ def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: 
     env.step(env.action_space.sample())
 
 
+@pytest.mark.learning
 def test_adapter_save_and_load_is_the_identity(fitted, tmp_path: Path) -> None:
     world, _, adapter = fitted
     adapter.save(tmp_path / "adapter.safetensors")
@@ -115,11 +118,13 @@ def test_adapter_save_and_load_is_the_identity(fitted, tmp_path: Path) -> None:
         ActionAdapter.load(tmp_path / "bad", world)
 
 
+@pytest.mark.learning
 def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTransitions) -> None:
     with pytest.raises(ValueError, match="1000 labelled transitions given, but the budget is 500"):
         ActionAdapter.fit(fitted[0], labelled, budget=500)
 
 
+@pytest.mark.learning
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
     data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, MOVES))
@@ -131,6 +136,7 @@ def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
             assert found[event].float().mean() > 0.8
 
 
+@pytest.mark.learning
 def test_imagination_runs_and_keeps_the_best(fitted, tmp_path: Path) -> None:
     world, labels, _ = fitted
     world.labels = labels

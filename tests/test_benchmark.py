@@ -246,6 +246,7 @@ def test_intervals_are_the_same_each_time_and_leave_other_draws_alone() -> None:
     assert (np.random.random(3) == expected).all()  # noqa: NPY002
 
 
+@pytest.mark.learning
 def test_floors_are_beside_their_figures(tmp_path: Path) -> None:
     """In the tables and in the plots, of the suites of entities and of ablations."""
     docs = Path(__file__).parent.parent / "docs" / "results"

@@ -183,6 +183,7 @@ def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
     assert torch.allclose(found, expected / expected.sum(), atol=0.015)
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 def test_bfloat16_products_draw_the_same_frames_after_15_steps(world: World) -> None:
     # Enough for all but the smallest products.

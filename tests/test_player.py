@@ -128,6 +128,7 @@ def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> N
     assert min(right.values()) > 0.95, right
 
 
+@pytest.mark.learning
 def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: Stage) -> None:
     """Who faces there walks or is blocked, who faces aside turns there, who faces away does not walk away."""
     scene = stage.starts.of(slice(0, None, 10))
@@ -152,6 +153,7 @@ def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: 
     assert min(shares.values()) > 0.6, shares
 
 
+@pytest.mark.learning
 def test_directions_push_pucks_that_way_wherever_the_prior_finds_it_plausible(pucks: Stage) -> None:
     """And never the other way, where it does not."""
     scene, codes = pucks.starts.of(slice(0, None, 20)), pucks.keys.codes_MA
@@ -596,6 +598,7 @@ def random_message(rng: random.Random) -> str | bytes:
             return json.dumps({"kind": rng.choice([*kinds, 7])} | said)
 
 
+@pytest.mark.learning
 def test_ten_thousand_random_or_broken_messages(stage: Stage) -> None:
     rng = random.Random(0)
     with serve(stage) as served:
@@ -649,6 +652,7 @@ def test_four_visitors_get_thirty_steps_a_second_from_two_cores(stage: Stage) ->
 # --- the command
 
 
+@pytest.mark.learning
 def test_the_command_serves_and_says_where(tmp_path: Path) -> None:
     def start(*more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flam_rl.cli", "play", "--port", "0", *more]

@@ -41,6 +41,7 @@ def make(game: str, **arguments) -> ProcgenTask:
 PAPERS = ["bigfish", "starpilot", "leaper"]
 
 
+@pytest.mark.learning
 def test_same_seed_same_rollout_in_any_process() -> None:
     runs = []
     for games in (PAPERS, PAPERS[::-1]):

@@ -80,6 +80,7 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path: Path, capsys: pytest.Cap
     assert "nothing that moves was found in the video" in refused(still, "--model", "tracked")
 
 
+@pytest.mark.learning
 def test_what_will_not_bind_is_told_before_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:

@@ -189,6 +189,7 @@ def test_the_oracle_is_refused_films_before_training(tmp_path: Path, video: Vide
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.learning
 def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys) -> None:
     config, tokenizer = FLAMConfig(), Tokenizer(TokenizerConfig(), (64, 96))
     model = flam_rl.models.tiles.flam.FLAM(config, CodeFacts.blank(config, tokenizer.grid, 64, 192, 32))
