@@ -89,6 +89,7 @@ def test_train_leaves_a_world_with_results_and_logs(run: Path) -> None:
     assert set(world.info.metrics) == {
         "psnr",
         "dci",
+        "disentanglement",
         "imagination_validity",
         "masks",
         "transfer",

@@ -102,8 +102,8 @@ class TrackedPrior(nn.Module):
     @torch.no_grad()
     def keep_births(
         self,
-        births_NA: Float[Tensor, "N A"],
-        nobody_NA: Float[Tensor, "N A"],
+        births_NA: Float[Tensor, "_ A"],
+        nobody_NA: Float[Tensor, "_ A"],
         generator: torch.Generator,
     ) -> None:
         """The bank of births, and what an empty row does when nobody comes, from those of the video."""
