@@ -15,6 +15,8 @@ from ...types import LossAndMetrics, check_ranges
 MARGIN = 0.02
 """Codes nearer to each other than this share of the codebook's spread are one code, and a patch is ambiguous if moving its
 latent by as much can give it another code: rounding moves a latent by less than a thousandth of it."""
+AT_ONCE = 256
+"""Frames that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,10 @@ class Tokenizer(nn.Module):
         return cut.flatten(-5, -4).flatten(-3, -2)
 
     def encode(self, frames: UInt8[torch.Tensor, "*B H W 3"]) -> Int[torch.Tensor, "*B N"]:
-        """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`."""
-        return self.distances(self.patches(frames)).argmin(-1)
+        """Frames uint8 `(..., H, W, 3)` to codes int64 `(..., N)`, `AT_ONCE` at a time: a long clip's patches take much memory."""
+        parts = frames.reshape(-1, *frames.shape[-3:]).split(AT_ONCE)
+        codes = torch.cat([self.distances(self.patches(part)).argmin(-1) for part in parts])
+        return codes.reshape(*frames.shape[:-3], codes.shape[-1])
 
     def distances(self, patches: UInt8[torch.Tensor, "*B P"]) -> Float[torch.Tensor, "*B V"]:
         """How far patches uint8 `(..., patch * patch * 3)` are from each code: squared, less a term that is the same
