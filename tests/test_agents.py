@@ -538,6 +538,7 @@ def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
     assert sticky.action_space.contains(bc.predict(labelled.episodes[0][0])[0])
 
 
+@pytest.mark.learning
 def test_an_event_stays_where_labels_saw_it() -> None:
     """A place that labels come to from one side only; what the film shows beyond it is no event."""
     generator = torch.Generator().manual_seed(0)

@@ -355,6 +355,7 @@ with torch.inference_mode():
 """
 
 
+@pytest.mark.learning
 def test_a_forked_process_has_threads_of_its_own() -> None:
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
 

@@ -74,6 +74,7 @@ with progress(total=3, desc="cells", unit="cell", every=0.3) as bar, shown_while
 """
 
 
+@pytest.mark.learning
 def test_a_log_file_gets_a_line_now_and_then_with_step_losses_rate_and_time_left() -> None:
     ran = subprocess.run([sys.executable, "-c", LOGGED], check=True, stderr=subprocess.PIPE, text=True)
     lines = ran.stderr.splitlines()
