@@ -94,10 +94,10 @@ class InverseDynamics(nn.Module):
 
     def forward(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Normal:
         """Factors float `(..., K, S)` of two successive frames to a Normal of shape `(..., K, A)`."""
-        mean, raw = self.told(now_BKS, next_BKS).chunk(2, -1)
+        mean, raw = self.outputs(now_BKS, next_BKS).chunk(2, -1)
         return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
 
-    def told(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Tensor:
+    def outputs(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Tensor:
         """Means, and spreads before they are made positive: `(..., K, 2A)`."""
         change = (next_BKS - now_BKS)[..., [2, 3, 4, *range(6, now_BKS.shape[-1])]]
         change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)

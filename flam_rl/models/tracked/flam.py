@@ -166,9 +166,9 @@ class TrackedFLAM(nn.Module):
         presence = binary_cross_entropy_with_logits(torch.stack(logits, 1), there_BTK[:, 1:].float())
         kl = kl_divergence(posterior, Normal(0.0, 1.0))
         acts = there_BTK[:, 1:] | there_BTK[:, :-1]
-        count, told = acts.sum().clamp_min(1), self.of_actions(acts)
-        kl_A = (kl * told[..., None]).sum((0, 1, 2)) / told.sum().clamp_min(1)
-        cost = kl_A.clamp_min(config.free).sum() * told.sum() / count
+        count, acting = acts.sum().clamp_min(1), self.of_actions(acts)
+        kl_A = (kl * acting[..., None]).sum((0, 1, 2)) / acting.sum().clamp_min(1)
+        cost = kl_A.clamp_min(config.free).sum() * acting.sum() / count
         loss = sum(errors.values()) + config.presence * presence * acts.numel() / count
         change = (torch.stack(gates, 1) * moves_BTK).sum() / moves_BTK.sum().clamp_min(1)
         loss = loss + beta * config.beta * cost + config.change * change + commitment.sum()

@@ -28,10 +28,10 @@ class JointInverseDynamics(InverseDynamics):
         super().__init__(replace(config, latent_action_dim=config.hidden), state)
         self.infer = mlp(2 * config.hidden, config.hidden, 2 * config.latent_action_dim)
 
-    def told(self, now_BKS: Tensor, next_BKS: Tensor) -> Tensor:
+    def outputs(self, now_BKS: Tensor, next_BKS: Tensor) -> Tensor:
         """`(..., 1, 2A)`."""
         acts = (now_BKS[..., PRESENCE, None] > 0.5) | (next_BKS[..., PRESENCE, None] > 0.5)
-        seen = (super().told(now_BKS, next_BKS) * acts).sum(-2, keepdim=True)
+        seen = (super().outputs(now_BKS, next_BKS) * acts).sum(-2, keepdim=True)
         found: Tensor = self.infer(seen / acts.sum(-2, keepdim=True).clamp_min(1))
         return found
 

@@ -221,17 +221,6 @@ def without_ground(tracks: Tracks, config: ContextConfig) -> Tracks:
     )
 
 
-def follow(
-    colors: Float[Tensor, "T 3 H W"],
-    context: Float[Tensor, "C 3 H W"],
-    path: Float[Tensor, "T 2"],
-    config: TrackerConfig,
-    shortest: int,
-) -> Tracks:
-    """The tracks over a known context, which moves along a path with the camera."""
-    return follow_all([colors], [context], [path], config, shortest)[0]
-
-
 def follow_all(
     colors: Sequence[Float[Tensor, "_ 3 H W"]],
     contexts: Sequence[Float[Tensor, "_ 3 H W"]],
@@ -239,7 +228,7 @@ def follow_all(
     config: TrackerConfig,
     shortest: int,
 ) -> list[Tracks]:
-    """The tracks of several episodes side by side, longest first; see `follow`."""
+    """The tracks of several episodes side by side, longest first, over known contexts, which move along paths with the camera."""
     tracker = Tracker(config)
     states = tracker.start(len(colors), colors[0].device)
     moved = [torch.cat([torch.zeros_like(path[:1]), path[1:] - path[:-1]]) for path in paths]
