@@ -34,6 +34,7 @@ from .training import (
     find_ground,
     sample_looks,
     set_ranges,
+    some_looks,
     track_video,
     train_dynamics,
     train_looks,
@@ -142,14 +143,10 @@ def build(
             (frames, rows_of(tracks, state.entities), tracks.context)
             for frames, tracks in episodes(footage.training)
         )
-        train_looks(
-            flam.codes,
-            sample_looks(laid, footage.training.frames, state, tracked.looks.frames),
-            state,
-            tracked.looks,
-            log,
-            generator,
-        )
+        sample = sample_looks(laid, footage.training.frames, state, tracked.looks.frames)
+        train_looks(flam.codes, sample, state, tracked.looks, log, generator)
+        typical = flam.codes.typical(some_looks(sample), len(flam.known_ML), config.seed)
+        flam.known_ML.copy_(typical[torch.arange(len(flam.known_ML)) % len(typical)])
         factors = (
             _factors(model, rows_of(tracks, state.entities))
             for _, tracks in episodes(footage.training)

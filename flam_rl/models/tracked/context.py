@@ -131,6 +131,8 @@ def grown(
 
 def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool[Tensor, "T H W"]:
     """Where nothing around a pixel changes, neither from the frame before nor to the next."""
+    if len(frames_T3HW) == 1:
+        return torch.ones_like(frames_T3HW[:, 0], dtype=torch.bool)
     changes = (frames_T3HW[1:] - frames_T3HW[:-1]).abs().amax(1, keepdim=True) > config.alike
     changes = max_pool2d(changes.float(), config.around, 1, config.around // 2)[:, 0] > 0
     first = torch.zeros_like(changes[:1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from ...core.layers import mlp
+from ...core.layers import mlp, nearest_code
 from .sprites import Layers, Scene, blend, draw, hats
 from .states import DEPTH, LOOK, PLACE, PRESENCE, StateConfig
 
@@ -60,6 +61,14 @@ class LookCodes(nn.Module):
         raw = self._raw(looks_N4PP)
         self.center_L.copy_(raw.mean(0))
         self.spread_L.copy_(raw.std(0).clamp_min(1e-3))
+
+    @torch.no_grad()
+    def typical(self, looks_N4PP: Float[Tensor, "N 4 P P"], count: int, seed: int) -> Float[Tensor, "M L"]:
+        """Codes of `count` of these looks that are in the middle of many, or of all where there are fewer."""
+        codes_NL = self.encode(looks_N4PP)
+        found = KMeans(min(count, len(codes_NL)), n_init=4, random_state=seed).fit(codes_NL.numpy())
+        centres = torch.as_tensor(found.cluster_centers_, dtype=codes_NL.dtype)
+        return codes_NL[nearest_code(centres, codes_NL)]
 
     def encode(self, look_B4PP: Float[Tensor, "*B 4 P P"]) -> Float[Tensor, "*B L"]:
         """Codes of looks that are centred in their patches."""

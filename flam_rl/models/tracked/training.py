@@ -172,6 +172,12 @@ def sample_looks(
     return LookSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
+def some_looks(sample: LookSample, most: int = 4000) -> Float[Tensor, "N 4 P P"]:
+    """Looks of the sample, evenly spread."""
+    looks = sample.look[sample.there]
+    return looks[:: max(1, len(looks) // most)].float() / 255
+
+
 def train_looks(
     codes: LookCodes,
     sample: LookSample,
@@ -182,7 +188,7 @@ def train_looks(
 ) -> None:
     """First to reconstruct looks, then to draw frames."""
     looks = sample.look[sample.there]
-    codes.start_from(looks[:: max(1, len(looks) // 4000)].float() / 255)
+    codes.start_from(some_looks(sample))
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
@@ -203,7 +209,7 @@ def train_looks(
         if step % 20 == 0:
             log.scalar("looks/error", error.item(), step)
             bar.set_postfix(error=f"{error.item():.5f}")
-    codes.normalize(looks[:: max(1, len(looks) // 4000)].float() / 255)
+    codes.normalize(some_looks(sample))
 
 
 def _drawing_loss(
