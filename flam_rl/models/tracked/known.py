@@ -1,0 +1,76 @@
+"""Looks that a world knows, found in frames: what has not moved yet is an entity, if it looks like one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
+
+from .windows import trimmed
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    solid: float = 0.8
+    """Entries of at least this alpha are compared, but for those at the rim, which a fraction of a pixel changes."""
+    alike: float = 0.06
+    """Root of the mean squared difference of colours in 0..1, over what is solid, up to which a place shows a look."""
+    stands_out: float = 0.12
+    """The same between a look's mean colour and the ring around it, from which on the place is not part of something larger."""
+    inside: float = 0.6
+    """Share of a look that is in the frame at least."""
+    entries: int = 9
+    """Solid entries that a look has at least: fewer are found everywhere."""
+
+
+def find_known(
+    colors_T3HW: Float[Tensor, "T 3 H W"],
+    looks_M4PP: Float[Tensor, "M 4 P P"],
+    config: MatchConfig = MatchConfig(),
+    chunk: int = 16,
+) -> Bool[Tensor, "T H W"]:
+    """Where frames show one of some looks, at any whole pixel.
+
+    Args:
+        looks_M4PP: red, green and blue times alpha, and alpha.
+    """
+    found = torch.zeros_like(colors_T3HW[:, 0], dtype=torch.bool)
+    looks = trimmed(looks_M4PP, room=3)
+    alpha = looks[:, 3:]
+    solid = 1 - max_pool2d((alpha < config.solid).float(), 3, 1, 1)
+    there = solid.sum((1, 2, 3)) >= config.entries
+    if not bool(there.any()):
+        return found
+    looks, alpha, solid = looks[there], alpha[there], solid[there]
+    covers = (alpha > 0.1).float()
+    ring = max_pool2d(covers, 5, 1, 2) - max_pool2d(covers, 3, 1, 1)
+    color = looks[:, :3] / alpha.clamp_min(1e-6)
+    mean = ((color * solid).sum((2, 3)) / solid.sum((2, 3)))[..., None, None]
+    within, around = (_squared(mask, of) for mask, of in ((solid, color), (ring, mean.expand_as(color))))
+    size = looks.shape[-1]
+    pad = size // 2
+    for frames in torch.arange(len(colors_T3HW)).split(chunk):
+        shown = colors_T3HW[frames]
+        layers = torch.cat([shown, shown.square().sum(1, keepdim=True), torch.ones_like(shown[:, :1])], 1)
+        area, rim = (conv2d(layers[:, 4:], mask, padding=pad) for mask in (solid, ring))
+        off, apart = (
+            conv2d(layers, kernel, padding=pad).clamp_min(0) / (3 * count.clamp_min(1))
+            for kernel, count in ((within, area), (around, rim))
+        )
+        matches = (off <= config.alike**2) & (apart >= config.stands_out**2)
+        matches &= area >= config.inside * solid.sum((1, 2, 3))[:, None, None]
+        drawn = conv_transpose2d(matches.float(), covers, padding=pad)
+        found[frames] = drawn[:, 0] > 0.5
+    return found
+
+
+def _squared(
+    mask_M1PP: Float[Tensor, "M 1 P P"], color_M3PP: Float[Tensor, "M 3 P P"]
+) -> Float[Tensor, "M 5 P P"]:
+    """Kernels that give the sum of squared differences from `color` over `mask`, of frames, their squares and ones."""
+    return torch.cat(
+        [-2 * mask_M1PP * color_M3PP, mask_M1PP, mask_M1PP * color_M3PP.square().sum(1, keepdim=True)], 1
+    )
