@@ -97,6 +97,7 @@ class TrackedFLAM(nn.Module):
         return self.config.state.factors
 
     @property
+    @torch.no_grad()
     def known_looks(self) -> Float[Tensor, "M 4 P P"]:
         """What entities of the video look like."""
         return self.codes.decode(self.known_ML)

@@ -15,7 +15,9 @@ from .windows import trimmed
 @dataclass(frozen=True)
 class MatchConfig:
     solid: float = 0.8
-    """Entries of at least this alpha are compared, but for those at the rim, which a fraction of a pixel changes."""
+    """Entries of at least this alpha are compared, but for the outermost, which a fraction of a pixel changes."""
+    rim: int = 2
+    """Pixels around what is compared that belong to the look as well."""
     alike: float = 0.06
     """Root of the mean squared difference of colours in 0..1, over what is solid, up to which a place shows a look."""
     stands_out: float = 0.12
@@ -40,13 +42,13 @@ def find_known(
     found = torch.zeros_like(colors_T3HW[:, 0], dtype=torch.bool)
     looks = trimmed(looks_M4PP, room=3)
     alpha = looks[:, 3:]
-    solid = 1 - max_pool2d((alpha < config.solid).float(), 3, 1, 1)
+    solid = 1 - _wider((alpha < config.solid).float(), 1)
     there = solid.sum((1, 2, 3)) >= config.entries
     if not bool(there.any()):
         return found
     looks, alpha, solid = looks[there], alpha[there], solid[there]
-    covers = (alpha > 0.1).float()
-    ring = max_pool2d(covers, 5, 1, 2) - max_pool2d(covers, 3, 1, 1)
+    covers = (alpha > 0.3).float()
+    ring = _wider(covers, 2) - _wider(covers, 1)
     color = looks[:, :3] / alpha.clamp_min(1e-6)
     mean = ((color * solid).sum((2, 3)) / solid.sum((2, 3)))[..., None, None]
     within, around = (_squared(mask, of) for mask, of in ((solid, color), (ring, mean.expand_as(color))))
@@ -62,9 +64,13 @@ def find_known(
         )
         matches = (off <= config.alike**2) & (apart >= config.stands_out**2)
         matches &= area >= config.inside * solid.sum((1, 2, 3))[:, None, None]
-        drawn = conv_transpose2d(matches.float(), covers, padding=pad)
-        found[frames] = drawn[:, 0] > 0.5
-    return found
+        found[frames] = conv_transpose2d(matches.float(), solid, padding=pad)[:, 0] > 0.5
+    return _wider(found[:, None].float(), config.rim)[:, 0] > 0
+
+
+def _wider(mask_N1HW: Float[Tensor, "N 1 H W"], pixels: int) -> Float[Tensor, "N 1 H W"]:
+    """Masks with so many pixels around."""
+    return max_pool2d(mask_N1HW, 2 * pixels + 1, 1, pixels)
 
 
 def _squared(
