@@ -20,8 +20,10 @@ class MatchConfig:
     """Pixels around what is compared that belong to the look as well."""
     alike: float = 0.06
     """Root of the mean squared difference of colours in 0..1, over what is solid, up to which a place shows a look."""
-    stands_out: float = 0.12
-    """The same between a look's mean colour and the ring around it, from which on the place is not part of something larger."""
+    apart: float = 0.12
+    """A pixel is none of a look if a channel is off from its mean colour by more."""
+    alone: float = 0.6
+    """Share of the pixels around a look that are none of it, from which on it is not a piece of something larger."""
     inside: float = 0.6
     """Share of a look that is in the frame at least."""
     entries: int = 9
@@ -47,22 +49,21 @@ def find_known(
     if not bool(there.any()):
         return found
     looks, alpha, solid = looks[there], alpha[there], solid[there]
-    covers = (alpha > 0.3).float()
-    ring = _wider(covers, 2) - _wider(covers, 1)
     color = looks[:, :3] / alpha.clamp_min(1e-6)
     mean = ((color * solid).sum((2, 3)) / solid.sum((2, 3)))[..., None, None]
-    within, around = (_squared(mask, of) for mask, of in ((solid, color), (ring, mean.expand_as(color))))
-    size = looks.shape[-1]
-    pad = size // 2
+    covers = (alpha > 0.3).float()
+    ring = _wider(covers, 2) - _wider(covers, 1)
+    kernel = torch.cat([-2 * solid * color, solid, solid * color.square().sum(1, keepdim=True)], 1)
+    pad = looks.shape[-1] // 2
     for frames in torch.arange(len(colors_T3HW)).split(chunk):
         shown = colors_T3HW[frames]
-        layers = torch.cat([shown, shown.square().sum(1, keepdim=True), torch.ones_like(shown[:, :1])], 1)
-        area, rim = (conv2d(layers[:, 4:], mask, padding=pad) for mask in (solid, ring))
-        off, apart = (
-            conv2d(layers, kernel, padding=pad).clamp_min(0) / (3 * count.clamp_min(1))
-            for kernel, count in ((within, area), (around, rim))
-        )
-        matches = (off <= config.alike**2) & (apart >= config.stands_out**2)
+        one = torch.ones_like(shown[:, :1])
+        layers = torch.cat([shown, shown.square().sum(1, keepdim=True), one], 1)
+        area, rim = (conv2d(one, mask, padding=pad) for mask in (solid, ring))
+        off = conv2d(layers, kernel, padding=pad).clamp_min(0) / (3 * area.clamp_min(1))
+        other = ((shown[:, None] - mean).abs().amax(2) > config.apart).float()
+        alone = conv2d(other, ring, padding=pad, groups=len(ring))
+        matches = (off <= config.alike**2) & (alone >= config.alone * rim)
         matches &= area >= config.inside * solid.sum((1, 2, 3))[:, None, None]
         found[frames] = conv_transpose2d(matches.float(), solid, padding=pad)[:, 0] > 0.5
     return _wider(found[:, None].float(), config.rim)[:, 0] > 0
@@ -71,12 +72,3 @@ def find_known(
 def _wider(mask_N1HW: Float[Tensor, "N 1 H W"], pixels: int) -> Float[Tensor, "N 1 H W"]:
     """Masks with so many pixels around."""
     return max_pool2d(mask_N1HW, 2 * pixels + 1, 1, pixels)
-
-
-def _squared(
-    mask_M1PP: Float[Tensor, "M 1 P P"], color_M3PP: Float[Tensor, "M 3 P P"]
-) -> Float[Tensor, "M 5 P P"]:
-    """Kernels that give the sum of squared differences from `color` over `mask`, of frames, their squares and ones."""
-    return torch.cat(
-        [-2 * mask_M1PP * color_M3PP, mask_M1PP, mask_M1PP * color_M3PP.square().sum(1, keepdim=True)], 1
-    )

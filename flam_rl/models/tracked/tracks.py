@@ -171,8 +171,9 @@ def _track_together(
     ]
     found: dict[int, Tracks] = {}
     left = list(range(len(colors)))
-    for turn in range(context.rounds + 1):
-        last = turn == context.rounds
+    rounds = 0 if past == 1 else context.rounds  # in one frame nothing moves
+    for turn in range(rounds + 1):
+        last = turn == rounds
         first = slice(None if last else past)
         tracks = follow_all(
             [colors[i][first] for i in left],
@@ -186,7 +187,7 @@ def _track_together(
             break
         changed = []
         for i in left:
-            things = grown(things_in(found[i], colors[i], context), colors[i][first], context)
+            things = grown(things_in(found[i], colors[i][first], context), colors[i][first], context)
             mask = known[i]
             things = things if mask is None else things | mask
             clearer = find_view(colors[i], paths[i], config, context, past, things, complete=True)

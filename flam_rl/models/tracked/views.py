@@ -41,7 +41,7 @@ def find_view(
     """
     known = colors[:past]
     view = _view(colors, path, things, config, context, past)
-    for _ in range(0 if complete else context.votes):
+    for _ in range(0 if complete or len(known) == 1 else context.votes):
         others = grown(differs(known - view[: len(known)], config.threshold), known, context)
         view = _view(colors, path, others if things is None else others | things, config, context, past)
     return view
