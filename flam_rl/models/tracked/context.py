@@ -38,6 +38,8 @@ class ContextConfig:
     """Share of the frames in which no entity is at a place below which these are not trusted: it may be an entity that was missed."""
     continues: float = 0.1
     """What a colour that continues the context may be off from what lies around."""
+    smoothed: int = 64
+    """How often a colour that was only guessed is made the mean of those around it: a hole is then filled without edges."""
     votes: int = 2
     """How often what differs from the context is masked and the context taken again, before anything is tracked."""
     ghost: tuple[float, float] = (1.3, 2.0)
@@ -94,8 +96,9 @@ def _continued(
     config: ContextConfig,
 ) -> Float[Tensor, "3 H W"]:
     """The context with what is hidden in all frames, or in none of them, filled in, from its border inwards: with that colour
-    that a frame has there which continues what lies around best, or else with the mean of what lies around."""
+    that a frame has there which continues what lies around best, or else smoothly."""
     context, known = context_3HW.clone(), ~hidden_HW
+    guessed = torch.zeros_like(known)
     if not bool(known.any()):
         return context
     while not bool(known.all()):
@@ -107,7 +110,11 @@ def _continued(
         off, best = off.min(0)
         chosen = colors.gather(0, best.expand(1, 3, -1))[0]
         context[:, ring] = torch.where(off <= config.continues, chosen, around)
+        guessed[ring] = off > config.continues
         known = known | ring
+    for _ in range(config.smoothed if bool(guessed.any()) else 0):
+        around = avg_pool2d(context[None], 3, 1, 1, count_include_pad=False)[0]
+        context[:, guessed] = around[:, guessed]
     return context
 
 
