@@ -197,7 +197,7 @@ def some_looks(sample: LookSample, chosen: Tensor, most: int = 4000) -> Float[Te
 
 def find_typical(codes: LookCodes, sample: LookSample, count: int, seed: int) -> Float[Tensor, "M L"]:
     """Codes of looks that are typical of what moves: of the faster half, for what rests may be a piece of the ground."""
-    speed = sample.numbers[..., VELOCITY].norm(dim=-1)
+    speed = sample.numbers[:, : sample.there.shape[1], VELOCITY].norm(dim=-1)  # without the camera
     fast = sample.there & (speed >= speed[sample.there].median())
     return codes.typical(some_looks(sample, fast), count, seed)
 
