@@ -158,7 +158,7 @@ class _Decoder:
             raise ValueError(
                 f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
             )
-        if ActionSpace.of(action_space) != agents.actions:
+        if ActionSpace.from_gym(action_space) != agents.actions:
             raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.agents, self._controlled = agents, world.moved_by_agents(agents)
@@ -199,7 +199,7 @@ class _Decoder:
         if before is not None and self._sent is not None:
             latent = self.world.infer_actions(torch.stack([before, after], 1)).mean[:, 0]
             gone_on = ~new if moved is None else ~new & torch.from_numpy(moved.copy()).to(new.device)
-            followed.acted(before, self.world.of_factors(latent), self._sent, after, gone_on)
+            followed.acted(before, self.world.actions_per_factor(latent), self._sent, after, gone_on)
         followed.begin(after, new)
         self._shown = after
         order = in_order(followed.agents_BC, self.agents.factors, self.world.factors)

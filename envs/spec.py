@@ -27,7 +27,7 @@ class Specified:
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else FLAMSpec.of(spec)
+        self._spec = None if spec is None else FLAMSpec.from_spec(spec)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class FLAMSpec(EnvSpec):
     """An env's spec; a `World` among its arguments goes into JSON as the name or folder that it comes from."""
 
     @classmethod
-    def of(cls, spec: EnvSpec) -> FLAMSpec:
+    def from_spec(cls, spec: EnvSpec) -> FLAMSpec:
         """`spec` as a `FLAMSpec`."""
         return cls(**{field.name: getattr(spec, field.name) for field in fields(spec) if field.init})
 

@@ -35,7 +35,7 @@ def video(episodes: list[Episode]) -> Video:
 
 @pytest.fixture(scope="session")
 def labelled(episodes: list[Episode]) -> LabelledTransitions:
-    return LabelledTransitions.of(episodes, 1000, ActionSpace.discrete(4))
+    return LabelledTransitions.from_episodes(episodes, 1000, ActionSpace.discrete(4))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, MOVES))
+    labels, adapter = fit_labels(world, LabelledTransitions.from_episodes(episodes, 1000, MOVES))
     return world, labels, adapter
 
 
@@ -74,7 +74,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
 @pytest.mark.learning
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, MOVES)
+    fresh = LabelledTransitions.from_episodes(record_episodes(task, 600, seed=9), 500, MOVES)
     data = labelled_factors(world, fresh)
     (own,), (net,) = adapter.agents.factors, adapter.agents.adapters
     factor, latent = data["now"][:, own], data["latent"][:, own]
@@ -90,7 +90,9 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
 @pytest.mark.learning
 def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
     world, _, _ = fitted
-    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES)
+    labelled = LabelledTransitions.from_episodes(
+        record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES
+    )
     assert max(actions.max() for actions in labelled.actions) < 3
     adapter = ActionAdapter.fit(world, labelled)
     assert adapter.agents.actions == MOVES
@@ -127,7 +129,9 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 @pytest.mark.learning
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, MOVES))
+    data = labelled_factors(
+        world, LabelledTransitions.from_episodes(record_episodes(task, 1100, seed=11), 1000, MOVES)
+    )
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -378,7 +382,7 @@ def test_labels_put_the_agent_in_its_place() -> None:
     agents = Agents(MOVES, [1], [[0]], [make_adapter(8, 4, MOVES)], [finder])
     factors = torch.randn(50, 6, 5, 8)
     for seen in (factors[:, 0], factors):
-        placed, agent = agents.in_place(seen), agents.of(seen)[:, 0]
+        placed, agent = agents.in_place(seen), agents.find(seen)[:, 0]
         assert len(set(agent.tolist())) > 1
         each = torch.arange(50)
         if seen.ndim == 3:
@@ -517,7 +521,7 @@ def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
 
     world, sticky = flam_rl.load_world("multigrid"), Joystick(task)
     sticks = [dataclasses.replace(e, actions=Joystick.stick(e.actions)) for e in episodes]
-    labelled = LabelledTransitions.of(sticks, 1000, ActionSpace.of(sticky.action_space))
+    labelled = LabelledTransitions.from_episodes(sticks, 1000, ActionSpace.from_gym(sticky.action_space))
     world.labels, adapter = fit_labels(world, labelled)
     assert adapter.agents.factors == (3,)
     assert not adapter.agents.differ

@@ -229,9 +229,9 @@ def test_codes_are_snapped_to_and_counted(rival: World) -> None:
         assert torch.equal(rival.snap(factors, 0, wanted), wanted)
     if isinstance(model, Coded):
         snapped = rival.snap(factors, 0, wanted)
-        assert torch.equal(model.of_code(model.code_of(snapped)), snapped)
-        assert torch.allclose(snapped, model.of_code(model.code_of(wanted)))
-        one = model.of_code(torch.zeros(1, len(model.frequency_GM), dtype=torch.long))
+        assert torch.equal(model.latent_action_of(model.code_of(snapped)), snapped)
+        assert torch.allclose(snapped, model.latent_action_of(model.code_of(wanted)))
+        one = model.latent_action_of(torch.zeros(1, len(model.frequency_GM), dtype=torch.long))
         model.count(one.expand(1000, -1))
         assert (model.frequency_GM[:, 0] > 0.9).all()
         assert torch.allclose(model.frequency_GM.sum(-1), torch.ones(len(model.frequency_GM)))

@@ -76,7 +76,7 @@ def view(visit: Visit) -> View:
 
 
 def slot(stage: Stage, index: int, name: str) -> int:
-    return [key.slot for key in stage.keys.of[index]].index(name)
+    return [key.slot for key in stage.keys.by_action[index]].index(name)
 
 
 # --- keys
@@ -109,11 +109,11 @@ def after(stage: Stage, scene: Scene, index: int, held: list[int]) -> Scene:
 
 def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> None:
     assert stage.agent is not None
-    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.of[stage.agent])}
+    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.by_action[stage.agent])}
     assert {name: slot for name, (_, slot) in named.items()} == {
         "turn left": "left", "turn right": "right", "forward": "up", "stay": "down",
     }  # fmt: skip
-    scene = stage.starts.of(slice(0, None, 10))
+    scene = stage.starts.select(slice(0, None, 10))
     cells, headings = agents_of(stage, scene)
     agent = 0  # the adapter's
     shown = headings[:, agent] >= 0
@@ -131,7 +131,7 @@ def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> N
 @pytest.mark.learning
 def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: Stage) -> None:
     """Who faces there walks or is blocked, who faces aside turns there, who faces away does not walk away."""
-    scene = stage.starts.of(slice(0, None, 10))
+    scene = stage.starts.select(slice(0, None, 10))
     cells, headings = agents_of(stage, scene)
     shares = {}
     for index in set(range(4)) - {stage.agent}:
@@ -156,7 +156,7 @@ def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: 
 @pytest.mark.learning
 def test_directions_push_pucks_that_way_wherever_the_prior_finds_it_plausible(pucks: Stage) -> None:
     """And never the other way, where it does not."""
-    scene, codes = pucks.starts.of(slice(0, None, 20)), pucks.keys.codes_MA
+    scene, codes = pucks.starts.select(slice(0, None, 20)), pucks.keys.codes_MA
     states, count, velocity = len(scene.factors), len(codes), slice(2, 4)
     towards = torch.tensor([[0.0, -1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     right, wrong = [], []
@@ -297,7 +297,7 @@ def test_the_real_task_runs_beside_from_the_same_frame_under_the_same_keys(stage
     frames = []
     names = ("turn left", "forward", "forward", "turn right", "stay", "forward")
     for name in names:
-        number = [key.name for key in stage.keys.of[stage.agent]].index(name)
+        number = [key.name for key in stage.keys.by_action[stage.agent]].index(name)
         play(visit, 1, (stage.agent, number))
         found = view(visit)
         expected = task.step(["turn left", "turn right", "forward", "stay"].index(name))[0]
@@ -367,7 +367,7 @@ def psnr(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def test_a_world_goes_on_from_a_dropped_picture(stage: Stage, tmp_path: Path) -> None:
-    frame = stage.world.draw(stage.starts.of([5]))[0].numpy()
+    frame = stage.world.draw(stage.starts.select([5]))[0].numpy()
     Image.fromarray(frame).resize((320, 320), Image.Resampling.NEAREST).save(tmp_path / "picture.png")
     clip = clip_of(tmp_path / "picture.png", (64, 64))
     visit = Visit(stage)
@@ -535,7 +535,7 @@ def test_uploads_start_a_world_and_are_bounded(served: Served, monkeypatch: pyte
     page = Page(served)
     page.until(lambda facts: facts["step"] > 0)
     picture = io.BytesIO()
-    Image.fromarray(served.stage.world.draw(served.stage.starts.of([0]))[0].numpy()).save(picture, "png")
+    Image.fromarray(served.stage.world.draw(served.stage.starts.select([0]))[0].numpy()).save(picture, "png")
     post = f"{served.origin}/start?visit={page.hello['visit']}&name="
     page.say("run", on=False)
     page.until(lambda facts: not facts["running"])

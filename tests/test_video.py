@@ -363,7 +363,7 @@ def test_range_and_colour_matrix_are_what_the_film_says(
         film.height, film.width, film.pix_fmt = 48, 64, pixels
         film.codec_context.colorspace, film.codec_context.color_range = COLOURSPACE[matrix], colours
         for three in planes:
-            out.mux(film.encode(of_planes(three, pixels)))
+            out.mux(film.encode(frame_from_planes(three, pixels)))
         out.mux(film.encode())
     found = only(read(path))[0]
     assert np.abs(found.astype(int) - boxed(scene(4))).max() <= 1
@@ -383,7 +383,7 @@ def yuv(frames: np.ndarray, matrix: str, colours: int, bits: int) -> np.ndarray:
     return np.stack(planes, 1).round().astype(np.uint8 if bits == 8 else "<u2")
 
 
-def of_planes(planes: np.ndarray, pixels: str) -> av.VideoFrame:
+def frame_from_planes(planes: np.ndarray, pixels: str) -> av.VideoFrame:
     frame = av.VideoFrame(planes.shape[2], planes.shape[1], pixels)
     for plane, values in zip(frame.planes, planes, strict=True):
         row = plane.line_size // values.itemsize

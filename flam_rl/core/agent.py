@@ -112,7 +112,7 @@ class Agents(nn.Module):
         finders = cast("list[AgentFinder]", list(self.finders))
         return torch.stack([finder.looks(factors_BKS) for finder in finders], 1)
 
-    def of(self, factors: torch.Tensor) -> torch.Tensor:
+    def find(self, factors: torch.Tensor) -> torch.Tensor:
         """Which factor is each agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where that differs by episode those that
         look most so: int64 `(B, C)`."""
         if not self.differ:
@@ -129,7 +129,7 @@ class Agents(nn.Module):
         expects them."""
         if not self.differ:
             return factors
-        order = in_order(self.of(factors), self.factors, factors.shape[-2])
+        order = in_order(self.find(factors), self.factors, factors.shape[-2])
         return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
 
 

@@ -154,7 +154,7 @@ def correspond(
     training = training_episodes(len(encoded.frames), seed)
     lengths = [len(frames) - 1 for frames in encoded.frames]
     x = torch.cat([scene.factors[:-1] for scene in encoded.scenes]).cpu().numpy()
-    acted = torch.cat([encoded.of_factors(index) for index in range(len(lengths))]).cpu().numpy()
+    acted = torch.cat([encoded.actions_per_factor(index) for index in range(len(lengths))]).cpu().numpy()
     y = np.concatenate([chosen_actions(one) for one in truth])
     train = np.isin(np.repeat(np.arange(len(lengths)), lengths), training)
     if x.shape[-1] > WIDEST:

@@ -43,7 +43,7 @@ def measure(
         chosen,
         encoded.entities,
         [scene.factors.cpu().numpy() for scene in encoded.scenes],
-        [encoded.of_factors(index).cpu().numpy() for index in range(len(encoded.frames))],
+        [encoded.actions_per_factor(index).cpu().numpy() for index in range(len(encoded.frames))],
         iterations,
         seed,
     )
@@ -111,8 +111,8 @@ def evaluate_disentanglement(
         pair = np.stack([entity, _another(true.presence[step], entity, rng)])
         seen = np.concatenate([states[:-1], acted], -1)[step]
         whose = match_clip(true, drawn)
-        matched.append(_of_factors(seen, whose[pair]))
-        exchanged.append(_of_factors(seen, rng.permutation(whose)[pair]))
+        matched.append(_pick_factors(seen, whose[pair]))
+        exchanged.append(_pick_factors(seen, rng.permutation(whose)[pair]))
         targets.append(chosen[1:][step, entity])
         episode.append(np.full(len(step), index))
     y, train = np.concatenate(targets), np.isin(np.concatenate(episode), training)
@@ -139,7 +139,7 @@ def _another(presence: np.ndarray, entity: np.ndarray, rng: np.random.Generator)
     return ticket.argmax(1)
 
 
-def _of_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _pick_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """The numbers `(n, K, F)` that belong to factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
     picked = seen[np.arange(len(seen)), factor]
     return np.where(factor[..., None] < 0, 0, picked)

@@ -72,9 +72,9 @@ class Encoded:
         now, latent_actions = self._openings[key]
         return now, latent_actions[:steps]
 
-    def of_factors(self, index: int) -> torch.Tensor:
+    def actions_per_factor(self, index: int) -> torch.Tensor:
         """The latent action of each factor, `(T - 1, K, A)`."""
-        return self.world.of_factors(self.latent_actions[index])
+        return self.world.actions_per_factor(self.latent_actions[index])
 
 
 @one_core()
@@ -89,9 +89,9 @@ def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -
         ValueError: the model needs true actions and the video comes without.
     """
     pieces = in_pieces(video)
-    frames = tuple(piece.of(video.episodes[piece.episode]) for piece in pieces)
+    frames = tuple(piece.select(video.episodes[piece.episode]) for piece in pieces)
     known = truth and tuple(
-        Truth(**{name: piece.of(values) for name, values in truth[piece.episode].arrays().items()})
+        Truth(**{name: piece.select(values) for name, values in truth[piece.episode].arrays().items()})
         for piece in pieces
     )
     scenes, latent_actions = [], []
@@ -109,7 +109,7 @@ def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -
 def _see(world: World, frames: np.ndarray, actions: np.ndarray | None) -> Scene:
     clip = torch.as_tensor(frames[None], device=world.device)
     acted = None if actions is None else torch.as_tensor(actions[None], device=world.device)
-    return world.see(clip, acted).of(0)
+    return world.see(clip, acted).select(0)
 
 
 def left_out(name: str, reason: str) -> None:

@@ -53,7 +53,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
         return differs(encoded.frames[index][frame], median(index))
 
     for horizon in progress(HORIZONS, desc="foreground", unit="horizon"):
-        clips = Clips.of(encoded, START, horizon)
+        clips = Clips.from_encoded(encoded, START, horizon)
         result[str(horizon)] = clips and beside_floors(
             encoded.world.draw(clips.unroll()[-1]).cpu().numpy(),
             clips.frames(horizon),

@@ -136,7 +136,7 @@ def measure(
         distance: Json = {}
         copied: Json = {}
         for horizon in HORIZONS:
-            clips = Clips.of(encoded, 0, horizon)
+            clips = Clips.from_encoded(encoded, 0, horizon)
             distance[str(horizon)] = copied[str(horizon)] = None
             if clips is not None:
                 true, first = (
@@ -146,7 +146,7 @@ def measure(
                 copied[str(horizon)] = lpips.distance(first / 255, true)
         result["lpips"] = distance | {"floors": {"last_frame": copied}}
     if fvd is not None:
-        clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+        clips = Clips.from_encoded(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
         assert clips is not None
         true = torch.stack([torch.as_tensor(clips.frames(step)) for step in range(clips.horizon + 1)], 1)
         drawn = torch.stack([world.model.colors(scene).cpu() for scene in clips.unroll()], 1)

@@ -71,7 +71,7 @@ def prediction_picture(
     first, latent_actions = encoded.opening(index, 0, shown[-1])
     unrolled = world.model.unroll(first.factors[None], latent_actions[None])[0]
     predicted = Scene(unrolled[shown], first.context.expand(len(shown), -1))
-    drawn = _first(encoded, index, shown[-1] + 1).of(shown)
+    drawn = _first(encoded, index, shown[-1] + 1).select(shown)
     rows = {
         "true": frames[shown],
         "reconstructed": world.draw(drawn).cpu().numpy(),

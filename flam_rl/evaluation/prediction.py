@@ -35,7 +35,7 @@ class Clips:
     chosen: tuple[int, ...]
 
     @classmethod
-    def of(cls, encoded: Encoded, start: int, horizon: int) -> Clips | None:
+    def from_encoded(cls, encoded: Encoded, start: int, horizon: int) -> Clips | None:
         """None where no episode is as long."""
         long = [index for index, frames in enumerate(encoded.frames) if len(frames) > start + horizon]
         return cls(encoded, start, horizon, tuple(long[:MOST_CLIPS])) if long else None
@@ -94,21 +94,21 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
     if longest < 1:
         raise ValueError("prediction needs an episode of 2 frames or more")
     for horizon in progress(HORIZONS, desc="prediction", unit="horizon"):
-        clips = Clips.of(encoded, 0, horizon)
-        of = str(horizon)
+        clips = Clips.from_encoded(encoded, 0, horizon)
+        name = str(horizon)
         if clips is None:
             for values in (*result.values(), *copied.values()):
-                values[of] = None
+                values[name] = None
             continue
         true = clips.frames(horizon)
-        result["psnr"][of], result["ssim"][of] = _quality(_last(clips), true)
+        result["psnr"][name], result["ssim"][name] = _quality(_last(clips), true)
         codes = encoded.world.model.nearest_codes(clips.latent_actions)
-        result["psnr_by_code"][of] = None if codes is None else _quality(_last(clips, codes), true)[0]
+        result["psnr_by_code"][name] = None if codes is None else _quality(_last(clips, codes), true)[0]
         first = torch.as_tensor(clips.frames(0), device=encoded.world.device) / 255
-        copied["psnr"][of], copied["ssim"][of] = _quality(first, true)
+        copied["psnr"][name], copied["ssim"][name] = _quality(first, true)
     for name, values in copied.items():
         result[name]["floors"] = {"last_frame": values}
-    clips = Clips.of(encoded, 0, min(longest, HORIZONS[-1]))
+    clips = Clips.from_encoded(encoded, 0, min(longest, HORIZONS[-1]))
     assert clips is not None
     return result | {"kl_per_factor": encoded.world.model.nats(clips.factors).tolist()}
 

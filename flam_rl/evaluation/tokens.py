@@ -37,7 +37,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
     accuracy: Json = {}
     copied: Json = {}
     for horizon in HORIZONS:
-        clips = Clips.of(encoded, 0, horizon)
+        clips = Clips.from_encoded(encoded, 0, horizon)
         accuracy[str(horizon)] = None
         if clips is not None:
             first, last = codes(clips, 0), codes(clips, horizon)
@@ -45,7 +45,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
             if (changed := first != last).any():
                 accuracy[str(horizon)] = float((drawn == last)[changed].float().mean())
                 copied[str(horizon)] = 0.0
-    clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+    clips = Clips.from_encoded(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
     assert clips is not None
     return {
         "codes": len(tokenizer.codebook),

@@ -121,8 +121,8 @@ def _hota_and_idf1(truth: Sequence[Entities], found: Sequence[Entities]) -> Json
         matches = _matches(one, two, overlap, frames)
         true_pairs += matches.sum((1, 2))
         kept += (matches**2 / np.maximum(1, frames - matches)).sum((1, 2))
-        of_identity = (overlap >= MATCHES).sum(0)
-        right += int(of_identity[linear_sum_assignment(of_identity, maximize=True)].sum())
+        shared = (overlap >= MATCHES).sum(0)
+        right += int(shared[linear_sum_assignment(shared, maximize=True)].sum())
     boxes = sum(int(entities.presence.sum()) for entities in (*truth, *found))
     deta, assa = true_pairs / (boxes - true_pairs), kept / np.maximum(1, true_pairs)
     means = {"hota": np.sqrt(deta * assa), "deta": deta, "assa": assa}

@@ -94,7 +94,7 @@ class ActionAdapter:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, in place only when whole."""
         path = Path(path)
-        about = _About(AgentSettings.of(self.agents), self.explained, self.accuracy, self.budget)
+        about = _About(AgentSettings.from_agents(self.agents), self.explained, self.accuracy, self.budget)
         tensors = self.agents.state_dict()
         state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         with written_whole(path) as scratch:
@@ -295,7 +295,7 @@ def _try(
     """The better adapter of one that sees the agent's factor `factor_N` and one that sees its latent action alone: few labels
     say what an action does wherever it is taken before they say what else it depends on."""
     fitting = ~held_out if bool((~held_out).any()) else held_out
-    now, latent = (_of_agent(data[key], factor_N)[held_out] for key in ("now", "latent"))
+    now, latent = (_pick_factor(data[key], factor_N)[held_out] for key in ("now", "latent"))
     action, trials = data["action"], []
     for sees in (False, True):
         net = fit(factor_N, fitting, sees)
@@ -309,7 +309,7 @@ def _try(
     return trials[int(first_least(-torch.tensor([trial.explained for trial in trials]), EQUAL))]
 
 
-def _of_agent(values_NKX: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
+def _pick_factor(values_NKX: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
     return values_NKX.take_along_dim(factor_N[:, None, None], 1).squeeze(1)
 
 
@@ -318,11 +318,11 @@ def _in_place(
 ) -> dict[str, torch.Tensor]:
     """`data` with the agents' factors at their places; episodes of which no action tells where they are are left out."""
     count = int(data["episode"].max()) + 1
-    of_episode = torch.full((count, len(places)), -1, device=episode.device)
-    of_episode[episode] = agents_NC
-    rows = of_episode[data["episode"], 0] >= 0
+    by_episode = torch.full((count, len(places)), -1, device=episode.device)
+    by_episode[episode] = agents_NC
+    rows = by_episode[data["episode"], 0] >= 0
     data = {key: values[rows] for key, values in data.items()}
-    order = in_order(of_episode[data["episode"]], places, data["now"].shape[1]).unsqueeze(-1)
+    order = in_order(by_episode[data["episode"]], places, data["now"].shape[1]).unsqueeze(-1)
     return data | {key: data[key].take_along_dim(order, 1) for key in ("now", "next", "imagined", "latent")}
 
 
@@ -354,7 +354,7 @@ def fit_adapter(
     torch.manual_seed(seed)
     net = make_adapter(world.factor_dim, world.latent_action_dim, actions).to(data["now"])
 
-    now, following, latent = (_of_agent(data[key], factor_N) for key in ("now", "next", "latent"))
+    now, following, latent = (_pick_factor(data[key], factor_N) for key in ("now", "next", "latent"))
     if actions.kind == "discrete":
         rows = rows & informative(now, following, data["action"])
     now, latent, action = now[rows], latent[rows], data["action"][rows]

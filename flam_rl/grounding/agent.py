@@ -47,7 +47,7 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
     found = _most_alike(_explained(data, action, episode, first, first), everywhere)
     # Of a factor that rests in the second half any error is many times what there is to explain: nothing is explained.
     held = _explained(data, action, episode, first, ~first).clamp_min(0)
-    gain = _of(held, found) - _of(held, everywhere)
+    gain = _pick_factor(held, found) - _pick_factor(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
     if not bool(certain & (gain.mean() > GAIN)):
         return None
@@ -158,8 +158,8 @@ def _explained(
 def _most_alike(explained: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     """Of each episode the factor of which most is explained, int64 `(episodes,)`; the one `before` unless by `ALIKE`."""
     best = first_least(-explained, ALIKE)
-    return torch.where(_of(explained, best) > _of(explained, before) + ALIKE, best, before)
+    return torch.where(_pick_factor(explained, best) > _pick_factor(explained, before) + ALIKE, best, before)
 
 
-def _of(shares_EK: torch.Tensor, factor_E: torch.Tensor) -> torch.Tensor:
+def _pick_factor(shares_EK: torch.Tensor, factor_E: torch.Tensor) -> torch.Tensor:
     return shares_EK.gather(1, factor_E.unsqueeze(1)).squeeze(1)

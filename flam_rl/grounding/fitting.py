@@ -46,7 +46,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
     for index, (frames, actions, rewards, terminations, known) in enumerate(labels):
         factors = world.see(torch.as_tensor(frames, device=device)[None]).factors
         taken = world.infer_actions(factors).mean[0]
-        now, latent = factors[0, :-1], world.of_factors(taken)
+        now, latent = factors[0, :-1], world.actions_per_factor(taken)
         row = {
             "now": now,
             "next": factors[0, 1:],

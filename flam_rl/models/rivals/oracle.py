@@ -53,7 +53,7 @@ class Oracle(Coded, SceneModel):
         entities = len(self.frequency_GM)
         columns = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
         unknown = features.new_ones(self.latent_action_dim)
-        acted = self.of_code((columns - 1).clamp_min(0))
+        acted = self.latent_action_of((columns - 1).clamp_min(0))
         acted = torch.where(columns.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
         return torch.cat([features, acted.unsqueeze(-2)], -1)
 

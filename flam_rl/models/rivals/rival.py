@@ -136,13 +136,13 @@ class Coded(Rival):
         parts = latent_actions.unflatten(-1, (len(books), -1))
         return nearest_code(parts, books)
 
-    def of_code(self, codes: torch.Tensor) -> torch.Tensor:
+    def latent_action_of(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes int64 `(..., G)` to latent actions `(..., A)`."""
         books = self.codebooks()
         return books[torch.arange(len(books), device=codes.device), codes].flatten(-2)
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
-        return self.of_code(self.code_of(latent_actions))
+        return self.latent_action_of(self.code_of(latent_actions))
 
     def count(self, latent_actions: torch.Tensor) -> None:
         """Make the prior that of these latent actions `(..., A)`; no code is impossible."""
@@ -171,7 +171,7 @@ class Coded(Rival):
     def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         likely = self.frequency_GM * plausible(self.frequency_GM)
         codes = torch.multinomial(likely, len(factors_BKS), True, generator=generator)
-        return self.of_code(codes.T).unsqueeze(1)
+        return self.latent_action_of(codes.T).unsqueeze(1)
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
@@ -181,6 +181,6 @@ class Coded(Rival):
         log_probs = self.frequency_GM.log().unsqueeze(1).expand(-1, len(latent_actions_BA), -1)
         found = [snap(*part) for part in zip(log_probs, wanted, books, strict=True)]
         codes, nearest = (torch.stack(part, -1) for part in zip(*found, strict=True))
-        return self.of_code(codes), nearest.amin(
+        return self.latent_action_of(codes), nearest.amin(
             -1
         )  # of the least likely part: what is plausible is said of one

@@ -182,7 +182,7 @@ class Genie(Coded, SceneModel):
         return 3 * (self.posterior(factors_BTKS) / 3).tanh()  # FLAM-v0's box
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
-        codes = self.of_code(self.code_of(self._bounded(factors_BTKS)))
+        codes = self.latent_action_of(self.code_of(self._bounded(factors_BTKS)))
         return Normal(codes, torch.full_like(codes, CODE_SPREAD))
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:

@@ -49,7 +49,7 @@ def fit(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, "N
     for _ in range(config.iterations):
         if not len(moving):
             break
-        now = _of(sprites, moving)
+        now = _select(sprites, moving)
         step = _step(replace(now, place=place[moving]), now.place, ground, config)
         place[moving] += step
         still = torch.ones(len(ground.frame), dtype=torch.bool, device=place.device)
@@ -58,7 +58,7 @@ def fit(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, "N
     return place
 
 
-def _of(sprites: Sprites, rows: Tensor) -> Sprites:
+def _select(sprites: Sprites, rows: Tensor) -> Sprites:
     return Sprites(sprites.episode[rows], sprites.look[rows], sprites.place[rows], sprites.depth[rows])
 
 
@@ -131,9 +131,9 @@ def try_orders(
     rows = torch.isin(sprites.episode, sprites.episode[first]).nonzero()[:, 0]
     other = depth.clone()
     other[first], other[second] = depth[second], depth[first]
-    tried = _of(replace(sprites, place=predicted, depth=other), rows)
+    tried = _select(replace(sprites, place=predicted, depth=other), rows)
     tried = replace(tried, place=fit(tried, ground, config))
-    before, after = (_error(each, ground, config) for each in (_of(sprites, rows), tried))
+    before, after = (_error(each, ground, config) for each in (_select(sprites, rows), tried))
     better = (after < before - config.margin)[tried.episode]
     place, depth = place.clone(), depth.clone()
     place[rows[better]], depth[rows[better]] = tried.place[better], tried.depth[better]
@@ -189,7 +189,7 @@ def _canvas(sprites: Sprites, there: Bool[Tensor, N], ground: Ground) -> Float[T
     rows = there.nonzero()[:, 0]
     if not len(rows):
         return ground.context
-    drawn = _of(sprites, rows)
+    drawn = _select(sprites, rows)
     return paste(look_at(drawn, ground), drawn, ground)[0]
 
 

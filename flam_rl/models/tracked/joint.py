@@ -66,7 +66,7 @@ class TrackedJoint(TrackedFLAM):
         """A."""
         return self.config.state.factors * self.config.dynamics.latent_action_dim
 
-    def of_actions(self, factors: Tensor) -> Tensor:
+    def acting(self, factors: Tensor) -> Tensor:
         return factors.any(-1, keepdim=True)
 
 
