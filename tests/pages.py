@@ -69,20 +69,20 @@ class Page:
     def __init__(self, served: Served, visit: str = "") -> None:
         self.socket, self.size = served.connect(visit), served.stage.world.frame_size
         self.hello = json.loads(self.socket.recv(PATIENCE_S))
-        self.told: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
         self.view = self.next()
 
     def say(self, kind: str, **more: Any) -> None:
         self.socket.send(json.dumps({"kind": kind} | more))
 
     def next(self) -> View:
-        """The next view; what else is told is kept."""
+        """The next view; other answers are kept."""
         while True:
             data = self.socket.recv(PATIENCE_S)
             if isinstance(data, bytes):
                 self.view = read_view(data, self.size)
                 return self.view
-            self.told.append(json.loads(data))
+            self.answers.append(json.loads(data))
 
     def until(self, done: Any) -> View:
         """The first view that is as wanted."""

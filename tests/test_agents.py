@@ -23,7 +23,8 @@ from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.grounding import ActionAdapter
-from flam_rl.grounding.adapter import _try, fit_adapter, fit_labels, informative
+from flam_rl.grounding.adapter import fit_labels
+from flam_rl.grounding.adapter_fitting import _try, fit_adapter, informative
 from flam_rl.grounding.agent import agents_by_episode, fit_finder
 from flam_rl.grounding.fitting import labelled_factors
 from flam_rl.grounding.reward import fit_event_head, fit_reward_head
@@ -333,7 +334,7 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
 
 
 def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
-    """In a third of the episodes it did one thing all the time; in one another factor rests, of which nothing can be told."""
+    """In a third of the episodes it did one thing all the time; in one episode another factor rests, so that its latent actions say nothing."""
     space, each = SPACES[0], torch.arange(30 * 20)
     data, agent = rows(space, 30, 20, True)
     for states in ("now", "next", "imagined"):
@@ -369,8 +370,8 @@ def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
     angle = 2.0 * torch.arange(5)
     nearest = torch.cdist(latent[:, :2], torch.stack([angle.cos(), angle.sin()], -1)).argmin(-1)
     best, few, many = (
-        float((told == fresh["action"]).float().mean())
-        for told in (nearest, blind.real(now, latent), sighted.real(now, latent))
+        float((decoded == fresh["action"]).float().mean())
+        for decoded in (nearest, blind.real(now, latent), sighted.real(now, latent))
     )  # two of the pushes are near each other: nobody is always right
     assert few > best - 0.06
     assert few > many + 0.05

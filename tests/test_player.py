@@ -340,9 +340,9 @@ def test_a_film_is_what_was_seen(stage: Stage) -> None:
         visit.step()
         seen.append(view(visit))
     visit.undo(2)
-    told = visit.obey(messages.Record(kind="record", on=False))
-    assert told is not None
-    assert told["frames"] == 11
+    answer = visit.obey(messages.Record(kind="record", on=False))
+    assert answer is not None
+    assert answer["frames"] == 11
     assert visit.shot is not None
     with av.open(io.BytesIO(visit.shot.mp4())) as film:
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
@@ -444,7 +444,7 @@ def test_a_page_is_served_and_its_world_steps(served: Served) -> None:
     page.until(lambda facts: facts["step"] == paused)
     page.say("record", on=False)
     page.until(lambda facts: facts["recording"] is None)
-    assert page.told[-1]["frames"] == 3
+    assert page.answers[-1]["frames"] == 3
     status, film = ask(f"{served.origin}/film/{page.hello['visit']}.mp4")
     assert status == 200
     assert film[4:8] == b"ftyp"
@@ -452,7 +452,7 @@ def test_a_page_is_served_and_its_world_steps(served: Served) -> None:
     assert ask(f"{served.origin}/film/somebody.mp4")[0] == 404
     page.say("restart", seed=-1)
     page.next()
-    assert page.told[-1] == {"kind": "error", "text": page.told[-1]["text"]}
+    assert page.answers[-1] == {"kind": "error", "text": page.answers[-1]["text"]}
     page.close()
 
 
@@ -614,7 +614,7 @@ def test_ten_thousand_random_or_broken_messages(stage: Stage) -> None:
                     pass
             page.say("speed", fps=61 - part - 2)
             page.until(lambda facts, fps=61 - part - 2: facts["fps"] == fps)
-            page.told.clear()
+            page.answers.clear()
             gc.collect()
             sizes.append(me.memory_info().rss)
         assert len(served.visitors) == 1

@@ -13,7 +13,7 @@ from ..data.hold_out import Split
 from ..data.labels import FilmLabels, Placed, place, space_of
 from ..data.minari import read_labels
 from ..data.reading import Reading
-from ..grounding.adapter import check_labels
+from ..grounding.adapter_fitting import check_labels
 from ..types import Episode, LabelledTransitions
 
 

@@ -17,7 +17,7 @@ from .layers import EnsembleMLP
 SURE = 1.0
 """Nats by which a factor must be likelier than another to be taken for the agent's in its place."""
 MEMORY = 0.9
-"""Of what actions told so far, the share that counts one step later."""
+"""The share of the evidence from actions so far that still counts one step later."""
 MOST_LOOKS = 3.0
 """Nats that looks alone may speak against a factor."""
 
@@ -171,15 +171,15 @@ class FollowedAgents:
     def __init__(self, agents: Agents) -> None:
         self.agents = agents
         self.agents_BC = torch.empty(0, 0, dtype=torch.int64)
-        self._told_BCK = torch.empty(0, 0, 0)
+        self._evidence_BCK = torch.empty(0, 0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
         """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
         looks = self.agents.looks(factors_BKS)
-        if self._told_BCK.shape != looks.shape:
-            self._told_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
+        if self._evidence_BCK.shape != looks.shape:
+            self._evidence_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
         if fresh_B.any():
-            self._told_BCK = torch.where(fresh_B[:, None, None], 0.0, self._told_BCK)
+            self._evidence_BCK = torch.where(fresh_B[:, None, None], 0.0, self._evidence_BCK)
             self.agents_BC = torch.where(fresh_B[:, None], assigned(looks), self.agents_BC)
 
     def acted(
@@ -191,11 +191,11 @@ class FollowedAgents:
         moved_B: torch.Tensor,
     ) -> None:
         """Learn from a step of the tasks in the mask `moved_B`: each factor's inferred latent action beside the real one."""
-        told = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
-        told = MEMORY * self._told_BCK + told - told.amax(-1, keepdim=True)
-        self._told_BCK = torch.where(moved_B[:, None, None], told, self._told_BCK)
-        evidence = self._told_BCK + self.agents.looks(after_BKS)
-        best = assigned(evidence)
-        gain = [evidence.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
+        evidence = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
+        evidence = MEMORY * self._evidence_BCK + evidence - evidence.amax(-1, keepdim=True)
+        self._evidence_BCK = torch.where(moved_B[:, None, None], evidence, self._evidence_BCK)
+        total = self._evidence_BCK + self.agents.looks(after_BKS)
+        best = assigned(total)
+        gain = [total.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
         better = moved_B & (gain[0] > gain[1] + SURE)
         self.agents_BC = torch.where(better[:, None], best, self.agents_BC)
