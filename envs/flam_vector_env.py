@@ -135,6 +135,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         return self._stepper(dtype, False, starts)
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Give the stepper's threads back."""
         self._imagination.close()
 
     @property

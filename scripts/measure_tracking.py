@@ -130,10 +130,12 @@ def squared_errors(film: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.nda
 
 
 def decibel(errors: np.ndarray) -> float:
+    """PSNR in dB of the mean of squared errors of colours in 0..1."""
     return float(-10 * np.log10(errors.mean()))
 
 
 def median(values: np.ndarray) -> float | None:
+    """The median, or None where there are no values."""
     return float(np.median(values)) if len(values) else None
 
 

@@ -112,6 +112,7 @@ class ProcgenTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         super().reset(seed=seed)
         # A pool is seeded only when it is made, which takes less than a millisecond.
         self._pool = self._envpool.make_gymnasium(

@@ -163,6 +163,7 @@ class PucksTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         super().reset(seed=seed)
         if self.background == "new_texture":
             self._texture = Texture(self.np_random, *reversed(self._size))

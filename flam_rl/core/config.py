@@ -75,6 +75,8 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
+    """What config.json holds of a world's labels."""
+
     agents: AgentSettings
     budget: int
     reward: Literal["event", "dense"]

@@ -51,6 +51,8 @@ def shifted(frame_B3HW: Float[Tensor, "B 3 H W"], shift_B2: Float[Tensor, "B 2"]
 
 @dataclass(frozen=True)
 class CameraConfig:
+    """Settings of the camera's path."""
+
     iterations: int = 8
     """Gauss-Newton steps of a registration."""
     cap: float = 0.1

@@ -17,6 +17,8 @@ from .states import DEPTH, LOOK, NEAR, PLACE, PRESENCE, VELOCITY, StateConfig
 
 @dataclass(frozen=True)
 class DynamicsConfig:
+    """Settings of inverse dynamics, forward dynamics and prior."""
+
     latent_action_dim: int = 4
     """A."""
     hidden: int = 128

@@ -15,6 +15,8 @@ from .windows import Ground, Sprites, Windows, look_at, paste, shifted_to
 
 @dataclass(frozen=True)
 class FitConfig:
+    """Settings of the fit of sprites to a frame."""
+
     iterations: int = 4
     """Gauss-Newton steps at most."""
     enough: float = 0.02

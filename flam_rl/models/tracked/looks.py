@@ -19,6 +19,8 @@ from torch.nn.functional import max_pool2d
 
 @dataclass(frozen=True)
 class LookConfig:
+    """Settings of the learning of looks."""
+
     memory: int = 16
     """Frames that a look is the mean of, where it stays the same."""
     least: int = 2

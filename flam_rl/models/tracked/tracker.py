@@ -25,6 +25,8 @@ GROWTH = 2
 
 @dataclass(frozen=True)
 class TrackerConfig:
+    """Settings of the tracker."""
+
     factors: int = 32
     """Factors at most."""
     patch: int = 24
