@@ -18,17 +18,18 @@ from ..types import Entities, Scene, Truth, Video
 logger = logging.getLogger(__name__)
 
 AHEAD = 16
-"""Steps that are opened at once, so that measures of several horizons see a clip once."""
+"""Least number of steps that `Encoded.opening` prepares, so that measures of several horizons share one encoding of a
+clip."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What a world makes of each episode of a video.
+    """The encoding of each episode of a video by a world.
 
     Attributes:
-        frames: uint8 `(T, H, W, 3)`; what is mapped from a file stays so.
+        frames: uint8 `(T, H, W, 3)`; arrays that are mapped from a file stay mapped.
         scenes: factors `(T, K, S)` and the context `(X,)` that the whole episode shows.
-        latent_actions: `(T - 1, L, A)`, means of what is inferred between successive frames.
+        latent_actions: `(T - 1, L, A)`, means of the latent actions inferred between successive frames.
         truth: of each episode, where the task gives it; else None.
     """
 
@@ -41,7 +42,7 @@ class Encoded:
 
     @cached_property
     def entities(self) -> tuple[Entities, ...]:
-        """Who is where in each episode, without masks: those of an episode at a time are `masked`'s.
+        """The entities of each episode, without masks; `masked` gives the masks of one episode at a time.
 
         Raises:
             ValueError: the world has one factor for the whole scene, so no entities.
@@ -58,7 +59,7 @@ class Encoded:
         return self.world.model.entities_of(self.scenes[index], masks)
 
     def opening(self, index: int, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
-        """As `Model.opening`, of an episode: a context may know the past only, factors never know more."""
+        """As `Model.opening`, for an episode: the context, like the factors, depends on frames up to `start` only."""
         scene = self.scenes[index]
         if scene.context.shape[-1] == 0:
             return Scene(scene.factors[start], scene.context), self.latent_actions[index][
@@ -80,7 +81,7 @@ class Encoded:
 @one_core()
 @torch.inference_mode()
 def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -> Encoded:
-    """What `world` makes of each episode; long ones are encoded, and measured, in pieces.
+    """Encode each episode; long ones are encoded, and measured, in pieces.
 
     Args:
         truth: of each episode.
@@ -113,5 +114,5 @@ def _see(world: World, frames: np.ndarray, actions: np.ndarray | None) -> Scene:
 
 
 def left_out(name: str, reason: str) -> None:
-    """Log that a measure is left out, and why; it is None then."""
+    """Log that a measure is left out (its result is None), and why."""
     logger.info("%s is left out: %s", name, reason)
