@@ -86,7 +86,7 @@ def record_episode(task: gym.Env, seed: int, act: Act, limit: int = 10**9) -> Ep
 
 
 def _entities(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """What the task recorded of its entities, stacked over an episode: its `truth`, and MultiGrid's `entities`."""
+    """The recorded truth of the entities, stacked over an episode: the task's `truth`, and MultiGrid's `entities`."""
     truth = Truth.stack([info["truth"] for info in infos]).arrays() if "truth" in infos[0] else {}
     cells = {key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})}
     return truth | cells
