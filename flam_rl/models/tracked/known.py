@@ -14,6 +14,8 @@ from .windows import trimmed
 
 @dataclass(frozen=True)
 class MatchConfig:
+    """When a place of a frame shows a look."""
+
     solid: float = 0.8
     """Entries of at least this alpha are compared, but for the outermost, which a fraction of a pixel changes."""
     rim: int = 2
