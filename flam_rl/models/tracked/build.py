@@ -146,7 +146,8 @@ def build(
         )
         sample = sample_looks(laid, footage.training.frames, state, tracked.looks.frames)
         train_looks(flam.codes, sample, state, tracked.looks, log, generator)
-        flam.known_ML.copy_(find_typical(flam.codes, sample, len(flam.known_ML), config.seed))
+        if ground.context is None:
+            flam.known_ML.copy_(find_typical(flam.codes, sample, len(flam.known_ML), config.seed))
         ground = replace(ground, looks=flam.known_looks)
         factors = (
             _factors(model, rows_of(tracks, state.entities))

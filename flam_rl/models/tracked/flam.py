@@ -20,7 +20,7 @@ from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
 
 KNOWN = 16
-"""Looks of the video that are kept to be found in frames where nothing has moved yet."""
+"""Looks of the video that are kept to be found in frames where nothing has moved yet, if the background is not known."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,11 @@ class TrackedFLAM(nn.Module):
         state = config.state
         self.config = config
         self.register_buffer("ground_3HW", torch.zeros(3, state.height, state.width))
-        self.register_buffer("known_ML", torch.zeros(KNOWN, state.look_dim))
+        self.register_buffer(
+            "known_ML",
+            torch.zeros(0 if config.shared_ground else KNOWN, state.look_dim),
+            persistent=not config.shared_ground,
+        )
         self.register_buffer("lowest_S", torch.full((state.dim,), -3.0))
         self.register_buffer("highest_S", torch.full((state.dim,), 3.0))
         self.register_buffer("spread_A", torch.ones(config.dynamics.latent_action_dim))
