@@ -52,7 +52,7 @@ def films() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def trained(films: list[np.ndarray]) -> World:
     """A world of two pucks, trained for seconds only: its contexts need no training."""
-    footage = Footage(Video(tuple(films[8:])), Video(tuple(films[:8])))
+    footage = Footage(Video(tuple(films[5:])), Video(tuple(films[:5])))
     config = BuildConfig(model="tracked", tracked=BRIEF)
     return build_world(config, footage, WorldInfo(), torch.device("cpu"), Log(None))
 
@@ -118,12 +118,12 @@ def test_a_code_tells_which_background_it_is_of(trained: World, films: list[np.n
     assert 4 <= count <= MOST_NUMBERS
     assert trained.observation_dim == trained.factors * trained.factor_dim + count
     first, later = (
-        [code_of(trained, film[part]) for film in films[:8]] for part in (slice(24), slice(17, 41))
+        [code_of(trained, film[part]) for film in films[:5]] for part in (slice(24), slice(17, 41))
     )
-    names = np.arange(8)
+    names = np.arange(5)
     right = LogisticRegression(C=100).fit(first, names).score(later, names)
-    assert right >= 0.9  # chance is 1/8
-    between = min(np.linalg.norm(first[i] - first[j]) for i in range(8) for j in range(i))
+    assert right >= 0.9  # chance is 1/5
+    between = min(np.linalg.norm(first[i] - first[j]) for i in range(5) for j in range(i))
     assert max(np.linalg.norm(np.subtract(first, later), axis=1)) < between
 
 
@@ -133,17 +133,19 @@ def test_an_episode_has_the_same_code_everywhere(
     trained: World, labelled: World, films: list[np.ndarray]
 ) -> None:
     size, starts = trained.factors * trained.factor_dim, trained.starts()
-    seen = np.stack([code_of(trained, film) for film in films[:8]])
+    bound = trained.model.factor_bound  # held-out video may go a little beyond it
+    factors = starts.factors.flatten(1).numpy().clip(-bound, bound)
+    seen = np.stack([code_of(trained, film) for film in films[:5]])
     at_start = trained.context_code(starts.context).numpy()
     episode = trained.stored_starts["episode"].numpy()
-    assert set(episode) == set(range(8))
+    assert set(episode) == set(range(5))
     assert np.allclose(at_start, seen[episode], atol=0.05)  # of starts in whole grey levels
     env = gym.make("FLAM-v0", world=trained, control=[0]).unwrapped
     check_env(env)
     check_for_sb3(env)
     for seed in range(5):
         observation, _ = env.reset(seed=seed)
-        same = np.abs(starts.factors.flatten(1).numpy() - observation[:size]).max(1) < 1e-5
+        same = np.abs(factors - observation[:size]).max(1) < 1e-5
         assert same.any()
         assert np.abs(at_start[same] - observation[size:]).max(1).min() < 1e-5
         assert np.array_equal(env.step(env.action_space.sample())[0][size:], observation[size:])
