@@ -137,6 +137,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         return self._stepper(dtype, False, starts)
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Give the stepper's threads back."""
         self._imagination.close()
 
     @property
@@ -249,7 +250,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             self._restart(ended)
             fresh = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
             observations[ended] = observe(
-                self.world, self.scene.of(fresh), self.observation, self._code_BC[fresh]
+                self.world, self.scene.select(fresh), self.observation, self._code_BC[fresh]
             )
         return observations, rewards, terminated, truncated, infos | self._infos()
 
