@@ -18,6 +18,8 @@ RIDGE = 0.1
 """Of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
 """Share of latent actions explained by which a factor must be better than another within an episode, to be told from it."""
+MOST = 1000
+"""Transitions at most that a number is told from, spread over all: the regression has a matrix of so many rows and columns."""
 LEAST = 0.01
 """How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
 
@@ -59,7 +61,9 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
 def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
     """Which numbers of an action are each agent's: those that move one factor. Most tasks have one agent.
 
-    A number that moves no factor, or hardly any, is the first agent's.
+    A number whose linear function no factor's latent actions are within episodes may still be told by one factor's, the same in all
+    episodes, as where a latent action also depends on where its factor is heading. A number that moves no factor, or hardly any, is
+    the first agent's.
 
     Args:
         data: as of `agents_by_episode`. parts: each number as `Adapter.encode` gives it, float `(n, width)`.
@@ -69,7 +73,10 @@ def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tenso
     moved = []
     for part in parts if len(parts) > 1 and not bool(first.all()) else ():
         held = _explained(data, part, episode, first, ~first)
-        moved.append(torch.where(held.amax(-1) > GAIN, first_least(-held), -1))
+        own = torch.where(held.amax(-1) > GAIN, first_least(-held), -1)
+        if (own >= 0).float().mean() < 0.5:
+            own = torch.full_like(own, _told_by(data["latent"], part, first))
+        moved.append(own)
     found: list[list[int]] = []
     for number, own in enumerate(moved):
         if (own >= 0).float().mean() < 0.5:
@@ -85,6 +92,28 @@ def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tenso
         return [list(range(len(parts)))]
     rest = set(range(len(parts))) - {number for numbers in found for number in numbers}
     return [sorted([*found[0], *rest]), *found[1:]]
+
+
+def _told_by(latent_NKA: torch.Tensor, part_NW: torch.Tensor, first: torch.Tensor) -> int:
+    """The factor whose latent actions tell a number best; -1 where none does so for certain in the second halves of episodes."""
+    fitted, tested = (rows.nonzero()[:, 0] for rows in (first, ~first))
+    fitted = fitted[torch.linspace(0, len(fitted) - 1, min(MOST, len(fitted))).long().to(fitted.device)]
+    target = part_NW - part_NW[fitted].mean(0)
+    missed, shares = target[tested].square().sum(-1), []
+    for latent_NA in latent_NKA.unbind(1):
+        spread = latent_NA[fitted].std(correction=0).clamp_min(1e-6)
+        seen, asked = latent_NA[fitted] / spread, latent_NA[tested] / spread
+        between = torch.cdist(seen, seen).square()
+        width = between.median().clamp_min(1e-6)
+        ridge = RIDGE * torch.eye(len(fitted)).to(between)
+        weights = torch.linalg.solve((-between / width).exp() + ridge, target[fitted])
+        told = (-torch.cdist(asked, seen).square() / width).exp() @ weights
+        gain = missed - (target[tested] - told).square().sum(-1)
+        certain = gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+        share = gain.sum() / missed.sum().clamp_min(1e-6)
+        shares.append(torch.where(certain & (share > GAIN), share, 0.0))
+    best = torch.stack(shares)
+    return int(first_least(-best, ALIKE)) if bool(best.amax() > 0) else -1
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
