@@ -213,12 +213,19 @@ class MultiGridTask(gym.Env):
             actions[index] = self._towards(index, target)
         return joint(actions)
 
-    def make_behavior(
-        self, name: BehaviorName, rng: np.random.Generator
-    ) -> Callable[[], int | np.ndarray]:
-        """The caller's agents acting as the others do, each for itself, for recording video: call it for their next action."""
+    def make_behavior(self, name: BehaviorName, rng: np.random.Generator) -> Callable[[], int | np.ndarray]:
+        """The caller's agents acting as the others do, each for itself, for recording video: call it for their next action. `goal` of a
+        team is the expert, but for a tenth of random actions of each agent."""
+        if name == "goal" and self.controlled > 1:
+            return lambda: self._seek_goal(rng)
         own = [Behavior(name, self.goal, self._free, rng) for _ in range(self.controlled)]
         return lambda: joint([self._act(behavior, index) for index, behavior in enumerate(own)])
+
+    def _seek_goal(self, rng: np.random.Generator) -> np.ndarray:
+        stray = rng.random(self.controlled) < Behavior.NOISE
+        return np.where(
+            stray, rng.integers(len(TASKS[0].actions), size=self.controlled), self.expert_action()
+        )
 
     def render(self) -> np.ndarray:
         """The room as uint8 `(64, 64, 3)`; agents are drawn where they stand, also at the end."""
