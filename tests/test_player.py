@@ -108,8 +108,8 @@ def after(stage: Stage, scene: Scene, index: int, held: list[int]) -> Scene:
 
 
 def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> None:
-    assert stage.agent is not None
-    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.of[stage.agent])}
+    assert len(stage.agents) == 1
+    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.of[stage.agents[0]])}
     assert {name: slot for name, (_, slot) in named.items()} == {
         "turn left": "left", "turn right": "right", "forward": "up", "stay": "down",
     }  # fmt: skip
@@ -119,7 +119,7 @@ def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> N
     shown = headings[:, agent] >= 0
     right = {}
     for name, (number, _) in named.items():
-        then, now = agents_of(stage, after(stage, scene, stage.agent, [number]))
+        then, now = agents_of(stage, after(stage, scene, stage.agents[0], [number]))
         turn = {"turn left": -1, "turn right": 1}.get(name, 0)
         turned = now[:, agent] == (headings[:, agent] + turn) % 4
         walked = (then[:, agent] == cells[:, agent] + AHEAD[headings[:, agent]]).all(-1)
@@ -134,7 +134,7 @@ def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: 
     scene = stage.starts.of(slice(0, None, 10))
     cells, headings = agents_of(stage, scene)
     shares = {}
-    for index in set(range(4)) - {stage.agent}:
+    for index in set(range(4)) - set(stage.agents):
         own = stage.world.shares(scene)[:, index].unflatten(1, (8, 8)).unflatten(-1, (8, 8)).mean((2, 4))
         drawn = [
             sum(float(own[row, y, x]) for row, (x, y) in enumerate(cells[:, agent])) for agent in range(4)
@@ -285,7 +285,7 @@ def test_damaged_links_are_refused_in_a_line(pucks: Stage) -> None:
 
 
 def test_the_real_task_runs_beside_from_the_same_frame_under_the_same_keys(stage: Stage) -> None:
-    assert stage.agent is not None
+    assert len(stage.agents) == 1
     visit = Visit(stage)
     visit.seed = 3
     visit.obey(messages.Task(kind="task", on=True))
@@ -297,8 +297,8 @@ def test_the_real_task_runs_beside_from_the_same_frame_under_the_same_keys(stage
     frames = []
     names = ("turn left", "forward", "forward", "turn right", "stay", "forward")
     for name in names:
-        number = [key.name for key in stage.keys.of[stage.agent]].index(name)
-        play(visit, 1, (stage.agent, number))
+        number = [key.name for key in stage.keys.of[stage.agents[0]]].index(name)
+        play(visit, 1, (stage.agents[0], number))
         found = view(visit)
         expected = task.step(["turn left", "turn right", "forward", "stay"].index(name))[0]
         assert (found.real == expected).all(), name
