@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from suites import need
 
 import flam_rl
 from flam_rl.agents.behavior_cloning import BehaviorCloning
+from flam_rl.cli import main
+from flam_rl.core.checkpoint import save_world
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes, record_labels
 from flam_rl.evaluation.policies import play, several
@@ -191,3 +197,33 @@ def test_a_task_of_other_agents_is_refused(grounded) -> None:
     world, _, _ = grounded
     with pytest.raises(ValueError, match=r"actions are Discrete\(4\); the adapter knows MultiDiscrete"):
         DecodedEnv(make(TASKS[0]), world)
+
+
+@pytest.mark.learning
+def test_the_commands_and_the_player_take_several_agents(grounded, tmp_path: Path) -> None:
+    world, adapter, _ = grounded
+    world.info = dataclasses.replace(world.info, task_kwargs={"agents": 4, "controlled": 2})
+    save_world(world, tmp_path / "world", "Two agents.\n")
+    arguments = ["--world", str(tmp_path / "world"), "--out", str(tmp_path / "agent"), "--episodes", "3"]
+    few = {"steps": 128, "num-envs": 8, "rollout": 8, "batch": 32, "checks": 1}
+    main(["agent", *arguments, *(f"--imagination.{name}={value}" for name, value in few.items())])
+    results = json.loads((tmp_path / "agent" / "results.json").read_text())
+    assert results["task"]["floors"]["random_actions"]["ci95"]
+    pytest.importorskip("fastapi", reason="the extra play is not installed")
+    from flam_rl.player.messages import Hold, Step, Task
+    from flam_rl.player.stage import Stage
+    from flam_rl.player.visit import Visit
+
+    stage = Stage(world, "two", lambda: make(TASKS[0], controlled=2))
+    assert stage.agents == adapter.agents.factors
+    names = ["turn left", "turn right", "forward", "stay"]
+    for factor in stage.agents:
+        assert [key.name for key in stage.keys.of[factor]] == names
+    visit = Visit(stage)
+    visit.obey(Task(kind="task", on=True))
+    visit.obey(Hold(kind="hold", keys=[(stage.agents[0], 0), (stage.agents[1], 1)]))
+    before = visit._beside._decoded.unwrapped._room.agent_states.dir[:2].copy()
+    visit.obey(Step(kind="step"))
+    after = visit._beside._decoded.unwrapped._room.agent_states.dir[:2]
+    assert ((after - before) % 4).tolist() == [3, 1]
+    assert visit._moments[-1].actions == ("turn left", "turn right")
