@@ -218,7 +218,7 @@ def test_the_commands_and_the_player_take_several_agents(grounded, tmp_path: Pat
     assert stage.agents == adapter.agents.factors
     names = ["turn left", "turn right", "forward", "stay"]
     for factor in stage.agents:
-        assert [key.name for key in stage.keys.of[factor]] == names
+        assert [key.name for key in stage.keys.by_action[factor]] == names
     visit = Visit(stage)
     visit.obey(Task(kind="task", on=True))
     visit.obey(Hold(kind="hold", keys=[(stage.agents[0], 0), (stage.agents[1], 1)]))

@@ -88,7 +88,7 @@ def demo(config: DemoConfig) -> None:
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
         check_policy(task, policy)
-    actions = ActionSpace.of(task.action_space)
+    actions = ActionSpace.from_gym(task.action_space)
     if actions.kind != "discrete":
         raise ValueError(
             f"the task's actions are {actions}; allowed in the demo are Discrete and MultiDiscrete"

@@ -29,7 +29,7 @@ def rollout_frames(
     task: Any = decoded.env
     controlled = world.moved_by_agents(decoded.agents)
     imagination = world.imagination(controlled)
-    colors = factor_colors(world, world.starts().of(slice(None, None, 16)))  # the same in every frame
+    colors = factor_colors(world, world.starts().select(slice(None, None, 16)))  # the same in every frame
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
         imagined_steps = 0

@@ -206,7 +206,7 @@ def _fitting(
         return None
     task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
-    if reason is None and actions is not None and ActionSpace.of(task.action_space) != actions:
+    if reason is None and actions is not None and ActionSpace.from_gym(task.action_space) != actions:
         reason = f"its actions are {task.action_space}, those of the data {actions}"
     if reason and config.task:
         raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")

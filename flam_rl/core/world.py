@@ -255,7 +255,7 @@ class World(nn.Module):
         """Which latent actions move a task's agents, each once."""
         return list(dict.fromkeys(map(self.moved_by, agents.factors)))
 
-    def of_factors(self, latent_actions: torch.Tensor) -> torch.Tensor:
+    def actions_per_factor(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The latent action of each factor: `(..., L, A)` to `(..., K, A)`."""
         return latent_actions.expand(*latent_actions.shape[:-2], self.factors, -1)
 
@@ -277,4 +277,4 @@ class World(nn.Module):
         """`count` scenes drawn from those."""
         starts = self.starts()
         drawn = torch.randint(len(starts.factors), (count,), generator=generator, device=self.device)
-        return starts.of(drawn)
+        return starts.select(drawn)
