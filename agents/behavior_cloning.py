@@ -84,14 +84,14 @@ class BehaviorCloning:
         seen, target = [], []
         with torch.inference_mode():
             for episode in video.episodes:
-                factors = world.see(torch.as_tensor(episode, device=codebook.device)[None]).factors
-                factors = agents.in_place(factors)
+                scene = world.see(torch.as_tensor(episode, device=codebook.device)[None])
+                factors = agents.in_place(scene.factors)
+                code = world.context_code(scene.context).expand(len(episode) - 1, -1)
                 latent = world.infer_actions(factors).mean[0, :, list(agents.factors)]
-                seen.append(factors[0, :-1].flatten(1))
+                seen.append(world.observation(factors[0, :-1], code))
                 target.append(nearest_code(latent.flatten(0, 1), codebook).unflatten(0, latent.shape[:2]))
         torch.manual_seed(seed)
-        outputs = len(agents) * len(codebook)
-        net = mlp(world.factors * world.factor_dim, 128, outputs, layers=3)
+        net: nn.Module = mlp(world.observation_dim, 128, len(agents) * len(codebook), layers=3)
         if len(agents) > 1:
             net = nn.Sequential(net, nn.Unflatten(1, (len(agents), len(codebook))))
         chosen = torch.cat(target).cpu()

@@ -188,7 +188,7 @@ def test_the_latent_actions_of_several_experts_are_cloned(grounded) -> None:
     many.action_space.seed(0)
     chance = play(many, lambda seen: many.action_space.sample(), 24, 0)
     assert np.mean([one.success for one in found]) > np.mean([one.success for one in chance]) + 0.2
-    single, _ = clone.predict(world.starts().factors[0].flatten().numpy(), deterministic=True)
+    single, _ = clone.predict(many.reset(seed=0)[0][0], deterministic=True)
     assert single.shape == (2 * world.latent_action_dim,)
 
 
