@@ -323,7 +323,7 @@ def test_gradients_reach_a_policy(blank: World) -> None:
 
 
 def test_a_saved_world_is_the_same(blank: World, tmp_path: Path) -> None:
-    flam_rl.save_world(blank, tmp_path / "world", "")
+    flam_rl.save_world(blank, tmp_path / "world")
     loaded = flam_rl.load_world(tmp_path / "world")
     before, after = blank.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
