@@ -44,6 +44,7 @@ from ..results import made_by, read_json, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Json, Video, check_ranges
 from .checks import check_out
+from .endings import ended
 from .evaluate import evaluate_world, write_pictures
 from .labels import film_actions, label_budget
 from .preview import choose_clips, frame_rate, preview
@@ -191,8 +192,9 @@ def train(config: TrainConfig) -> None:
         print(
             "\n".join([*report_lines(results["report"]), "film.gif shows the factors over held-out frames"])
         )
-    print(
-        f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
+    ended(
+        f"{config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')",
+        *("flam-rl", "play", "--world", config.out),
     )
 
 

@@ -81,7 +81,7 @@ def rebuild(world: World) -> list[str]:
     if info.task:
         arguments = shlex.quote(json.dumps(info.task_kwargs))
         said.append(
-            f"video of the task: flam-rl collect --task {info.task} --task-kwargs {arguments} --out DATA"
+            f"video of the task, {origin.frames:,} frames and those held out: flam-rl collect --task {info.task} --task-kwargs {arguments} --out DATA"
         )
     said += [
         f"training: {origin.command}",

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..files import folder_written_whole
 from .card import card_of
 from .config import WorldConfig, read_config
 from .heads import Labels
@@ -58,29 +57,14 @@ def save_world(world: World, folder: Path) -> None:
     world.model.check()
     folder = Path(folder)
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with folder_written_whole(folder) as scratch:
         _save_tensors(world.model.state_dict(), scratch / "model.safetensors")
         _save_tensors(world.stored_starts, scratch / "starts.safetensors")
         if world.labels is not None:
             _save_tensors(world.labels.state_dict(), scratch / "labels.safetensors")
         (scratch / "config.json").write_text(json.dumps(asdict(WorldConfig.of(world)), indent=2) + "\n")
         (scratch / "README.md").write_text(card_of(world))
-        scratch.chmod(0o755)
-        for path in scratch.iterdir():
-            path.chmod(0o644)  # a temporary folder and its files are private; a world is to be shared
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}-old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(folder, old)
-            os.replace(scratch, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(scratch, folder)
-        world.source = str(folder.resolve())
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    world.source = str(folder.resolve())
 
 
 def check_replaceable(folder: Path) -> None:

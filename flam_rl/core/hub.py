@@ -99,13 +99,17 @@ def push(folder: Path, address: HubAddress, files: Sequence[str]) -> HubAddress:
         api.create_repo(address.repository, exist_ok=True)
         if address.revision:
             api.create_branch(address.repository, branch=address.revision, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=address.repository,
-            folder_path=folder,
-            revision=address.revision,
-            allow_patterns=list(files),
-            delete_patterns=list(files),  # those that are uploaded stay
+        there = {file.path for file in api.list_repo_tree(address.repository, revision=address.revision)}
+        here = [name for name in files if (folder / name).is_file()]
+        gone = (there & set(files)) - set(here)
+        done = api.create_commit(  # one commit: a world is never there in parts
+            address.repository,
+            [
+                *(hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in here),
+                *(hub.CommitOperationDelete(path_in_repo=name) for name in sorted(gone)),
+            ],
             commit_message="Upload a flam_rl world",
+            revision=address.revision,
         )
     return replace(address, revision=done.oid)
 
