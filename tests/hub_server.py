@@ -1,6 +1,7 @@
 """A stand-in for the Hugging Face Hub on 127.0.0.1: the part of its HTTP interface that huggingface_hub uses for models.
 
-Large files go its way too: by an upload address of their own, and back by a redirect.
+Large files go its way too: by an upload address of their own, and back by a redirect
+to another host, which is never told the login.
 """
 
 from __future__ import annotations
@@ -165,11 +166,16 @@ class Handler(BaseHTTPRequestHandler):
             digest = hashlib.sha256(content).hexdigest()
             self.server.large[digest] = content
             headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"'}
-            self._send(302, b"", headers | {"Location": f"{self.server.address}/large/{digest}"})
+            self._send(
+                302,
+                b"",
+                headers | {"Location": f"http://localhost:{self.server.server_address[1]}/large/{digest}"},
+            )
         else:
             self._send(200, content, headers | {"ETag": f'"{object_id(content)}"'})
 
     def get_large(self, digest: str) -> None:
+        assert "Authorization" not in self.headers
         self._send(200, self.server.large[digest], {"ETag": f'"{digest}"'})
 
     def put_large(self, digest: str) -> None:

@@ -159,7 +159,9 @@ def _said_of(address: HubAddress) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise ValueError(f"{address}: there is no such repository that you may read; {login}") from error
     except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
-        raise OSError(f"{address}: the Hub cannot be reached, and the world is not cached") from error
+        raise OSError(
+            f"{address}: the Hub cannot be reached, and the world is not cached ({_first_line(error.__cause__ or error)})"
+        ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
@@ -168,4 +170,8 @@ def _said_of(address: HubAddress) -> Iterator[None]:
             f"{address}: the Hub answers {status}: {error.server_message or 'no reason given'}"
         ) from error
     except errors.HTTPError as error:
-        raise OSError(f"{address}: the Hub cannot be reached ({error})") from error
+        raise OSError(f"{address}: the Hub cannot be reached ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
