@@ -188,7 +188,8 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.body)
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.server.repositories:
-            raise Refused(409, "", "You already created this model repo")
+            self._json({"url": f"{self.server.address}/{name}", "error": "it is there"}, 409)
+            return
         self.server.commit(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
         self._json({"url": f"{self.server.address}/{name}"})
 

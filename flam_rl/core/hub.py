@@ -169,7 +169,7 @@ def _said_of(address: HubAddress) -> Iterator[None]:
         raise OSError(
             f"{address}: the Hub answers {status}: {error.server_message or 'no reason given'}"
         ) from error
-    except errors.HTTPError as error:
+    except (errors.HTTPError, RuntimeError) as error:  # the second is of an upload that failed
         raise OSError(f"{address}: the Hub cannot be reached ({_first_line(error)})") from error
 
 
