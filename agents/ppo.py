@@ -33,6 +33,8 @@ from ..types import check_ranges
 
 @dataclass(frozen=True)
 class ImaginationConfig:
+    """Settings of PPO in imagination."""
+
     steps: int = 300_000
     """Imagined steps, of all worlds together."""
     num_envs: int = 128
@@ -81,9 +83,11 @@ class PriorPenalty(VecEnvWrapper):
         self.core, self.weight = venv.core, weight
 
     def reset(self) -> VecEnvObs:
+        """As `VecEnv.reset`."""
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
+        """As `VecEnv.step_wait`, with the penalty taken from the reward."""
         observations, rewards, dones, infos = self.venv.step_wait()
         log_prior = self.core.log_prior_BC.sum(-1).cpu().numpy()
         short = np.clip(math.log(PLAUSIBLE) - log_prior, 0.0, 5.0)

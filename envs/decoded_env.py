@@ -68,6 +68,7 @@ class DecodedVectorEnv(VectorWrapper):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the tasks; observations are those of FLAM-v0."""
         mask = (options or {}).get("reset_mask")
         fresh = np.ones(self.num_envs, bool) if mask is None else np.array(mask, bool)
         frames, infos = self.env.reset(seed=seed, options=options and dict(options))
@@ -77,6 +78,7 @@ class DecodedVectorEnv(VectorWrapper):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the tasks by latent actions `(B, C * A)`, decoded to real actions by the adapter."""
         frames, rewards, terminated, truncated, infos = self.env.step(self._decoder.act(actions))
         fresh = self._ended if self._restarts_itself else np.zeros(self.num_envs, bool)
         self._ended = terminated | truncated
@@ -119,10 +121,12 @@ class DecodedEnv(gym.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the task; the observation is that of FLAM-v0."""
         frame, info = self.env.reset(seed=seed, options=options)
         return self._decoder.see(frame[None], np.ones(1, bool))[0], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the task by a latent action `(C * A,)`, decoded to a real action by the adapter."""
         real = self._decoder.act(np.asarray(action, np.float32)[None])[0]
         frame, reward, terminated, truncated, info = self.env.step(real if real.ndim else real.item())
         return (
@@ -158,7 +162,7 @@ class _Decoder:
             raise ValueError(
                 f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
             )
-        if ActionSpace.of(action_space) != agents.actions:
+        if ActionSpace.from_gym(action_space) != agents.actions:
             raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.agents, self._controlled = agents, world.moved_by_agents(agents)
@@ -199,7 +203,7 @@ class _Decoder:
         if before is not None and self._sent is not None:
             latent = self.world.infer_actions(torch.stack([before, after], 1)).mean[:, 0]
             gone_on = ~new if moved is None else ~new & torch.from_numpy(moved.copy()).to(new.device)
-            followed.acted(before, self.world.of_factors(latent), self._sent, after, gone_on)
+            followed.acted(before, self.world.actions_per_factor(latent), self._sent, after, gone_on)
         followed.begin(after, new)
         self._shown = after
         order = in_order(followed.agents_BC, self.agents.factors, self.world.factors)

@@ -83,6 +83,7 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`; options are not used."""
         super().reset(seed=seed)
         if seed is None and not self.core.started:
             seed = first_seed(self)
@@ -101,6 +102,7 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)
 
     def close(self) -> None:
+        """Close the batch of one that the env consists of."""
         self.core.close()
 
     def render(self) -> np.ndarray:

@@ -135,6 +135,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         return self._stepper(dtype, False, starts)
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Give the stepper's threads back."""
         self._imagination.close()
 
     @property
@@ -246,7 +247,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             }
             self._restart(ended)
             fresh = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
-            observations[ended] = observe(self.world, self.scene.of(fresh), self.observation)
+            observations[ended] = observe(self.world, self.scene.select(fresh), self.observation)
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _restart(self, mask: np.ndarray, seeds: Seeds | None = None) -> None:

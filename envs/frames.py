@@ -56,10 +56,12 @@ class Frames(gym.Wrapper, RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the task; the observation is its rendered frame."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._frame(observation), self._info(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """Step the task; the observation is its rendered frame."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._frame(observation), reward, terminated, truncated, self._info(info)
 

@@ -34,6 +34,7 @@ class SB3FLAMVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Keep latent actions `(B, C * A)` for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
@@ -58,9 +59,11 @@ class SB3FLAMVecEnv(VecEnv):
         ]
 
     def close(self) -> None:
+        """Close the worlds."""
         self.core.close()
 
     def get_images(self) -> list[np.ndarray]:
+        """The worlds' frames, uint8 `(H, W, 3)` each."""
         return list(self.core.render())
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
@@ -92,6 +95,7 @@ class SB3FLAMVecEnv(VecEnv):
         return [getattr(self.core, method_name)(*args, **kwargs)] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """False for each world: worlds of a batch cannot be wrapped."""
         return [False] * len(self._worlds(indices))
 
     def _check_all(self, verb: str, name: str, indices: VecEnvIndices) -> None:

@@ -46,12 +46,12 @@ def first_seed(env: gym.Env | VectorEnv) -> int | None:
 
 
 def generator_of(seeds: Seeds) -> np.random.Generator:
-    """What draws for a whole batch of which all worlds have a seed."""
+    """The generator of a whole batch whose worlds all have seeds."""
     return np.random.default_rng([one for one in seeds if one is not None])
 
 
 def start_of(seed: int, starts: int) -> int:
-    """Which of so many starts a world with this seed begins at."""
+    """Index of the start, out of `starts`, that a world with this seed begins at."""
     return int(np.random.default_rng(seed).integers(starts))
 
 

@@ -26,7 +26,7 @@ ACTION_BOUND = 3.0
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
     """Indices of the latent actions that are the caller's: of factors, where each factor has one. `agent` are all whom the
-    task's actions move; None is that where labels told who they are.
+    task's actions move; None means the same where labels say who they are.
 
     Raises:
         ValueError: `control` is none of `agent`, `all` or a list of different factor indices, or is

@@ -27,7 +27,7 @@ class Specified:
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else FLAMSpec.of(spec)
+        self._spec = None if spec is None else FLAMSpec.from_spec(spec)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class FLAMSpec(EnvSpec):
     """An env's spec; a `World` among its arguments goes into JSON as the name or folder that it comes from."""
 
     @classmethod
-    def of(cls, spec: EnvSpec) -> FLAMSpec:
+    def from_spec(cls, spec: EnvSpec) -> FLAMSpec:
         """`spec` as a `FLAMSpec`."""
         return cls(**{field.name: getattr(spec, field.name) for field in fields(spec) if field.init})
 
@@ -43,7 +43,7 @@ class FLAMSpec(EnvSpec):
         """As `EnvSpec.to_json`.
 
         Raises:
-            ValueError: the env was made with a `World` that no folder holds as it is.
+            ValueError: the env was made with a `World` that is in no folder, or differs from the one there.
         """
         kwargs = {key: _plain(value) for key, value in self.kwargs.items()}
         return EnvSpec.to_json(replace(self, kwargs=kwargs))
@@ -65,7 +65,7 @@ def _plain(value: Any) -> Any:
 
 
 def _source(world: World) -> str:
-    """What `load_world` makes this world of."""
+    """The name or folder that `load_world` loads this world from."""
     if not world.source:
         why = "in no folder"
     elif not _holds(world.source, world):

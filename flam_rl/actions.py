@@ -62,7 +62,7 @@ class ActionSpace:
         return cls("discrete", (), (count,), (0,))
 
     @classmethod
-    def of(cls, space: gym.Space) -> ActionSpace:
+    def from_gym(cls, space: gym.Space) -> ActionSpace:
         """
         Raises:
             ValueError: `space` is no Discrete, MultiDiscrete or Box, or too large for a network.
@@ -104,11 +104,16 @@ class ActionSpace:
         if len(numbers) == self.size:
             return self
 
-        def of(values: tuple) -> tuple:
+        def picked(values: tuple) -> tuple:
             return tuple(values[number] for number in numbers) if values else ()
 
         return ActionSpace(
-            self.kind, (len(numbers),), of(self.count), of(self.start), of(self.low), of(self.high)
+            self.kind,
+            (len(numbers),),
+            picked(self.count),
+            picked(self.start),
+            picked(self.low),
+            picked(self.high),
         )
 
     @property
@@ -126,7 +131,7 @@ class ActionSpace:
     def __str__(self) -> str:
         return str(self.space)
 
-    def of_task(self, actions: Any) -> np.ndarray:
+    def checked(self, actions: Any) -> np.ndarray:
         """Actions `(T, *shape)` of any type as int64, or of a box as float32.
 
         Raises:

@@ -171,10 +171,10 @@ class LabelledTransitions:
     def __post_init__(self) -> None:
         known = self.known or tuple(np.ones((len(actions), 3), bool) for actions in self.actions)
         object.__setattr__(self, "known", known)
-        object.__setattr__(self, "actions", tuple(map(self.action_space.of_task, self.actions)))
+        object.__setattr__(self, "actions", tuple(map(self.action_space.checked, self.actions)))
 
     @classmethod
-    def of(
+    def from_episodes(
         cls,
         episodes: Iterable[Episode],
         budget: int,
@@ -266,7 +266,7 @@ class Scene(NamedTuple):
     factors: torch.Tensor
     context: torch.Tensor
 
-    def of(self, rows: Any) -> Scene:
+    def select(self, rows: Any) -> Scene:
         """The scenes of these rows of a batch."""
         return Scene(self.factors[rows], self.context[rows])
 

@@ -32,6 +32,8 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class MemoryConfig:
+    """What is measured."""
+
     out: Path
     """Folder for results.json; films and worlds are made below it and deleted again."""
     frames: tuple[int, ...] = (10_000, 100_000, 1_000_000)

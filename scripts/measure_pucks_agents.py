@@ -36,10 +36,12 @@ class TrueStates(gym.Wrapper):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (6 * unwrapped.rows,), np.float32)
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the task; the observation is its true state."""
         _, info = self.env.reset(**kwargs)
         return self._state(info["truth"]), info
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the task; the observation is its true state."""
         _, reward, terminated, truncated, info = self.env.step(action)
         return self._state(info["truth"]), float(reward), terminated, truncated, info
 
@@ -66,6 +68,7 @@ def train_on_states(task: gym.Env, steps: int, seed: int) -> Any:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="pucks", help="name of a shipped world of Pucks, or a folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and policies")

@@ -128,6 +128,7 @@ def imagination(world: World, episodes: list[np.ndarray], seed: int, film: list[
 
 
 def distance_of(halves: list[dict[str, np.ndarray]], name: str) -> float:
+    """Wasserstein distance between the values of one name in the two halves."""
     return float(wasserstein_distance(halves[0][name], halves[1][name]))
 
 
@@ -148,10 +149,12 @@ def numbers(factors_NKS: torch.Tensor, state: StateConfig) -> dict[str, np.ndarr
 
 
 def squared_error(shot: np.ndarray, true: np.ndarray) -> float:
+    """Mean squared error of two uint8 frames, colours taken as 0..1."""
     return float(np.square(shot.astype(float) - true).mean()) / 255**2
 
 
 def quality(errors: list[float]) -> Json:
+    """PSNR in dB of frames with these mean squared errors: the mean of the frames' own, and that of the mean error."""
     decibels = -10 * np.log10(np.maximum(errors, 1e-10))
     return {
         "psnr": float(decibels.mean()),

@@ -66,14 +66,14 @@ def measure(options: dict[str, Any], seeds: range, name: str) -> Json:
     seconds = time.process_time() - began
     found, each = [], []
     off, touching, drawn, behind, camera = (list[np.ndarray]() for _ in range(5))
-    for seed, film, truth, ground, of in zip(seeds, films, truths, cameras, tracks, strict=True):
-        entities = of.entities(*film.shape[1:3])
+    for seed, film, truth, ground, own in zip(seeds, films, truths, cameras, tracks, strict=True):
+        entities = own.entities(*film.shape[1:3])
         found.append(entities)
         for parts, more in zip((off, touching), distances(truth, entities), strict=True):
             parts.append(more)
-        for parts, more in zip((drawn, behind), squared_errors(film, of), strict=True):
+        for parts, more in zip((drawn, behind), squared_errors(film, own), strict=True):
             parts.append(more)
-        camera.append(np.linalg.norm(of.camera.numpy() - (ground[0] - ground), axis=1))
+        camera.append(np.linalg.norm(own.camera.numpy() - (ground[0] - ground), axis=1))
         figures = evaluate_tracking([truth], [entities])
         assert figures is not None
         each.append({"seed": seed} | {key: figures[key] for key in ("hota", "idf1", "f1", "switches")})
@@ -130,10 +130,12 @@ def squared_errors(film: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.nda
 
 
 def decibel(errors: np.ndarray) -> float:
+    """PSNR in dB of the mean of squared errors of colours in 0..1."""
     return float(-10 * np.log10(errors.mean()))
 
 
 def median(values: np.ndarray) -> float | None:
+    """The median, or None where there are no values."""
     return float(np.median(values)) if len(values) else None
 
 

@@ -20,6 +20,8 @@ from flam_rl.core.sources import SHIPPED
 
 @dataclass(frozen=True)
 class RebuildConfig:
+    """What is rebuilt."""
+
     work: Path = Path("runs/multigrid")
     """Where video and run go."""
     seed: int = 3

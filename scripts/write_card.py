@@ -22,6 +22,8 @@ from flam_rl.types import Json
 
 @dataclass(frozen=True)
 class CardConfig:
+    """Whose card to write, and from what."""
+
     results: Path
     """results.json that `flam-rl train` wrote when it trained the world."""
     world: str
@@ -43,7 +45,7 @@ def main(config: CardConfig) -> None:
             raise ValueError(
                 f"{config.results} are of another world: {group} is {found}, on the card {on_card}"
             )
-    origin = Origin.of(results["made_by"], results["training_frames"], results["wall_s"], summary(results))
+    origin = Origin.from_made_by(results["made_by"], results["training_frames"], results["wall_s"], summary(results))
     world.info = replace(world.info, origin=origin, license=config.license)
     save_world(world, SHIPPED / config.world)
     print(f"wrote {SHIPPED / config.world / 'README.md'}")

@@ -9,6 +9,8 @@ from typing import Any
 import av
 import numpy as np
 
+from flam_rl.data.reading import Reading
+
 RED, GREEN, BACKGROUND, WHITE = (230, 20, 20), (20, 200, 20), (32, 60, 90), (235, 235, 235)
 BLOCK = 8
 
@@ -72,3 +74,29 @@ def write_film(
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
+
+
+def boxed(frames: np.ndarray) -> np.ndarray:
+    """48x64 as it is letterboxed to 64x64."""
+    return np.pad(frames, ((0, 0), (8, 8), (0, 0), (0, 0)))
+
+
+def block(frames: np.ndarray) -> list[int]:
+    """Column of the white block's left side in each frame."""
+    return [int(np.argwhere(frame.min(-1) > 150)[:, 1].min()) for frame in frames]
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found.astype(int) - expected).mean())
+
+
+def close(pixel: np.ndarray, colour: tuple[int, ...], within: int = 25) -> bool:
+    return bool(np.abs(pixel.astype(int) - colour).max() <= within)
+
+
+def only(reading: Reading) -> tuple[np.ndarray, str]:
+    """The frames of the only episode and all its warnings."""
+    assert len(reading.episodes) == 1, reading.episodes
+    assert reading.episodes[0].kept == len(reading.arrays[0])
+    return reading.arrays[0], "\n".join(reading.episodes[0].warnings)

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from flam_rl.player.server import make_app, make_server
 from flam_rl.player.stage import Stage
+from flam_rl.player.visit import Visit
 from flam_rl.player.visitors import Visitors
 
 PATIENCE_S = 60
@@ -69,20 +71,20 @@ class Page:
     def __init__(self, served: Served, visit: str = "") -> None:
         self.socket, self.size = served.connect(visit), served.stage.world.frame_size
         self.hello = json.loads(self.socket.recv(PATIENCE_S))
-        self.told: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
         self.view = self.next()
 
     def say(self, kind: str, **more: Any) -> None:
         self.socket.send(json.dumps({"kind": kind} | more))
 
     def next(self) -> View:
-        """The next view; what else is told is kept."""
+        """The next view; other answers are kept."""
         while True:
             data = self.socket.recv(PATIENCE_S)
             if isinstance(data, bytes):
                 self.view = read_view(data, self.size)
                 return self.view
-            self.told.append(json.loads(data))
+            self.answers.append(json.loads(data))
 
     def until(self, done: Any) -> View:
         """The first view that is as wanted."""
@@ -111,3 +113,23 @@ def serve(stage: Stage, token: str | None = None, visitors: Visitors | None = No
             server.should_exit = True
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
+
+
+def make_task() -> gym.Env:
+    return gym.make("flam_rl/MultiGrid-v0", agents=4)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def view(visit: Visit) -> View:
+    return read_view(visit.view(), visit.stage.world.frame_size)
+
+
+def play(visit: Visit, steps: int, *held: tuple[int, int]) -> None:
+    visit.held = held
+    for _ in range(steps):
+        visit.step()

@@ -23,7 +23,8 @@ from flam_rl.envs import DecodedEnv, DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation.policies import score_policy, several, wilson
 from flam_rl.grounding import ActionAdapter
-from flam_rl.grounding.adapter import _try, fit_adapter, fit_labels, informative
+from flam_rl.grounding.adapter import fit_labels
+from flam_rl.grounding.adapter_fitting import _try, fit_adapter, informative
 from flam_rl.grounding.agent import agents_by_episode, fit_finder
 from flam_rl.grounding.fitting import labelled_factors
 from flam_rl.grounding.reward import fit_event_head, fit_reward_head
@@ -37,7 +38,7 @@ def fitted(episodes):
     import flam_rl
 
     world = flam_rl.load_world("multigrid")
-    labels, adapter = fit_labels(world, LabelledTransitions.of(episodes, 1000, MOVES))
+    labels, adapter = fit_labels(world, LabelledTransitions.from_episodes(episodes, 1000, MOVES))
     return world, labels, adapter
 
 
@@ -74,7 +75,7 @@ def test_an_event_head_sees_all_factors_only_where_enough_events_ask_for_it(
 @pytest.mark.learning
 def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> None:
     world, _, adapter = fitted
-    fresh = LabelledTransitions.of(record_episodes(task, 600, seed=9), 500, MOVES)
+    fresh = LabelledTransitions.from_episodes(record_episodes(task, 600, seed=9), 500, MOVES)
     data = labelled_factors(world, fresh)
     (own,), (net,) = adapter.agents.factors, adapter.agents.adapters
     factor, latent = data["now"][:, own], data["latent"][:, own]
@@ -90,7 +91,9 @@ def test_adapter_is_right_on_fresh_episodes_both_ways(fitted, task: gym.Env) -> 
 @pytest.mark.learning
 def test_an_action_that_was_never_taken_is_still_one_of_the_tasks(fitted, task: gym.Env) -> None:
     world, _, _ = fitted
-    labelled = LabelledTransitions.of(record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES)
+    labelled = LabelledTransitions.from_episodes(
+        record_episodes(task, 200, seed=3, policy="expert"), 200, MOVES
+    )
     assert max(actions.max() for actions in labelled.actions) < 3
     adapter = ActionAdapter.fit(world, labelled)
     assert adapter.agents.actions == MOVES
@@ -127,7 +130,9 @@ def test_adapter_never_reads_more_than_its_budget(fitted, labelled: LabelledTran
 @pytest.mark.learning
 def test_heads_are_right_on_fresh_episodes(fitted, task: gym.Env) -> None:
     world, labels, _ = fitted
-    data = labelled_factors(world, LabelledTransitions.of(record_episodes(task, 1100, seed=11), 1000, MOVES))
+    data = labelled_factors(
+        world, LabelledTransitions.from_episodes(record_episodes(task, 1100, seed=11), 1000, MOVES)
+    )
     for head, event in ((labels.reward, data["reward"] > 0), (labels.termination, data["termination"])):
         for states in (data["next"], data["imagined"]):
             found = head(states) > 0.5
@@ -329,7 +334,7 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
 
 
 def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
-    """In a third of the episodes it did one thing all the time; in one another factor rests, of which nothing can be told."""
+    """In a third of the episodes it did one thing all the time; in one episode another factor rests, so that its latent actions say nothing."""
     space, each = SPACES[0], torch.arange(30 * 20)
     data, agent = rows(space, 30, 20, True)
     for states in ("now", "next", "imagined"):
@@ -365,8 +370,8 @@ def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
     angle = 2.0 * torch.arange(5)
     nearest = torch.cdist(latent[:, :2], torch.stack([angle.cos(), angle.sin()], -1)).argmin(-1)
     best, few, many = (
-        float((told == fresh["action"]).float().mean())
-        for told in (nearest, blind.real(now, latent), sighted.real(now, latent))
+        float((decoded == fresh["action"]).float().mean())
+        for decoded in (nearest, blind.real(now, latent), sighted.real(now, latent))
     )  # two of the pushes are near each other: nobody is always right
     assert few > best - 0.06
     assert few > many + 0.05
@@ -378,7 +383,7 @@ def test_labels_put_the_agent_in_its_place() -> None:
     agents = Agents(MOVES, [1], [[0]], [make_adapter(8, 4, MOVES)], [finder])
     factors = torch.randn(50, 6, 5, 8)
     for seen in (factors[:, 0], factors):
-        placed, agent = agents.in_place(seen), agents.of(seen)[:, 0]
+        placed, agent = agents.in_place(seen), agents.find(seen)[:, 0]
         assert len(set(agent.tolist())) > 1
         each = torch.arange(50)
         if seen.ndim == 3:
@@ -517,7 +522,7 @@ def test_a_box_of_actions_reaches_the_task(episodes, task: gym.Env) -> None:
 
     world, sticky = flam_rl.load_world("multigrid"), Joystick(task)
     sticks = [dataclasses.replace(e, actions=Joystick.stick(e.actions)) for e in episodes]
-    labelled = LabelledTransitions.of(sticks, 1000, ActionSpace.of(sticky.action_space))
+    labelled = LabelledTransitions.from_episodes(sticks, 1000, ActionSpace.from_gym(sticky.action_space))
     world.labels, adapter = fit_labels(world, labelled)
     assert adapter.agents.factors == (3,)
     assert not adapter.agents.differ

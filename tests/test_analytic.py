@@ -198,7 +198,7 @@ def test_many_decoded_tasks_see_their_own_frames(world: World, mode: str) -> Non
 
 
 def test_imagine_is_differentiable_and_exact(world: World) -> None:
-    starts = world.starts().of(slice(10))
+    starts = world.starts().select(slice(10))
     push = torch.tensor([0.9, 0.1], requires_grad=True)
     generator = torch.Generator().manual_seed(0)
     rollout = world.imagine(lambda seen: push.expand(len(seen), 2), starts, 4, [0], generator)
@@ -239,7 +239,7 @@ def test_a_plain_ppo_that_knows_only_gymnasium_learns(world: World) -> None:
 
 def labelled_points(task: PointsTask, budget: int = 600) -> LabelledTransitions:
     episodes = record_episodes(task, budget, 0)
-    return LabelledTransitions.of(episodes, budget, ActionSpace.of(task.action_space))
+    return LabelledTransitions.from_episodes(episodes, budget, ActionSpace.from_gym(task.action_space))
 
 
 @pytest.mark.learning

@@ -53,30 +53,30 @@ def test_a_dataset_is_never_overwritten(dataset: Path, task: gym.Env) -> None:
 
 def test_label_budget_is_exact(episodes) -> None:
     moves = ActionSpace.discrete(4)
-    labelled = LabelledTransitions.of(episodes, 123, moves)
+    labelled = LabelledTransitions.from_episodes(episodes, 123, moves)
     assert len(labelled) == sum(map(len, labelled.actions)) == 123
     assert np.array_equal(labelled.episodes[0], episodes[0].frames)
     every_third = [np.arange(len(e.actions))[:, None] % 3 == [0, 0, 1] for e in episodes]
-    some = LabelledTransitions.of(episodes, 123, moves, every_third)
+    some = LabelledTransitions.from_episodes(episodes, 123, moves, every_third)
     assert len(some) == 123 < sum(map(len, some.actions))
     with pytest.raises(ValueError, match="label budget is 99999"):
-        LabelledTransitions.of(episodes, 99999, moves)
+        LabelledTransitions.from_episodes(episodes, 99999, moves)
 
 
 def test_labels_know_all_actions_of_their_task(tmp_path: Path, task: gym.Env) -> None:
     experts = list(record_episodes(task, 60, seed=0, policy="expert"))  # who never stay, the last action
     write_dataset(tmp_path / "experts", task, experts)
     moves = action_space(tmp_path / "experts")
-    labelled = LabelledTransitions.of(experts, 50, moves)
+    labelled = LabelledTransitions.from_episodes(experts, 50, moves)
     assert max(actions.max() for actions in labelled.actions) < 3
     assert labelled.action_space == (labelled + labelled).action_space == ActionSpace.discrete(4)
     with pytest.raises(
         ValueError, match=r"labelled actions hold 2; allowed are those of the task, Discrete\(2\)"
     ):
-        LabelledTransitions.of(experts, 50, ActionSpace.discrete(2))
+        LabelledTransitions.from_episodes(experts, 50, ActionSpace.discrete(2))
     continuous = dataclasses.replace(experts[0], actions=np.full(len(experts[0].actions), 0.5))
     with pytest.raises(ValueError, match=r"labelled actions hold 0.5; allowed are those of the task"):
-        LabelledTransitions.of([continuous], 1, moves)
+        LabelledTransitions.from_episodes([continuous], 1, moves)
     with pytest.raises(ValueError, match=r"Discrete\(4\) and of one with Discrete\(5\) do not add up"):
         labelled + dataclasses.replace(labelled, action_space=ActionSpace.discrete(5))
 

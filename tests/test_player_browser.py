@@ -182,7 +182,7 @@ def test_a_dropped_picture_begins_a_world(browser: Browser, multigrid: Served) -
     pause(page)
     world = multigrid.stage.world
     picture = io.BytesIO()
-    Image.fromarray(world.draw(multigrid.stage.starts.of([9]))[0].numpy()).save(picture, "png")
+    Image.fromarray(world.draw(multigrid.stage.starts.select([9]))[0].numpy()).save(picture, "png")
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture.getvalue()})
     expect(page.locator("#status")).to_contain_text("step 0 ")
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})

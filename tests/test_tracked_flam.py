@@ -230,7 +230,7 @@ def test_a_world_of_the_control_is_saved_and_imagined(tmp_path: Path) -> None:
         "context": torch.randint(256, (1, model.context_dim), dtype=torch.uint8),
         "episode": torch.zeros(5, dtype=torch.long),
     }
-    save_world(World(model, starts, WorldInfo()), tmp_path / "world", "A control.\n")
+    save_world(World(model, starts, WorldInfo()), tmp_path / "world")
     world = load_world(tmp_path / "world")
     assert world.model.kind == "tracked-joint"
     stepper = world.imagination([0])

@@ -101,7 +101,7 @@ def test_what_a_world_says_of_itself_cannot_steer_a_terminal(tmp_path: Path, cap
 
 def test_a_card_says_where_its_figures_come_from() -> None:
     world = flam_rl.load_world("pucks")
-    origin = Origin.of(made_by(7), 1234, 90.0, "PSNR (dB)  1: 40.000")
+    origin = Origin.from_made_by(made_by(7), 1234, 90.0, "PSNR (dB)  1: 40.000")
     world.info = replace(world.info, origin=origin, license="cc-by-4.0")
     card = card_of(world)
     metadata, text = card.removeprefix("---\n").split("\n---\n", 1)

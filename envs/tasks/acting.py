@@ -16,7 +16,7 @@ Act = Callable[[np.ndarray], Any]
 
 
 def check_policy(task: gym.Env, policy: str | None) -> str:
-    """What `policy` is on `task`; None is `mixed` where the task has behaviours, else `random`.
+    """The policy that `policy` names on `task`; None is `mixed` where the task has behaviours, else `random`.
 
     Raises:
         ValueError: the task has nothing to act by so.
@@ -40,7 +40,7 @@ def check_policy(task: gym.Env, policy: str | None) -> str:
 
 
 def make_policy(task: gym.Env, policy: str | None, rng: np.random.Generator) -> Act:
-    """What acts by `policy`, as `record_episodes` takes it, with random choices from `rng`.
+    """A function that acts by `policy` (as `record_episodes` takes it), with random choices from `rng`.
 
     Raises:
         ValueError, FileNotFoundError: as `check_policy`; or a saved policy was trained on other spaces.

@@ -9,7 +9,7 @@ import numpy as np
 KNOT = 4
 """Pixels between the control points of a texture: nothing in it is finer than about twice that."""
 OCTAVES = {1: 60.0, 3: 50.0, 8: 40.0}
-"""Grey levels by which noise of so many control points a cell goes up and down."""
+"""Amplitude in grey levels of the noise with each number of control points per cell."""
 
 
 class Texture:
@@ -51,7 +51,7 @@ def _spline(places: np.ndarray, knots: int) -> np.ndarray:
 
 
 def coverage(x: np.ndarray, y: np.ndarray, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """How much of each pixel lies in a disc, its edge taken as straight within a pixel.
+    """The share of each pixel that lies in a disc, whose edge counts as straight within a pixel.
 
     Args:
         x: `(n, width)`, y: `(n, height)`: the pixels' first columns and rows, an own grid for each disc.
@@ -93,7 +93,7 @@ def draw_discs(
 def disc_boxes(
     centre: np.ndarray, radius: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a frame shows of discs.
+    """Discs as a frame shows them.
 
     Args:
         centre: `(n, 2)`, x and y, in pixels of the frame; outside of it too. radius: `(n,)`, pixels.

@@ -133,6 +133,7 @@ class MPETask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         super().reset(seed=seed)
         self._env.reset(seed=int(self.np_random.integers(2**31)))
         self._clean = True

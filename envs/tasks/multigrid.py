@@ -150,6 +150,7 @@ class MultiGridTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         from multigrid.utils.random import RandomMixin
 
         super().reset(seed=seed)

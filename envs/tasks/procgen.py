@@ -37,9 +37,9 @@ TASKS = tuple(
     for game in GAMES
 )
 TRAINING_LEVELS = {"easy": 200, "hard": 500}
-"""How many levels, from 0 on, are for training: Procgen's own protocol of generalisation."""
+"""Number of training levels, counted from 0, as in Procgen's own protocol of generalisation."""
 HELD_OUT_LEVELS = 100_000
-"""How many that follow them are held out."""
+"""Number of held-out levels, which follow the training levels."""
 FRAME_SIZE = 64
 QT = ("libQt5Core.so.5", "libQt5Gui.so.5")
 """Libraries of PyQt5-Qt5 that envpool's games draw with and do not find by themselves, in the order to load them."""
@@ -112,6 +112,7 @@ class ProcgenTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         super().reset(seed=seed)
         # A pool is seeded only when it is made, which takes less than a millisecond.
         self._pool = self._envpool.make_gymnasium(

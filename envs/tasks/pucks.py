@@ -163,6 +163,7 @@ class PucksTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium's `Env.reset`."""
         super().reset(seed=seed)
         if self.background == "new_texture":
             self._texture = Texture(self.np_random, *reversed(self._size))
@@ -244,7 +245,7 @@ class PucksTask(gym.Env):
         return (picture + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0).copy()
 
     def masks(self) -> np.ndarray:
-        """How much of each pixel of the present frame shows each puck: float32 `(pucks, H, W)`, 0 to 1."""
+        """The share of each pixel of the present frame that shows each puck: float32 `(pucks, H, W)`, 0 to 1."""
         centre, radius = self.table.discs(self._camera)
         x, y = (np.tile(np.arange(side), (len(radius), 1)) for side in (self.width, self.height))
         free = np.ones((self.height, self.width), np.float32)
@@ -311,7 +312,7 @@ class PucksTask(gym.Env):
         return self._range * (0.5 + 0.5 * np.sin(self._phase + self._pace * self._steps).mean(0))
 
     def _ground(self) -> np.ndarray:
-        """What lies below the pucks, float32 `(3, H, W)`."""
+        """The table under the pucks, float32 `(3, H, W)`."""
         if self.background == "plain":
             picture = np.tile(PLAIN[:, None, None], (1, self.height, self.width))
         else:

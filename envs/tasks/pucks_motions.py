@@ -1,4 +1,4 @@
-"""What moves the discs of `flam_rl/Pucks-v0`: the pushes that there are, and the behaviours that choose among them."""
+"""Motions of the discs of `flam_rl/Pucks-v0`: the possible pushes, and the behaviours that choose among them."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Table:
 
     @property
     def present(self) -> list[Puck]:
-        """Who is on the table or at its border, by row."""
+        """The pucks that are on the table or at its border, by row."""
         return [puck for puck in self.pucks if puck is not None]
 
     def room(self, x: float, y: float) -> float:

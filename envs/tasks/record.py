@@ -38,12 +38,14 @@ def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:
     """Half of the budget as video is recorded, half seeking the goal where the task can: rewards are rarer than actions.
 
     Raises:
-        ValueError: the task's actions are none of those of `ActionSpace.of`.
+        ValueError: the task's actions are none of those of `ActionSpace.from_gym`.
     """
-    actions, half, rest = ActionSpace.of(task.action_space), budget // 2, budget - budget // 2
-    mixed = LabelledTransitions.of(record_episodes(task, half, seed), half, actions)
+    actions, half, rest = ActionSpace.from_gym(task.action_space), budget // 2, budget - budget // 2
+    mixed = LabelledTransitions.from_episodes(record_episodes(task, half, seed), half, actions)
     seeking = "goal" if "goal" in behaviors(task) else None
-    return mixed + LabelledTransitions.of(record_episodes(task, rest, seed + 1, seeking), rest, actions)
+    return mixed + LabelledTransitions.from_episodes(
+        record_episodes(task, rest, seed + 1, seeking), rest, actions
+    )
 
 
 def record_episode(task: gym.Env, seed: int, act: Act, limit: int = 10**9) -> Episode:
@@ -84,7 +86,7 @@ def record_episode(task: gym.Env, seed: int, act: Act, limit: int = 10**9) -> Ep
 
 
 def _entities(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """What the task recorded of its entities, stacked over an episode: its `truth`, and MultiGrid's `entities`."""
+    """The recorded truth of the entities, stacked over an episode: the task's `truth`, and MultiGrid's `entities`."""
     truth = Truth.stack([info["truth"] for info in infos]).arrays() if "truth" in infos[0] else {}
     cells = {key: np.stack([info["entities"][key] for info in infos]) for key in infos[0].get("entities", {})}
     return truth | cells

@@ -57,6 +57,7 @@ class Task:
     variants: Mapping[str, Json] = field(default_factory=dict)
 
     def __call__(self, **kwargs: Any) -> gym.Env:
+        """Make the task."""
         module, name = self.entry_point.split(":")
         return getattr(importlib.import_module(module), name)(**{**self.kwargs, **kwargs})
 

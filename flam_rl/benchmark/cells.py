@@ -105,14 +105,14 @@ def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video) -> Json:
     info = WorldInfo(task.spec.id, cell.task.kwargs)
     episodes = list(record_episodes(task, budget.transitions, cell.seed))
     with Log(folder / "logs") as log:
-        told = "action" in episodes[0].entities
-        actions = [episode.entities["action"] for episode in episodes] if told else None
+        known = "action" in episodes[0].entities
+        actions = [episode.entities["action"] for episode in episodes] if known else None
         footage = Footage(_video(episodes), test, actions)
         training_began = time.perf_counter()
         build = settle(cell, footage.training)
         world = build_world(build, footage, info, pick_device("auto"), log)
     ended = time.perf_counter()
-    origin = Origin.of(made_by(cell.seed), footage.training.frames, ended - began)
+    origin = Origin.from_made_by(made_by(cell.seed), footage.training.frames, ended - began)
     world.info = replace(info, origin=origin)
     save_world(world, folder / "world")
     return {

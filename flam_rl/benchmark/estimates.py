@@ -14,8 +14,8 @@ from ..types import Json
 
 Estimate = tuple[float, float, float]
 """Interquartile mean over seeds and the ends of its 95% bootstrap interval."""
-Of = Callable[[Json], float | None]
-"""A figure of a cell; None if the cell has none."""
+Reader = Callable[[Json], float | None]
+"""Reads a figure from a cell; None if the cell has none."""
 RESAMPLES = 1000
 
 
@@ -39,7 +39,7 @@ def interquartile_mean(values: Sequence[float]) -> Estimate:
     return interquartile_means([values])[0]
 
 
-def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Of, Json]]) -> list[Estimate]:
+def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Reader, Json]]) -> list[Estimate]:
     """For each pair asked, a figure and the entries of the cells that are meant, the estimate over those cells.
 
     Cells of which the figure is None are left out.
@@ -49,9 +49,10 @@ def over_seeds(cells: Sequence[Json], asked: Sequence[tuple[Of, Json]]) -> list[
             [
                 value
                 for cell in cells
-                if all(cell[key] == entry for key, entry in where.items()) and (value := of(cell)) is not None
+                if all(cell[key] == entry for key, entry in where.items())
+                and (value := read(cell)) is not None
             ]
-            for of, where in asked
+            for read, where in asked
         ]
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..evaluation.summary import FLOORS
 from ..types import Json
-from .estimates import Of
+from .estimates import Reader
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,21 @@ class Measure:
 
     Attributes:
         title: of its table, column or plot, with its unit.
-        of: the figure.
+        read: reads the figure from a cell.
         digits: after the point.
         floors: what it would be if the model knew nothing, by name.
     """
 
     title: str
-    of: Of
+    read: Reader
     digits: int
-    floors: Mapping[str, Of] = field(default_factory=dict)
+    floors: Mapping[str, Reader] = field(default_factory=dict)
 
 
-def at(*keys: str) -> Of:
+def at(*keys: str) -> Reader:
     """The entry of a cell at nested keys; None where one of them is missing or empty, or there are none."""
 
-    def of(cell: Json) -> float | None:
+    def read(cell: Json) -> float | None:
         found = cell
         for key in keys:
             if not found or key not in found:
@@ -38,7 +38,7 @@ def at(*keys: str) -> Of:
             found = found[key]
         return found if keys else None  # type: ignore[return-value]  # the last one is a number
 
-    return of
+    return read
 
 
 def figure(title: str, digits: int, *keys: str, floors: Sequence[str] = ()) -> Measure:

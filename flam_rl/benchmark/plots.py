@@ -54,10 +54,10 @@ def plot_by_entities(
     """A curve over the number of entities for each model, and for each floor of the first."""
     figure, axes = plt.subplots(1, len(measures), figsize=(13, 3.8), sharex=True, squeeze=False)
     for axis, measure in zip(axes[0], measures, strict=True):
-        lines = [(model, measure.of) for model in models] + [
-            (models[0], of) for of in measure.floors.values()
+        lines = [(model, measure.read) for model in models] + [
+            (models[0], floor) for floor in measure.floors.values()
         ]
-        asked = [(of, {"model": model, "entities": count}) for model, of in lines for count in counts]
+        asked = [(read, {"model": model, "entities": count}) for model, read in lines for count in counts]
         found = np.array(over_seeds(cells, asked)).reshape(len(lines), len(counts), 3)
         for model, curve in zip(models, found, strict=False):
             _curve(axis, counts, curve, model, COLORS[model])
@@ -117,8 +117,8 @@ def plot_variants(
     size = (13, 0.35 * len(models) + 1.2)
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
     for axis, measure in zip(axes[0], measures, strict=True):
-        asked = [(measure.of, {"model": model}) for model in models]
-        asked += [(of, {"model": models[0]}) for of in measure.floors.values()]
+        asked = [(measure.read, {"model": model}) for model in models]
+        asked += [(floor, {"model": models[0]}) for floor in measure.floors.values()]
         estimates = np.array(over_seeds(cells, asked))
         found, floors = np.split(estimates, [len(models)])
         error = np.maximum([found[:, 0] - found[:, 1], found[:, 2] - found[:, 0]], 0)
@@ -147,10 +147,10 @@ def plot_by_task(
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
     middles = np.arange(len(tasks)) * (len(models) + 1.0)
     for axis, measure in zip(axes[0], measures, strict=True):
-        lines = [(model, measure.of) for model in models] + [
-            (models[0], of) for of in measure.floors.values()
+        lines = [(model, measure.read) for model in models] + [
+            (models[0], floor) for floor in measure.floors.values()
         ]
-        asked = [(of, {"model": model, "task": task}) for model, of in lines for task in tasks]
+        asked = [(read, {"model": model, "task": task}) for model, read in lines for task in tasks]
         found = np.array(over_seeds(cells, asked)).reshape(len(lines), len(tasks), 3)
         for row, (model, bars) in enumerate(zip(models, found, strict=False)):
             error = np.maximum([bars[:, 0] - bars[:, 1], bars[:, 2] - bars[:, 0]], 0)

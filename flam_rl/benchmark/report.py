@@ -93,7 +93,7 @@ def _differences(
         key: by which entry of cells: `places` are its values, in their order.
         note: what else there is to say.
     """
-    figures = {(cell["model"], cell[key], cell["seed"]): measure.of(cell) for cell in cells}
+    figures = {(cell["model"], cell[key], cell["seed"]): measure.read(cell) for cell in cells}
     known = {where: value for where, value in figures.items() if value is not None}
     seeds = sorted({cell["seed"] for cell in cells})
     models = [model for model in _in_order(cells) if model in SINGLE_LATENT]
@@ -184,8 +184,8 @@ def _motion(out: Path, cells: list[Json]) -> list[str]:
         cells, "task", tasks, MOTION_SHOWN[1], "PSNR after 15 steps in dB, latent actions inferred"
     )
     for task in tasks:
-        of = [cell for cell in cells if cell["task"] == task]
-        lines += [f"## {task}", "", *by_measure(of, MOTION, _in_order(of), "model"), ""]
+        own = [cell for cell in cells if cell["task"] == task]
+        lines += [f"## {task}", "", *by_measure(own, MOTION, _in_order(own), "model"), ""]
     return [*lines, *_left_out(cells)]
 
 

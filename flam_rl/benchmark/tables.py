@@ -23,14 +23,14 @@ def by_model(
     """The table of each measure: of each model a row with the figure for each number of entities, then the floors of the
     first model. Empty where no cell has the figure."""
     named = [
-        [(model, measure.of, model) for model in models]
-        + [(f"floor: {name}", of, models[0]) for name, of in measure.floors.items()]
+        [(model, measure.read, model) for model in models]
+        + [(f"floor: {name}", floor, models[0]) for name, floor in measure.floors.items()]
         for measure in measures
     ]
     asked = [
-        (of, {"model": model, "entities": count})
+        (read, {"model": model, "entities": count})
         for rows in named
-        for _, of, model in rows
+        for _, read, model in rows
         for count in counts
     ]
     found = iter(over_seeds(cells, asked))
@@ -44,9 +44,9 @@ def by_measure(
     cells: Sequence[Json], measures: Sequence[Measure], models: Sequence[str], title: str
 ) -> list[str]:
     """One table: of each model a row with a column for each measure that a cell has, then the floors of the first model."""
-    measures = [measure for measure in measures if any(measure.of(cell) is not None for cell in cells)]
+    measures = [measure for measure in measures if any(measure.read(cell) is not None for cell in cells)]
     floors = dict.fromkeys(name for measure in measures for name in measure.floors)
-    asked = [(measure.of, {"model": model}) for model in models for measure in measures]
+    asked = [(measure.read, {"model": model}) for model in models for measure in measures]
     asked += [
         (measure.floors.get(name, at()), {"model": models[0]}) for name in floors for measure in measures
     ]

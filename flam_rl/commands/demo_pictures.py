@@ -28,7 +28,7 @@ def rollout_frames(
     frames: list[np.ndarray] = []
     task: Any = decoded.env
     imagination = world.imagination(world.moved_by_agents(decoded.agents))
-    colors = factor_colors(world, world.starts().of(slice(None, None, 16)))  # the same in every frame
+    colors = factor_colors(world, world.starts().select(slice(None, None, 16)))  # the same in every frame
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
         imagined_steps = 0

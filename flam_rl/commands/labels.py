@@ -13,7 +13,7 @@ from ..data.hold_out import Split
 from ..data.labels import FilmLabels, Placed, place, space_of
 from ..data.minari import read_labels
 from ..data.reading import Reading
-from ..grounding.adapter import check_labels
+from ..grounding.adapter_fitting import check_labels
 from ..types import Episode, LabelledTransitions
 
 
@@ -26,14 +26,14 @@ def film_actions(labels: Mapping[str, FilmLabels], task: gym.Env | None) -> Acti
     seen = space_of(list(labels.values()))
     if task is None:
         return seen
-    space = ActionSpace.of(task.action_space)
+    space = ActionSpace.from_gym(task.action_space)
     for one in labels.values():
         taken = one.action[~np.isnan(one.action).any(1)]
         if taken.shape[1] and taken.shape[1] != space.size:
             raise ValueError(f"{one.path}: actions are of {taken.shape[1]} numbers; the task's are {space}")
         try:
             if taken.shape[1]:
-                space.of_task(taken.reshape(-1, *space.shape))
+                space.checked(taken.reshape(-1, *space.shape))
         except ValueError as error:
             raise ValueError(f"{one.path}: {error}") from error
     return space
@@ -91,7 +91,7 @@ def label_budget(
             f"label budget is {budget}, but the training episodes of {data} hold only {count} labelled transitions; "
             "give fewer --labels or record more"
         )
-    labelled = LabelledTransitions.of(
+    labelled = LabelledTransitions.from_episodes(
         (episode for episode, _ in parts), budget, actions, (known for _, known in parts)
     )
     check_labels(labelled)
@@ -105,7 +105,7 @@ def _of_dataset(reading: Reading, split: Split) -> Iterator[tuple[Episode, np.nd
     pieces = zip(split.training.episodes, split.pieces, labels, strict=True)
     for frames, piece, (actions, rewards, ends) in pieces:
         if n := len(frames) - 1:
-            taken, came, ended = (piece.of(values)[:n] for values in (actions, rewards, ends))
+            taken, came, ended = (piece.select(values)[:n] for values in (actions, rewards, ends))
             yield Episode(frames, taken, came, ended, {}, -1), np.ones((n, 3), bool)
 
 
@@ -117,9 +117,12 @@ def _of_films(
         labels, n = placed[piece.episode], len(frames) - 1
         if labels is None or not n:
             continue
-        known = piece.of(labels.known)[:n]
+        known = piece.select(labels.known)[:n]
         taken = np.tile(nowhere, (n, 1))
         if labels.action.shape[1]:
-            taken = np.where(known[:, :1], piece.of(labels.action)[:n], taken)
+            taken = np.where(known[:, :1], piece.select(labels.action)[:n], taken)
         taken = taken.reshape(n, *actions.shape)
-        yield Episode(frames, taken, piece.of(labels.reward)[:n], piece.of(labels.done)[:n], {}, -1), known
+        yield (
+            Episode(frames, taken, piece.select(labels.reward)[:n], piece.select(labels.done)[:n], {}, -1),
+            known,
+        )

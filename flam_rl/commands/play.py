@@ -103,7 +103,7 @@ def _real_task(world: World, config: PlayConfig) -> Callable[[], gym.Env] | None
     if task is None:
         return None
     reason = misfit(task, (*world.frame_size, 3))
-    if reason is None and ActionSpace.of(task.action_space) != world.labels.agents.actions:
+    if reason is None and ActionSpace.from_gym(task.action_space) != world.labels.agents.actions:
         reason = f"its actions are {task.action_space}; the adapter knows {world.labels.agents.actions}"
     task.close()
     if reason is not None:

@@ -125,7 +125,7 @@ def misfit(task: gym.Env, frame_shape: tuple[int, ...]) -> str | None:
     if seen.shape != frame_shape or seen.dtype != np.uint8:
         return f"its observations are {seen}; allowed are uint8 frames of {frame_shape}"
     try:
-        ActionSpace.of(task.action_space)
+        ActionSpace.from_gym(task.action_space)
     except ValueError as error:
         return f"its {error}"
     return None

@@ -180,7 +180,7 @@ def train(config: TrainConfig) -> None:
     }
     fps = frame_rate(reading, config.files)
     results["report"] = report_of(world, split.held_out, fps, config.out / UNFINISHED, config.out)
-    origin = Origin.of(made_by(config.seed), split.training.frames, results["wall_s"], summary(results))
+    origin = Origin.from_made_by(made_by(config.seed), split.training.frames, results["wall_s"], summary(results))
     world.info = dataclasses.replace(info, metrics=card_figures(results), origin=origin)
     save_world(world, config.out / "world")
     write_results(config.out, results, config.seed)
@@ -213,7 +213,7 @@ def _fitting(
         return None
     task = fitted(task, frame_shape, config.files.fit)
     reason = misfit(task, frame_shape)
-    if reason is None and actions is not None and ActionSpace.of(task.action_space) != actions:
+    if reason is None and actions is not None and ActionSpace.from_gym(task.action_space) != actions:
         reason = f"its actions are {task.action_space}, those of the data {actions}"
     if reason and config.task:
         raise ValueError(f"--task {config.task} does not fit {config.data}: {reason}")

@@ -75,15 +75,18 @@ class DiscreteAdapter(Adapter):
     """Adapter of whole numbers, each with a distribution of its own."""
 
     def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
+        """The most likely value of each number, int64 `(B, *shape)`."""
         chosen = [probs.argmax(-1) for probs in self._probs(factor_BS, latent_BA)]
         return (torch.stack(chosen, -1) + self._start(factor_BS)).view(-1, *self.actions.shape)
 
     def encode(self, action_B: torch.Tensor) -> torch.Tensor:
+        """One-hot indicators of each number, int64 `(B, width)`."""
         numbers = self._numbers(action_B)
         hot = [nn.functional.one_hot(numbers[..., i], count) for i, count in enumerate(self.actions.count)]
         return torch.cat(hot, -1)
 
     def constant(self, action_B: torch.Tensor) -> torch.Tensor:
+        """Log-counts of each action, every action counted once more than it occurs."""
         return (self.encode(action_B).sum(0) + 1).log()  # each action once more than it is there
 
     def conclude(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor) -> None:
@@ -92,6 +95,7 @@ class DiscreteAdapter(Adapter):
         self.to_real.bias_1[..., never] = NEVER
 
     def member_errors(self, outputs: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy, summed over the numbers of an action."""
         numbers = self._numbers(action_B)
         parts = enumerate(outputs.split(self.actions.count, -1))
         misses = [
@@ -103,6 +107,7 @@ class DiscreteAdapter(Adapter):
     def errors(
         self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor
     ) -> torch.Tensor:
+        """Negative log-probability under the members' mean distribution, summed over the numbers of an action."""
         numbers = self._numbers(action_B)
         probs = [
             part.gather(-1, numbers[:, i : i + 1]) for i, part in enumerate(self._probs(factor_BS, latent_BA))
@@ -141,6 +146,7 @@ class BoxAdapter(Adapter):
         self.register_buffer("spread", torch.ones(actions.size))
 
     def real(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor) -> torch.Tensor:
+        """The members' mean, float `(B, *shape)`, within the bounds."""
         wanted = self.outputs(factor_BS, latent_BA).mean(0) * self.scale + self.mean
         low = [-torch.inf if bound is None else bound for bound in self.actions.low]
         high = [torch.inf if bound is None else bound for bound in self.actions.high]
@@ -148,27 +154,33 @@ class BoxAdapter(Adapter):
         return wanted.clamp(bounds[0], bounds[1]).view(-1, *self.actions.shape)
 
     def encode(self, action_B: torch.Tensor) -> torch.Tensor:
+        """Standardised numbers, float `(B, width)`."""
         dims = action_B.ndim - len(self.actions.shape)
         return (action_B.reshape(*action_B.shape[:dims], self.actions.size) - self.mean) / self.scale
 
     def constant(self, action_B: torch.Tensor) -> torch.Tensor:
+        """The mean of the standardised numbers."""
         return self.encode(action_B).mean(0)
 
     def standardize(self, action_B: torch.Tensor) -> None:
+        """Set `mean` and `scale` from real actions `(n, *shape)`."""
         numbers = action_B.reshape(len(action_B), -1).to(self.mean)
         self.mean.copy_(numbers.mean(0))
         self.scale.copy_(numbers.std(0, correction=0).clamp_min(LEAST_SCALE))
 
     def conclude(self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor) -> None:
+        """Set `spread` from the errors on the transitions that were fitted to."""
         missed = self.outputs(factor_BS, latent_BA).mean(0) - self.encode(action_B)
         self.spread.copy_(missed.square().mean(0).sqrt().clamp_min(LEAST_SPREAD))
 
     def member_errors(self, outputs: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
+        """Squared error in units of `spread`, halved and summed over the numbers of an action."""
         return ((outputs - self.encode(action_B)) / self.spread).square().sum(-1) / 2
 
     def errors(
         self, factor_BS: torch.Tensor, latent_BA: torch.Tensor, action_B: torch.Tensor
     ) -> torch.Tensor:
+        """As `member_errors`, of the members' mean."""
         return self.member_errors(self.outputs(factor_BS, latent_BA).mean(0), action_B)
 
 

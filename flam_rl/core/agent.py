@@ -1,4 +1,5 @@
-"""Whom a task's actions move: which factors that are, in each episode anew where it differs, and their adapters."""
+"""The agents of a task: the factors that its actions move (found anew in each episode where they differ), and their
+adapters."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from .adapters import Adapter
 from .layers import EnsembleMLP
 
 SURE = 1.0
-"""Nats by which a factor must be likelier than another to be taken for the agent's in its place."""
+"""Nats by which a factor must be more likely than the present one to replace it as the agent's."""
 MEMORY = 0.9
-"""Of what actions told so far, the share that counts one step later."""
+"""The share of the evidence from actions so far that still counts one step later."""
 MOST_LOOKS = 3.0
-"""Nats that looks alone may speak against a factor."""
+"""Most nats that looks alone count against a factor."""
 
 
 class AgentFinder(nn.Module):
@@ -39,14 +40,14 @@ class AgentFinder(nn.Module):
 
 
 class Agents(nn.Module):
-    """The agents that a task's actions move: C of them, one or several with a part of each action.
+    """The C agents that a task's actions move: one, or several that each have a part of each action.
 
     Args:
         actions: of the task.
-        factors: each agent's own; with `finders` the places to which they are brought.
-        numbers: which numbers of an action, in C order, are each agent's.
+        factors: index of each agent's factor; with `finders`, the places that the agents' factors are moved to.
+        numbers: which numbers of an action (in C order) belong to each agent.
         adapters: of each agent, for `actions.part(numbers)`.
-        finders: where the agents' factors differ by episode, what finds each agent's; else none.
+        finders: one for each agent where the agents' factors differ by episode; else none.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Agents(nn.Module):
         return len(self.factors)
 
     def real(self, factors_BKS: torch.Tensor, latent_actions_BCA: torch.Tensor) -> torch.Tensor:
-        """The task's own actions `(B, *shape)` for a latent action of each agent, whose factors are in their places."""
+        """Real actions `(B, *shape)` for the agents' latent actions `(B, C, A)`; the agents' factors must be at their
+        places."""
         parts = [
             adapter.real(factors_BKS[:, factor], latent_actions_BCA[:, agent]).reshape(len(factors_BKS), -1)
             for agent, (factor, _, adapter) in enumerate(self._each())
@@ -82,7 +84,7 @@ class Agents(nn.Module):
         return torch.cat(parts, 1)[:, order].view(-1, *self.actions.shape)
 
     def latent(self, factors_BKS: torch.Tensor, action_B: torch.Tensor) -> torch.Tensor:
-        """Latent actions float `(B, C, A)` that stand for the task's own actions `(B, *shape)`, as `Adapter.latent`."""
+        """Latent actions float `(B, C, A)` that stand for real actions `(B, *shape)`, as `Adapter.latent`."""
         found = [
             adapter.latent(factors_BKS[:, factor], self._part(action_B, numbers, adapter))
             for factor, numbers, adapter in self._each()
@@ -90,7 +92,7 @@ class Agents(nn.Module):
         return torch.stack(found, 1)
 
     def _part(self, real_B: torch.Tensor, numbers: tuple[int, ...], adapter: Adapter) -> torch.Tensor:
-        """What one agent does of real actions `(B, *shape)`."""
+        """One agent's part of real actions `(B, *shape)`."""
         return real_B.reshape(len(real_B), -1)[:, numbers].view(-1, *adapter.actions.shape)
 
     def errors(
@@ -112,9 +114,9 @@ class Agents(nn.Module):
         finders = cast("list[AgentFinder]", list(self.finders))
         return torch.stack([finder.looks(factors_BKS) for finder in finders], 1)
 
-    def of(self, factors: torch.Tensor) -> torch.Tensor:
-        """Which factor is each agent's in states `(B, K, S)` or clips `(B, T, K, S)`, where that differs by episode those that
-        look most so: int64 `(B, C)`."""
+    def find(self, factors: torch.Tensor) -> torch.Tensor:
+        """Index of each agent's factor in states `(B, K, S)` or clips `(B, T, K, S)`, int64 `(B, C)`; where the index
+        differs by episode, it is found by looks."""
         if not self.differ:
             return torch.tensor(self.factors, device=factors.device).expand(len(factors), -1)
         looks = self.looks(factors.flatten(0, -3)).unflatten(0, (len(factors), -1))
@@ -125,16 +127,16 @@ class Agents(nn.Module):
         return zip(self.factors, self.numbers, adapters, strict=True)
 
     def in_place(self, factors: torch.Tensor) -> torch.Tensor:
-        """States `(B, K, S)` or clips `(B, T, K, S)` with the agents' factors at the places `factors`, where everything
-        expects them."""
+        """States `(B, K, S)` or clips `(B, T, K, S)` with the agents' factors moved to their places, the indices
+        `factors`."""
         if not self.differ:
             return factors
-        order = in_order(self.of(factors), self.factors, factors.shape[-2])
+        order = in_order(self.find(factors), self.factors, factors.shape[-2])
         return factors.take_along_dim(order.view(len(factors), *[1] * (factors.ndim - 3), -1, 1), -2)
 
 
 def assigned(evidence_BCK: torch.Tensor) -> torch.Tensor:
-    """A factor for each agent, no two the same, with the most evidence in all; of factors alike but for `SURE` nats the first.
+    """A different factor for each agent, with the most evidence in sum; among factors within `SURE` nats, the first.
 
     Returns:
         int64 `(B, C)`.
@@ -148,8 +150,8 @@ def assigned(evidence_BCK: torch.Tensor) -> torch.Tensor:
 
 
 def in_order(agents_BC: torch.Tensor, places: Sequence[int], factors: int) -> torch.Tensor:
-    """Orders of factors, int64 `(B, K)`, in which each agent's has changed places with the one at its place; where two agents
-    are said to be one factor, it is the first one's."""
+    """Orders of factors, int64 `(B, K)`, that exchange each agent's factor with the factor at the agent's place. If
+    two agents have the same factor, it goes to the first."""
     order = torch.arange(factors, device=agents_BC.device).repeat(len(agents_BC), 1)
     for agent, place in enumerate(places):
         wanted = agents_BC[:, agent, None]
@@ -162,7 +164,7 @@ def in_order(agents_BC: torch.Tensor, places: Sequence[int], factors: int) -> to
 
 
 class FollowedAgents:
-    """Which factors are the agents' in B running tasks, by their looks and by how the real actions moved them.
+    """Follows the agents' factors in B running tasks, by their looks and by how real actions moved them.
 
     Attributes:
         agents_BC: int64 `(B, C)`.
@@ -171,15 +173,15 @@ class FollowedAgents:
     def __init__(self, agents: Agents) -> None:
         self.agents = agents
         self.agents_BC = torch.empty(0, 0, dtype=torch.int64)
-        self._told_BCK = torch.empty(0, 0, 0)
+        self._evidence_BCK = torch.empty(0, 0, 0)
 
     def begin(self, factors_BKS: torch.Tensor, fresh_B: torch.Tensor) -> None:
-        """Tasks of which nothing is known yet: all of them at first, then those in the mask `fresh_B`."""
+        """Forget the evidence of tasks that start: all tasks at first, later those in the mask `fresh_B`."""
         looks = self.agents.looks(factors_BKS)
-        if self._told_BCK.shape != looks.shape:
-            self._told_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
+        if self._evidence_BCK.shape != looks.shape:
+            self._evidence_BCK, self.agents_BC = torch.zeros_like(looks), assigned(looks)
         if fresh_B.any():
-            self._told_BCK = torch.where(fresh_B[:, None, None], 0.0, self._told_BCK)
+            self._evidence_BCK = torch.where(fresh_B[:, None, None], 0.0, self._evidence_BCK)
             self.agents_BC = torch.where(fresh_B[:, None], assigned(looks), self.agents_BC)
 
     def acted(
@@ -190,12 +192,13 @@ class FollowedAgents:
         after_BKS: torch.Tensor,
         moved_B: torch.Tensor,
     ) -> None:
-        """Learn from a step of the tasks in the mask `moved_B`: each factor's inferred latent action beside the real one."""
-        told = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
-        told = MEMORY * self._told_BCK + told - told.amax(-1, keepdim=True)
-        self._told_BCK = torch.where(moved_B[:, None, None], told, self._told_BCK)
-        evidence = self._told_BCK + self.agents.looks(after_BKS)
-        best = assigned(evidence)
-        gain = [evidence.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
+        """Add the evidence of a step of the tasks in the mask `moved_B`: how well each factor's inferred latent
+        action fits the real action."""
+        evidence = -self.agents.errors(before_BKS, latent_actions_BKA, real_B)
+        evidence = MEMORY * self._evidence_BCK + evidence - evidence.amax(-1, keepdim=True)
+        self._evidence_BCK = torch.where(moved_B[:, None, None], evidence, self._evidence_BCK)
+        total = self._evidence_BCK + self.agents.looks(after_BKS)
+        best = assigned(total)
+        gain = [total.gather(2, agents[..., None]).sum((1, 2)) for agents in (best, self.agents_BC)]
         better = moved_B & (gain[0] > gain[1] + SURE)
         self.agents_BC = torch.where(better[:, None], best, self.agents_BC)

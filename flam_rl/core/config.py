@@ -50,7 +50,7 @@ class AgentSettings:
             )
 
     @classmethod
-    def of(cls, agents: Agents) -> AgentSettings:
+    def from_agents(cls, agents: Agents) -> AgentSettings:
         """What to save of `agents`."""
         return cls(agents.actions, agents.factors, agents.numbers, agents.differ)
 
@@ -75,6 +75,8 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
+    """What config.json holds of a world's labels."""
+
     agents: AgentSettings
     budget: int
     reward: Literal["event", "dense"]
@@ -85,11 +87,11 @@ class LabelSettings:
         check_ranges(self, budget=(1, 2**63))
 
     @classmethod
-    def of(cls, labels: Labels) -> LabelSettings:
+    def from_labels(cls, labels: Labels) -> LabelSettings:
         """What to save of `labels`."""
         sees = (tuple(head.sees.tolist()) for head in (labels.reward, labels.termination))
         reward: Literal["event", "dense"] = "dense" if isinstance(labels.reward, DenseHead) else "event"
-        return cls(AgentSettings.of(labels.agents), labels.budget, reward, *sees)
+        return cls(AgentSettings.from_agents(labels.agents), labels.budget, reward, *sees)
 
     def check_factors(self, factors: int) -> None:
         """
@@ -122,9 +124,9 @@ class WorldConfig(Generic[Settings]):
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
-    def of(cls, world: World) -> WorldConfig:
+    def from_world(cls, world: World) -> WorldConfig:
         """What to save of `world`."""
-        labels = None if world.labels is None else LabelSettings.of(world.labels)
+        labels = None if world.labels is None else LabelSettings.from_labels(world.labels)
         kind = cast(ModelName, world.model.kind)
         return cls(VERSION, kind, world.model.settings, world.info, labels)
 

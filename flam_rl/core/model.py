@@ -199,7 +199,7 @@ class Model(LatentDynamics, nn.Module, ABC):
             ValueError: the model has one factor for the whole scene, so no entities.
         """
         scene = self.see(frames[None], None if actions is None else actions[None])
-        return self.entities_of(scene.of(0), masks)
+        return self.entities_of(scene.select(0), masks)
 
     @abstractmethod
     def entities_of(self, scene: Scene, masks: bool = False) -> Entities:

@@ -49,7 +49,7 @@ class Origin:
     figures: str = ""
 
     @classmethod
-    def of(cls, made_by: Json, frames: int, seconds: float, figures: str = "") -> Origin:
+    def from_made_by(cls, made_by: Json, frames: int, seconds: float, figures: str = "") -> Origin:
         """That of a world whose results say `made_by`."""
         machine = (
             f"{made_by['gpu'] or made_by['cpu']}, {made_by['instruction_set']}, {made_by['threads']} threads"
@@ -316,7 +316,7 @@ class World(nn.Module):
         """Which latent actions move a task's agents, each once."""
         return list(dict.fromkeys(map(self.moved_by, agents.factors)))
 
-    def of_factors(self, latent_actions: torch.Tensor) -> torch.Tensor:
+    def actions_per_factor(self, latent_actions: torch.Tensor) -> torch.Tensor:
         """The latent action of each factor: `(..., L, A)` to `(..., K, A)`."""
         return latent_actions.expand(*latent_actions.shape[:-2], self.factors, -1)
 
@@ -338,4 +338,4 @@ class World(nn.Module):
         """`count` scenes drawn from those."""
         starts = self.starts()
         drawn = torch.randint(len(starts.factors), (count,), generator=generator, device=self.device)
-        return starts.of(drawn)
+        return starts.select(drawn)

@@ -188,9 +188,9 @@ def _decode(film: Film, path: Path, packets: _Packets, fitting: Fitting) -> Iter
         missing = packets.begin + packets.length - (last + period)
         whole = 0 < packets.frames <= count  # then the last frame is only shown for longer
         if missing > max(1.5 * period, _TOLERANCE_S) and not whole:
-            of = packets.frames or (count + round(missing / period) if period else 0)
+            expected = packets.frames or (count + round(missing / period) if period else 0)
             film.warnings.append(
-                f"cut short: {count}{f' of {of}' if of else ''} frames decode; "
+                f"cut short: {count}{f' of {expected}' if expected else ''} frames decode; "
                 f"the end is missing after {last + period:.2f} s"
             )
 

@@ -21,7 +21,7 @@ class Piece(NamedTuple):
     start: int
     stop: int
 
-    def of(self, values: np.ndarray) -> np.ndarray:
+    def select(self, values: np.ndarray) -> np.ndarray:
         """The same part of an array over the frames of the episode: a view."""
         return values[self.start : self.stop]
 
@@ -66,12 +66,13 @@ def hold_out(video: Video, entities: list[dict[str, np.ndarray]] | None, seed: i
 
     def truth(pieces: list[Piece]) -> list[dict[str, np.ndarray]] | None:
         return entities and [
-            {name: piece.of(values) for name, values in entities[piece.episode].items()} for piece in pieces
+            {name: piece.select(values) for name, values in entities[piece.episode].items()}
+            for piece in pieces
         ]
 
     return Split(
-        Video(tuple(piece.of(video.episodes[piece.episode]) for piece in training)),
-        Video(tuple(piece.of(video.episodes[piece.episode]) for piece in held_out)),
+        Video(tuple(piece.select(video.episodes[piece.episode]) for piece in training)),
+        Video(tuple(piece.select(video.episodes[piece.episode]) for piece in held_out)),
         tuple(training),
         truth(training),
         truth(held_out),

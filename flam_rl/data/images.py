@@ -99,7 +99,7 @@ class Conversion:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, image: Image, sample: np.ndarray) -> Conversion:
+    def from_sample(cls, image: Image, sample: np.ndarray) -> Conversion:
         """Found from the space and from a part of an episode.
 
         Args:

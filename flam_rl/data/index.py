@@ -42,6 +42,7 @@ class Index:
 
     @property
     def files(self) -> list[Path]:
+        """The files of all sources, in order."""
         return [path for source in self.sources for path in source.files]
 
 

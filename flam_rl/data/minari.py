@@ -248,7 +248,7 @@ def _conversion(stored: Stored, image: Image) -> Conversion:
         try:
             for arrays, _ in stored.pieces(index, image.path, image.space):
                 try:
-                    return Conversion.of(image, arrays)
+                    return Conversion.from_sample(image, arrays)
                 except Untold as error:
                     reason = error
         except Damaged as error:
@@ -263,7 +263,7 @@ def action_space(folder: Path) -> ActionSpace:
         ValueError: they are none that labels can be learned from.
     """
     try:
-        return ActionSpace.of(Stored.open(folder).action_space)
+        return ActionSpace.from_gym(Stored.open(folder).action_space)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}, to learn labels from; --labels 0 trains without") from error
 
@@ -289,7 +289,7 @@ def recorded_task(folder: Path) -> tuple[str, Json]:
 
 
 def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Actions as `ActionSpace.of_task` gives them, rewards float32 and terminations bool, each `(T, ...)`, of the episodes
+    """Actions as `ActionSpace.checked` gives them, rewards float32 and terminations bool, each `(T, ...)`, of the episodes
     in `order`; no frames.
 
     Raises:
@@ -300,7 +300,7 @@ def read_labels(folder: Path, order: Iterable[int]) -> Iterator[tuple[np.ndarray
         actions = stored.column(int(index), "actions", space.shape)
         rewards, terminations = (stored.column(int(index), name) for name in ("rewards", "terminations"))
         try:
-            given = space.of_task(actions)
+            given = space.checked(actions)
         except ValueError as error:
             raise ValueError(f"episode {index} of {folder}: {error}") from error
         yield given, rewards.astype(np.float32), terminations.astype(bool)

@@ -10,15 +10,15 @@ from tabulate import tabulate
 from ..types import Json
 
 TOLERANCES = {"psnr": 2.0, "dci": 0.02, "disentanglement": 0.02, "imagination_validity": 0.03}
-"""By how much a figure may be lower on other video: dB, and shares. The others on a card depend more on which video."""
+"""How far below the card a figure may lie on other video: in dB for PSNR, else a share. Figures that depend much on
+the video have no tolerance."""
 ON_CARD = (*TOLERANCES, "masks", "transfer", "reward_rate")
 
 Figures = Mapping[str, Mapping[str, float | None] | None]
 
 
 def card_figures(results: Json) -> Json:
-    """The figures that a card shows, without floors: `WorldInfo.metrics`. NaN is what could not be
-    measured."""
+    """The figures that a card shows, without floors: `WorldInfo.metrics`. A figure that could not be measured is NaN."""
     return {
         name: results[name]
         and {
@@ -34,8 +34,9 @@ def compare(results: Json, card: Figures) -> Json:
     """What was measured beside the card.
 
     Returns:
-        `figures`, of each that the card has its name, `measured` (None where it was not), `card` and `tolerance`
-        (None where there is none); `falls_short`, the names of those that are lower than the card's by more than it.
+        `figures`: for each figure of the card its name, `measured` (None if it was not measured), `card` and
+            `tolerance` (None if it has none); `falls_short`: names of the figures that lie below the card's by more
+            than the tolerance.
     """
     figures = []
     for group in ON_CARD:

@@ -18,7 +18,8 @@ from .encoded import Encoded, left_out
 from .truth import chosen_actions
 
 WIDEST = 128
-"""Numbers of a factor that a probe sees: of a wider one, a whole scene's, so many principal components."""
+"""How many numbers of a factor a probe sees; a wider factor (that of a whole scene) is reduced to as many principal
+components."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ def _one_to_one(matrix: np.ndarray) -> float:
 
 
 FEWEST = 4
-"""Episodes that probes need: they are tested on others than they are trained on."""
+"""Episodes that probes need: test episodes differ from training episodes."""
 
 
 def training_episodes(count: int, seed: int) -> np.ndarray:
-    """Which of `count` episodes probes are trained on, three quarters of them; they are tested on the others.
+    """Indices of the three quarters of `count` episodes that probes are trained on; the others are for the test.
 
     Raises:
         ValueError: fewer than 4 episodes.
@@ -77,7 +78,8 @@ def training_episodes(count: int, seed: int) -> np.ndarray:
 
 
 def probe_gain(x: np.ndarray, y: np.ndarray, train: np.ndarray, iterations: int, seed: int) -> float:
-    """How far a gradient-boosted probe is above the majority, of what there is to gain: at most 1, that of `Correspondence`.
+    """Accuracy of a gradient-boosted probe above that of guessing the majority, as a share of what can be gained: 1
+    at most, scaled as in `Correspondence`.
 
     Args:
         x: float `(n, features)`. y: int `(n,)`. train: bool `(n,)`, False for the test.
@@ -103,7 +105,8 @@ def measure(
     iterations: int = 40,
     seed: int = 0,
 ) -> Json | None:
-    """`correspond`, where there is truth of entities that are the same in all episodes, as the model's factors are, and 4 episodes; else None.
+    """As `correspond`; None unless there are 4 episodes, and truth whose entities, like the model's factors, are the
+    same in all episodes.
 
     Returns:
         `disentanglement`, `completeness`, `informativeness`; `floors`: `chance`, which is 0 in all of them by definition;
@@ -144,8 +147,8 @@ def correspond(
     the others.
 
     Args:
-        truth: of each episode, that of the same entities, which are always there.
-        latent: probe from factor and latent action; else from the factor alone, the control.
+        truth: of each episode; the entities are the same in all of them, and always present.
+        latent: whether probes see the factor and its latent action, or (as the control) the factor alone.
         iterations: boosting rounds.
 
     Raises:
@@ -154,7 +157,7 @@ def correspond(
     training = training_episodes(len(encoded.frames), seed)
     lengths = [len(frames) - 1 for frames in encoded.frames]
     x = torch.cat([scene.factors[:-1] for scene in encoded.scenes]).cpu().numpy()
-    acted = torch.cat([encoded.of_factors(index) for index in range(len(lengths))]).cpu().numpy()
+    acted = torch.cat([encoded.actions_per_factor(index) for index in range(len(lengths))]).cpu().numpy()
     y = np.concatenate([chosen_actions(one) for one in truth])
     train = np.isin(np.repeat(np.arange(len(lengths)), lengths), training)
     if x.shape[-1] > WIDEST:

@@ -16,10 +16,12 @@ from .truth import chosen_actions, true_entities
 def measure(
     encoded: Encoded, truth: Sequence[Truth] | None, iterations: int = 40, seed: int = 0
 ) -> Json | None:
-    """`evaluate_disentanglement` of what the world makes of each episode; None where truth does not hold who is where and
-    what they choose to do, or the world has no entities.
+    """Apply `evaluate_disentanglement` to the world's encoding of each episode.
 
-    Steps with contact in the truth are left out, and so are those of entities that are near each other.
+    Steps with contact in the truth, and steps of entities that are near each other, are left out.
+
+    Returns:
+        None where truth lacks the entities' boxes or chosen actions, or the world has no entities.
     """
     reason, true = _lacking(encoded, truth)
     if reason:
@@ -32,7 +34,7 @@ def measure(
         assert acted is not None
         assert one.identity is not None
         assert one.presence is not None
-        # Nobody chose to come to the first frame.
+        # No chosen action led to the first frame.
         whole = np.concatenate(
             [np.full_like(acted[:1], -1) if len(acted) else np.full((1, one.identity.shape[1]), -1), acted]
         )
@@ -43,7 +45,7 @@ def measure(
         chosen,
         encoded.entities,
         [scene.factors.cpu().numpy() for scene in encoded.scenes],
-        [encoded.of_factors(index).cpu().numpy() for index in range(len(encoded.frames))],
+        [encoded.actions_per_factor(index).cpu().numpy() for index in range(len(encoded.frames))],
         iterations,
         seed,
     )
@@ -53,7 +55,7 @@ def measure(
 
 
 def _lacking(encoded: Encoded, truth: Sequence[Truth] | None) -> tuple[str, list[Entities]]:
-    """Why there is nothing to measure, empty if there is; the true entities."""
+    """The reason why nothing can be measured (empty if something can), and the true entities."""
     size = encoded.world.frame_size
     true = [true_entities(one, size) for one in truth or ()]
     if truth is None or any(chosen_actions(one) is None for one in truth) or None in true:
@@ -74,17 +76,17 @@ def evaluate_disentanglement(
     iterations: int = 40,
     seed: int = 0,
 ) -> Json | None:
-    """DCI of factors that have no entity of their own for all episodes: they are matched to entities for each episode.
+    """DCI of factors that follow another entity in each episode: factors are matched to entities episode by episode.
 
-    Entities are alike, so that there are two probes for all of them: one sees the factor that is matched to an entity, and
-    its latent action, and tells what that entity chose to do; one sees those of another entity, drawn at random. Both are
-    trained on three quarters of the episodes and tested on the others. Steps from or to a frame in which the entity is in
-    contact are left out: what it did there is not what it chose.
+    As entities look alike, two probes serve for all of them. Both predict the action that an entity chose: one from
+    the factor and latent action matched to that entity, the other from those of another entity, drawn at random. Both
+    are trained on three quarters of the episodes and tested on the rest. Steps from or to a frame in which the entity
+    is in contact are left out, because contact, not the chosen action, decides its motion there.
 
     Args:
         truth, found: one of each for an episode, of T frames, E true entities and K factors.
-        actions: int `(T, E)`, what each entity chose to do to come to a frame, -1 where that is not known or not to be
-            counted, as where it bounced off a wall.
+        actions: int `(T, E)`, the action that each entity chose before each frame; -1 where it is unknown or must not
+            count, for example where the entity bounced off a wall.
         factors: float `(T, K, S)`. latent_actions: float `(T - 1, K, A)`, between successive frames.
         iterations: boosting rounds of the probes.
 
@@ -111,8 +113,8 @@ def evaluate_disentanglement(
         pair = np.stack([entity, _another(true.presence[step], entity, rng)])
         seen = np.concatenate([states[:-1], acted], -1)[step]
         whose = match_clip(true, drawn)
-        matched.append(_of_factors(seen, whose[pair]))
-        exchanged.append(_of_factors(seen, rng.permutation(whose)[pair]))
+        matched.append(_pick_factors(seen, whose[pair]))
+        exchanged.append(_pick_factors(seen, rng.permutation(whose)[pair]))
         targets.append(chosen[1:][step, entity])
         episode.append(np.full(len(step), index))
     y, train = np.concatenate(targets), np.isin(np.concatenate(episode), training)
@@ -133,13 +135,14 @@ def evaluate_disentanglement(
 
 
 def _another(presence: np.ndarray, entity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """In each row of presence, bool `(n, E)`, an entity that is present and is not `entity`, int `(n,)`; `entity` if it is alone."""
+    """For each row of `presence`, bool `(n, E)`, a random present entity other than `entity`, int `(n,)`; `entity`
+    itself if it is alone."""
     ticket = np.where(presence, rng.random(presence.shape), -1.0)
     ticket[np.arange(len(entity)), entity] = 0.0
     return ticket.argmax(1)
 
 
-def _of_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """The numbers `(n, K, F)` that belong to factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
+def _pick_factors(seen: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Pick from numbers `(n, K, F)` those of the factors int `(2, n)`: `(2, n, F)`, 0 for factor -1."""
     picked = seen[np.arange(len(seen)), factor]
     return np.where(factor[..., None] < 0, 0, picked)

@@ -18,17 +18,18 @@ from ..types import Entities, Scene, Truth, Video
 logger = logging.getLogger(__name__)
 
 AHEAD = 16
-"""Steps that are opened at once, so that measures of several horizons see a clip once."""
+"""Least number of steps that `Encoded.opening` prepares, so that measures of several horizons share one encoding of a
+clip."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What a world makes of each episode of a video.
+    """The encoding of each episode of a video by a world.
 
     Attributes:
-        frames: uint8 `(T, H, W, 3)`; what is mapped from a file stays so.
+        frames: uint8 `(T, H, W, 3)`; arrays that are mapped from a file stay mapped.
         scenes: factors `(T, K, S)` and the context `(X,)` that the whole episode shows.
-        latent_actions: `(T - 1, L, A)`, means of what is inferred between successive frames.
+        latent_actions: `(T - 1, L, A)`, means of the latent actions inferred between successive frames.
         truth: of each episode, where the task gives it; else None.
     """
 
@@ -41,7 +42,7 @@ class Encoded:
 
     @cached_property
     def entities(self) -> tuple[Entities, ...]:
-        """Who is where in each episode, without masks: those of an episode at a time are `masked`'s.
+        """The entities of each episode, without masks; `masked` gives the masks of one episode at a time.
 
         Raises:
             ValueError: the world has one factor for the whole scene, so no entities.
@@ -58,7 +59,7 @@ class Encoded:
         return self.world.model.entities_of(self.scenes[index], masks)
 
     def opening(self, index: int, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
-        """As `Model.opening`, of an episode: a context may know the past only, factors never know more."""
+        """As `Model.opening`, for an episode: the context, like the factors, depends on frames up to `start` only."""
         scene = self.scenes[index]
         if scene.context.shape[-1] == 0:
             return Scene(scene.factors[start], scene.context), self.latent_actions[index][
@@ -72,15 +73,15 @@ class Encoded:
         now, latent_actions = self._openings[key]
         return now, latent_actions[:steps]
 
-    def of_factors(self, index: int) -> torch.Tensor:
+    def actions_per_factor(self, index: int) -> torch.Tensor:
         """The latent action of each factor, `(T - 1, K, A)`."""
-        return self.world.of_factors(self.latent_actions[index])
+        return self.world.actions_per_factor(self.latent_actions[index])
 
 
 @one_core()
 @torch.inference_mode()
 def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -> Encoded:
-    """What `world` makes of each episode; long ones are encoded, and measured, in pieces.
+    """Encode each episode; long ones are encoded, and measured, in pieces.
 
     Args:
         truth: of each episode.
@@ -89,9 +90,9 @@ def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -
         ValueError: the model needs true actions and the video comes without.
     """
     pieces = in_pieces(video)
-    frames = tuple(piece.of(video.episodes[piece.episode]) for piece in pieces)
+    frames = tuple(piece.select(video.episodes[piece.episode]) for piece in pieces)
     known = truth and tuple(
-        Truth(**{name: piece.of(values) for name, values in truth[piece.episode].arrays().items()})
+        Truth(**{name: piece.select(values) for name, values in truth[piece.episode].arrays().items()})
         for piece in pieces
     )
     scenes, latent_actions = [], []
@@ -109,9 +110,9 @@ def encode(world: World, video: Video, truth: tuple[Truth, ...] | None = None) -
 def _see(world: World, frames: np.ndarray, actions: np.ndarray | None) -> Scene:
     clip = torch.as_tensor(frames[None], device=world.device)
     acted = None if actions is None else torch.as_tensor(actions[None], device=world.device)
-    return world.see(clip, acted).of(0)
+    return world.see(clip, acted).select(0)
 
 
 def left_out(name: str, reason: str) -> None:
-    """Log that a measure is left out, and why; it is None then."""
+    """Log that a measure is left out (its result is None), and why."""
     logger.info("%s is left out: %s", name, reason)

@@ -10,7 +10,7 @@ from ..models.tracked import Tracks
 from .pictures import enlarge
 
 GOLDEN = 0.618034
-"""Hues a golden section apart stay apart however many there are."""
+"""Hues that are a golden section apart stay distinct, whatever their number."""
 
 
 def identity_colors(count: int) -> np.ndarray:
@@ -19,10 +19,11 @@ def identity_colors(count: int) -> np.ndarray:
 
 
 def tracks_film(frames: np.ndarray, tracks: Tracks, scale: int = 4, trail: int = 16) -> list[np.ndarray]:
-    """A picture for each frame: what is filmed with boxes and trails, what factors draw, and their masks, side by side.
+    """One picture for each frame: the frame with boxes and trails, the frame as factors draw it, and the factors'
+    masks, side by side.
 
     Args:
-        frames: uint8 `(T, H, W, 3)`, what the tracks are from.
+        frames: uint8 `(T, H, W, 3)`, the frames that were tracked.
         scale: pixels of a picture for one of a frame. trail: frames that a trail reaches back.
     """
     drawn, shares = (part.cpu().numpy() for part in tracks.draw())

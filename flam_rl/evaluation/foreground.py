@@ -17,13 +17,13 @@ from .prediction import BEST_PSNR, HORIZONS, Clips
 from .truth import true_entities
 
 START = 8
-"""The frame from which is predicted: those before it show what the background is."""
+"""The frame that prediction starts from; the frames before it show the background."""
 GROWN = 2
 """Pixels by which true masks are dilated: what is drawn beside an entity's edge is an error of its own."""
 DIFFERS = 16
 """Grey levels of 255, in any channel, from which a pixel differs from the episode's median."""
 SAMPLED = 64
-"""Frames at most, spread over an episode, that its median is of."""
+"""The median is taken over at most as many frames, spread over the episode."""
 
 
 @one_core()
@@ -35,7 +35,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
     episode's median.
 
     Returns:
-        By horizon, as text, the figures of `beside_floors`; None where no episode is as long.
+        The figures of `beside_floors` by horizon (as text); None where no episode is long enough.
     """
     result: Json = {}
 
@@ -53,7 +53,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
         return differs(encoded.frames[index][frame], median(index))
 
     for horizon in progress(HORIZONS, desc="foreground", unit="horizon"):
-        clips = Clips.of(encoded, START, horizon)
+        clips = Clips.from_encoded(encoded, START, horizon)
         result[str(horizon)] = clips and beside_floors(
             encoded.world.draw(clips.unroll()[-1]).cpu().numpy(),
             clips.frames(horizon),
@@ -71,7 +71,7 @@ def beside_floors(
 
     Args:
         predicted, frames, foreground: as `quality` takes them.
-        known: of each, uint8 `(T, H, W, 3)`, the frames that it was predicted from.
+        known: for each prediction the frames that it was made from, uint8 `(T, H, W, 3)`.
     """
     floors = {
         "last_frame": np.stack([clip[-1] for clip in known]),
@@ -89,9 +89,9 @@ def quality(predicted: np.ndarray, frames: np.ndarray, foreground: np.ndarray) -
         foreground: bool `(B, H, W)`.
 
     Returns:
-        `psnr`: mean of the frames' dB; `psnr_of_mean_error`: dB of the frames' mean error, which bad frames decide.
-        `foreground_psnr`, `foreground_psnr_of_mean_error`: the same of foreground pixels, of the frames that have some, or
-        None. `foreground_share`: of all pixels.
+        `psnr`: mean of the frames' dB; `psnr_of_mean_error`: dB of the frames' mean error, which bad frames dominate.
+        `foreground_psnr`, `foreground_psnr_of_mean_error`: the same over foreground pixels, from the frames that have
+            any, or None. `foreground_share`: foreground pixels as a share of all.
     """
     error = np.square(predicted.astype(np.float64) - frames).mean(-1) / 255**2
     area = foreground.sum((1, 2))

@@ -13,7 +13,7 @@ from .encoded import Encoded, left_out
 from .foreground import grow
 
 COUNT, BATCH = 512, 64
-"""Latent actions that are changed, and at a time."""
+"""How many latent actions are changed in all, and how many in one batch."""
 
 CHANGED = 8
 """Grey levels of 255, in any channel, from which a pixel is changed."""
@@ -26,9 +26,13 @@ EDGE = 1
 def measure(
     encoded: Encoded, truth: Sequence[Truth] | None = None, seed: int = 0, count: int = COUNT
 ) -> Json | None:
-    """`evaluate_intervention` of steps from frames of the video with the inferred latent actions, of which one is exchanged
-    for what the same factor did in another frame. Where entities are is what the model itself draws by them; no truth is
-    asked for. None where the world has no entities or nothing moves on.
+    """Apply `evaluate_intervention` to steps from frames of the video: of the inferred latent actions, one is
+    replaced by the same factor's latent action from another frame.
+
+    Entities are where the model itself draws them; no truth is needed.
+
+    Returns:
+        None where the world has no entities, or no episode has a second frame.
     """
     world = encoded.world
     if world.factors == 1:
@@ -73,11 +77,11 @@ def evaluate_intervention(
         plain, changed: uint8 `(B, H, W, 3)`, frames drawn without and with the change.
         masks: `(B, K, H, W)`, bool or float in 0..1: where each entity is in either of the two frames, for it may have
             gone from one place to another. True masks, or the model's own.
-        entity: int `(B,)`, whose latent action was changed in each.
+        entity: int `(B,)`, the entity whose latent action was changed.
 
     Returns:
-        `on_entity`: that share, None where no pixel changed anywhere; `without_change`: the share of frames in which none
-        did. `floors`: `chance`, what `on_entity` would be if as many changed pixels lay anywhere on entities, the mean
+        `on_entity`: that share, None where no pixel changed in any frame; `without_change`: the share of frames
+            without a changed pixel. `floors`: `chance`, what `on_entity` would be if as many changed pixels lay anywhere on entities, the mean
         of that entity's share of all entities' pixels.
     """
     own = (masks > 0.5)[np.arange(len(masks)), entity]

@@ -14,12 +14,13 @@ NEAR = 2.0
 
 
 def by_identity(values: np.ndarray, identity: np.ndarray, missing: float) -> np.ndarray:
-    """Values `(T, n, ...)` of n places that entities take in turn, by who holds each: `(T, E, ...)`, one e for a whole clip.
+    """Reorder values `(T, n, ...)` of n places, which entities hold in turn, by entity: `(T, E, ...)`, one e for a
+    whole clip.
 
-    So is truth made an `Entities`: of presence (missing: False), box (NaN) and mask (0), and its actions (-1) go with it.
+    Truth becomes an `Entities` this way: presence (missing: False), box (NaN), mask (0) and, beside it, actions (-1).
 
     Args:
-        identity: int `(T, n)`, -1 where a place is empty; each of the E others gets an e, in their order.
+        identity: int `(T, n)`, -1 where a place is empty; each of the E other values gets an e, in ascending order.
         missing: the value of an entity while it holds no place.
     """
     names = np.unique(identity[identity >= 0])
@@ -39,7 +40,8 @@ def box_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def in_contact(entities: Entities) -> np.ndarray:
-    """Who touches another one: centres nearer than both radii and `NEAR` pixels. bool `(T, K)`.
+    """Which entities are in contact: bool `(T, K)`, True where another centre is nearer than the sum of both radii
+    and `NEAR` pixels.
 
     The radius is a quarter of the box's width and height together: exact for a disc.
     """
@@ -48,7 +50,7 @@ def in_contact(entities: Entities) -> np.ndarray:
     apart = np.linalg.norm(centre[:, :, None] - centre[:, None], axis=-1)
     touch = (
         apart < radius[:, :, None] + radius[:, None] + NEAR
-    )  # NaN, of who is absent, is nearer than nothing
+    )  # the NaN of an absent entity compares as not near
     touch[:, np.arange(touch.shape[1]), np.arange(touch.shape[1])] = False
     return touch.any(-1)
 
@@ -83,7 +85,7 @@ def match_clip(truth: Entities, found: Entities) -> np.ndarray:
 
 
 def shuffle_identities(entities: Entities, rng: np.random.Generator) -> Entities:
-    """The same entities with identities drawn anew in each frame: what tracking is worth where nothing is tracked."""
+    """The same entities with identities drawn anew in each frame: the floor of tracking, detection without tracking."""
     order = rng.permuted(np.tile(np.arange(entities.presence.shape[1]), (len(entities.presence), 1)), axis=1)
     rows = np.arange(len(order))[:, None]
     mask = None if entities.mask is None else entities.mask[rows, order]

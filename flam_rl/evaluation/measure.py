@@ -28,12 +28,12 @@ def measure_world(
     lpips: LPIPS | None = None,
     fvd: FVD | None = None,
 ) -> Json:
-    """What can be measured with what is given; what cannot is None, and the log says why.
+    """Apply all measures; a measure that lacks something it needs is None, and the log says why.
 
     Args:
         encoded: with truth, if the task gives it.
-        task: the real one, without wrappers; asked for its tiles if it has them.
-        seed: of what is drawn; probes and floors have their own, so that results can be compared.
+        task: the real task, without wrappers; some measures use its tiles, if it has them.
+        seed: of random draws; probes and floors have fixed seeds of their own, so that results can be compared.
         probe_iterations: boosting rounds of the probes.
     """
     truth = encoded.truth

@@ -1,4 +1,4 @@
-"""LPIPS and FVD, for those who have the weights of their networks: nothing is downloaded."""
+"""LPIPS and FVD, from weights that the user provides: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOW = {
     "LPIPS": "--lpips-weights (torchvision's alexnet-owt-7be5be79.pth)",
     "FVD": "--fvd-weights (StyleGAN-V's i3d_torchscript.pt, run as code: trust its source)",
 }
-"""What to give for each measure that needs a feature network."""
+"""The option that provides the network of each measure."""
 _LAYERS = (
     (0, 3, 64, 11, 2, 4),
     (3, 64, 192, 5, 2, 1),
@@ -30,7 +30,7 @@ _LAYERS = (
 )
 """AlexNet's convolutions (Krizhevsky 2014) by their index: channels in and out, kernel, padding, stride."""
 _POOLED = (3, 6)
-"""Those that see pooled features."""
+"""Indices of the convolutions that see pooled features."""
 
 
 class LPIPS(nn.Module):
@@ -98,7 +98,9 @@ class FVD:
     def __init__(self, weights: Path) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # there is no other file of that network
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # the network is distributed as TorchScript only
                 self.network = torch.jit.load(weights, map_location="cpu").eval()
         except Exception as error:
             raise ValueError(f"{weights}: no TorchScript ({error})") from error
@@ -136,7 +138,7 @@ def measure(
         distance: Json = {}
         copied: Json = {}
         for horizon in HORIZONS:
-            clips = Clips.of(encoded, 0, horizon)
+            clips = Clips.from_encoded(encoded, 0, horizon)
             distance[str(horizon)] = copied[str(horizon)] = None
             if clips is not None:
                 true, first = (
@@ -146,7 +148,7 @@ def measure(
                 copied[str(horizon)] = lpips.distance(first / 255, true)
         result["lpips"] = distance | {"floors": {"last_frame": copied}}
     if fvd is not None:
-        clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+        clips = Clips.from_encoded(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
         assert clips is not None
         true = torch.stack([torch.as_tensor(clips.frames(step)) for step in range(clips.horizon + 1)], 1)
         drawn = torch.stack([world.model.colors(scene).cpu() for scene in clips.unroll()], 1)
@@ -156,7 +158,7 @@ def measure(
 
 
 def lacking(lpips: bool, fvd: bool) -> str:
-    """A line that says which of the two measures were not made, why, and how to have them; empty if both were."""
+    """A line that names the measures left out, why, and the options that add them; empty if both were made."""
     missing = [name for name, made in (("LPIPS", lpips), ("FVD", fvd)) if not made]
     if not missing:
         return ""

@@ -50,7 +50,7 @@ def mask_picture(world: World, scenes: Scene, colors_K3: np.ndarray | None = Non
 
 @torch.inference_mode()
 def reconstruction_picture(encoded: Encoded, index: int, count: int = 6) -> np.ndarray:
-    """Rows: the first frames of an episode as they are, and as factors draw them."""
+    """Two rows: the first frames of an episode, and the same as factors draw them."""
     frames = encoded.frames[index][:count]
     rows = {"true": frames, "factors": encoded.world.draw(_first(encoded, index, count)).cpu().numpy()}
     return _strip(rows, [f"t = {t}" for t in range(len(frames))])
@@ -65,13 +65,14 @@ def masks_picture(encoded: Encoded, index: int, count: int = 8) -> np.ndarray:
 def prediction_picture(
     encoded: Encoded, index: int, horizons: tuple[int, ...] = (1, 5, 10, 15)
 ) -> np.ndarray:
-    """Rows: an episode as it is, as factors draw it, predicted open loop from the first frame, and masks of that."""
+    """Four rows: an episode, the same as factors draw it, its open-loop prediction from the first frame, and the
+    masks of that prediction."""
     world, frames = encoded.world, encoded.frames[index]
     shown = [0, *(h for h in horizons if h < len(frames))]
     first, latent_actions = encoded.opening(index, 0, shown[-1])
     unrolled = world.model.unroll(first.factors[None], latent_actions[None])[0]
     predicted = Scene(unrolled[shown], first.context.expand(len(shown), -1))
-    drawn = _first(encoded, index, shown[-1] + 1).of(shown)
+    drawn = _first(encoded, index, shown[-1] + 1).select(shown)
     rows = {
         "true": frames[shown],
         "reconstructed": world.draw(drawn).cpu().numpy(),

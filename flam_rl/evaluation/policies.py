@@ -1,4 +1,4 @@
-"""How policies do on a real task."""
+"""Scores of policies on a real task."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class PolicyScore:
-    """What came of a policy's episodes.
+    """The outcome of a policy's episodes.
 
     Attributes:
         success_rate: share of episodes that succeeded; None where the task does not say whether one did.
         mean_return: mean undiscounted return.
-        ci95: Wilson's 95% interval of the success rate (Wilson 1927); None as that is.
-        return_ci95: Student's 95% interval of the mean return; None of a single episode.
+        ci95: Wilson's 95% interval of the success rate (Wilson 1927); None where that is None.
+        return_ci95: Student's 95% interval of the mean return; None after a single episode.
     """
 
     success_rate: float | None
@@ -43,7 +43,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Played:
-    """What came of an episode.
+    """The outcome of an episode.
 
     Attributes:
         total: undiscounted return.
@@ -79,7 +79,7 @@ def play(
     waiting = iter(range(episodes))
     playing = np.full(
         tasks.num_envs, -1
-    )  # which episode; tasks for which none is left play on and do not count
+    )  # index of the episode; tasks without an episode go on, and are not counted
     total, rewarded = np.zeros(tasks.num_envs), np.zeros(tasks.num_envs, bool)
     ended = np.ones(tasks.num_envs, bool)
     found: dict[int, Played] = {}
@@ -88,7 +88,7 @@ def play(
             if ended.any():
                 playing[ended] = [next(waiting, -1) for _ in range(ended.sum())]
                 total[ended], rewarded[ended] = 0.0, False
-                # Only those that ended take theirs.
+                # Only tasks that ended take a new episode.
                 reset_seeds: Any = [int(seeds[episode]) if episode >= 0 else seed for episode in playing]
                 observations, _ = tasks.reset(seed=reset_seeds, options={"reset_mask": ended})
             observations, rewards, terminated, truncated, infos = tasks.step(act(observations))
@@ -105,7 +105,7 @@ def play(
 def score_policy(
     tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""
 ) -> PolicyScore:
-    """`play`, scored by returns and, where the task says it, by its `info["success"]`."""
+    """The score of `play`: returns, and success where the task has `info["success"]`."""
     played = play(tasks, act, episodes, seed, name)
     returns = np.array([episode.total for episode in played])
     around = None

@@ -23,10 +23,10 @@ BEST_PSNR = 100.0
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Frames `start` to `start + horizon` of each episode that has as many, `MOST_CLIPS` at most.
+    """Frames `start` to `start + horizon` of each episode that is long enough, `MOST_CLIPS` at most.
 
     Attributes:
-        chosen: the episodes.
+        chosen: indices of the episodes.
     """
 
     encoded: Encoded
@@ -35,8 +35,8 @@ class Clips:
     chosen: tuple[int, ...]
 
     @classmethod
-    def of(cls, encoded: Encoded, start: int, horizon: int) -> Clips | None:
-        """None where no episode is as long."""
+    def from_encoded(cls, encoded: Encoded, start: int, horizon: int) -> Clips | None:
+        """The clips of encoded episodes; None where no episode is long enough."""
         long = [index for index, frames in enumerate(encoded.frames) if len(frames) > start + horizon]
         return cls(encoded, start, horizon, tuple(long[:MOST_CLIPS])) if long else None
 
@@ -77,13 +77,13 @@ class Clips:
 def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
     """PSNR (dB, mean over frames) and SSIM, open loop from the first frames.
 
-    Latent actions are inferred from the true video; in `psnr_by_code` each is replaced by the action code nearest
-    to it, where the model has codes: as many bits for all that have. Each episode gives a clip, its first frames; what no
-    episode shows is None.
+    Latent actions are inferred from the true video; in `psnr_by_code` each is replaced by its nearest action code, so
+    that models with codes are compared at equal bits. Each episode gives one clip, its first frames; figures of
+    horizons that no episode reaches are None.
 
     Returns:
-        `psnr`, `psnr_by_code`, `ssim` by horizon, `floors` of the first and the last among them: the same of the first frame
-        copied, `last_frame`; `kl_per_factor`, upper bound of the information in each latent action, nats.
+        `psnr`, `psnr_by_code`, `ssim` by horizon; `floors`: PSNR and SSIM of the first frame copied, as `last_frame`;
+        `kl_per_factor`: upper bound of the information in each latent action, in nats.
 
     Raises:
         ValueError: no episode has 2 frames.
@@ -94,21 +94,21 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
     if longest < 1:
         raise ValueError("prediction needs an episode of 2 frames or more")
     for horizon in progress(HORIZONS, desc="prediction", unit="horizon"):
-        clips = Clips.of(encoded, 0, horizon)
-        of = str(horizon)
+        clips = Clips.from_encoded(encoded, 0, horizon)
+        name = str(horizon)
         if clips is None:
             for values in (*result.values(), *copied.values()):
-                values[of] = None
+                values[name] = None
             continue
         true = clips.frames(horizon)
-        result["psnr"][of], result["ssim"][of] = _quality(_last(clips), true)
+        result["psnr"][name], result["ssim"][name] = _quality(_last(clips), true)
         codes = encoded.world.model.nearest_codes(clips.latent_actions)
-        result["psnr_by_code"][of] = None if codes is None else _quality(_last(clips, codes), true)[0]
+        result["psnr_by_code"][name] = None if codes is None else _quality(_last(clips, codes), true)[0]
         first = torch.as_tensor(clips.frames(0), device=encoded.world.device) / 255
-        copied["psnr"][of], copied["ssim"][of] = _quality(first, true)
+        copied["psnr"][name], copied["ssim"][name] = _quality(first, true)
     for name, values in copied.items():
         result[name]["floors"] = {"last_frame": values}
-    clips = Clips.of(encoded, 0, min(longest, HORIZONS[-1]))
+    clips = Clips.from_encoded(encoded, 0, min(longest, HORIZONS[-1]))
     assert clips is not None
     return result | {"kl_per_factor": encoded.world.model.nats(clips.factors).tolist()}
 

@@ -1,4 +1,4 @@
-"""The report that `flam-rl train` and its preview end with, where factors follow what moves: a film, figures, known failures."""
+"""The report at the end of `flam-rl train` and its preview for tracked worlds: a film, figures, known failures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CLIP = 96
 CLIPS = 12
 """Clips at most."""
 FILMED, FILM_FRAMES, FILM_HEIGHT = 2, 64, 256
-"""Clips in the film, frames of each, and pixels that the film is high at least, if frames are not higher themselves."""
+"""Clips in the film, frames of each clip, and least height of the film in pixels."""
 
 
 def report_of(world: World, video: Video, fps: float, kept: Path, out: Path) -> Json | None:
-    """Writes `out/film.gif` of the first frames of episodes and returns their figures; None of a world without tracks.
+    """Write `out/film.gif` of the first frames of episodes and return their figures; None for a world without tracks.
 
     Args:
         fps: frames a second of the video.
@@ -50,7 +50,8 @@ def write_report(
     out: Path,
     factors: int | None = None,
 ) -> Json:
-    """Writes `out/film.gif` (boxes and trails, what factors draw, masks) and returns what `measure_tracks` says."""
+    """Write `out/film.gif` (boxes and trails, frames as factors draw them, masks) and return the figures of
+    `measure_tracks`."""
     results = measure_tracks(clips, tracks, config, fps, factors)
     scale = max(1, FILM_HEIGHT // clips[0].shape[1])
     film = [

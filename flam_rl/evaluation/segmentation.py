@@ -1,4 +1,4 @@
-"""Do masks show entities: foreground ARI and mask IoU of a clip."""
+"""How well masks show entities: foreground ARI and mask IoU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .matching import shuffle_identities
 from .truth import true_entities
 
 MOST = 1000
-"""Frames that are looked at."""
+"""Most frames that are measured."""
 
 
 def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0, most: int = MOST) -> Json | None:
-    """`evaluate_segmentation` of whole episodes, until `most` frames were looked at; None where truth does not hold who is
-    where, or the world has no entities."""
+    """Apply `evaluate_segmentation` to whole episodes, until `most` frames are measured; None where truth lacks the
+    entities' boxes, or the world has no entities."""
     size = encoded.world.frame_size
     if truth is None or any(true_entities(one, size) is None for one in truth):
         left_out("masks", "there is no truth of who is where")
@@ -43,17 +43,17 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0, most
 
 
 def evaluate_segmentation(pairs: Iterable[tuple[Entities, Entities]], seed: int = 0) -> Json | None:
-    """Masks of many clips against true ones; None where truth shows no entity.
+    """Compare masks of many clips with true masks; None where truth shows no entity.
 
     Args:
-        pairs: true and found entities of each clip, with masks of the same frames; looked at one by one.
+        pairs: true and found entities of each clip, with masks of the same frames; read one pair at a time.
         seed: of the floor with random identities.
 
     Returns:
         `foreground_ari`: mean over the clips that show two entities or more, None if there are none; `mask_iou`: mean over
         the entities of all clips.
-        `floors`: the same figures of one factor that draws everything (`one_factor`), and of what was found with identities
-        drawn anew in each frame (`random_identities`).
+        `floors`: the same figures for one factor that draws everything (`one_factor`), and for the found masks with
+            identities drawn anew in each frame (`random_identities`).
 
     Raises:
         ValueError: masks are missing, or those of a clip and its truth differ in frames or in size.
@@ -80,8 +80,10 @@ def evaluate_segmentation(pairs: Iterable[tuple[Entities, Entities]], seed: int 
 
 
 def foreground_ari(true: np.ndarray, mask: np.ndarray) -> float:
-    """Adjusted Rand index (Greff et al. 2019) of which factor draws most of a pixel, the background being one more, over
-    the pixels that show entities, all frames at once: a factor has to keep its entity.
+    """Adjusted Rand index (Greff et al. 2019) between entities and the factors that draw most of each pixel.
+
+    It covers the pixels that show entities, in all frames together, so that a factor has to keep its entity; the
+    background counts as one more factor.
 
     Args:
         true: bool `(T, E, ...)`. mask: float `(T, K, ...)` in 0..1.
@@ -93,8 +95,10 @@ def foreground_ari(true: np.ndarray, mask: np.ndarray) -> float:
 
 
 def mask_iou(true: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Intersection over union of each entity's pixels with those that its factor draws more than half of, all frames at
-    once, factors matched to entities once: float `(E,)`, 0 of an entity without a factor.
+    """Intersection over union of each entity's pixels and the pixels of which its factor draws more than half: float
+    `(E,)`, 0 for an entity without a factor.
+
+    All frames count together, and factors are matched to entities once for the clip.
 
     Args:
         true: bool `(T, E, ...)`. mask: float `(T, K, ...)` in 0..1.
@@ -112,7 +116,8 @@ def mask_iou(true: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _clip(true: np.ndarray, mask: np.ndarray) -> tuple[float | None, np.ndarray]:
-    """Foreground ARI, None of fewer than two entities that are ever there, and the IoU of each of these."""
+    """Foreground ARI (None where fewer than two entities are ever present), and the IoU of each entity that is ever
+    present."""
     ever = true.any((0, 2, 3))
     if not ever.any():
         return None, np.zeros(0)

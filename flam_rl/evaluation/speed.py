@@ -30,23 +30,23 @@ from ..models.tiles.tokenizer import TokenizerConfig
 from ..types import Json
 
 BATCH = 256
-"""Worlds at which one figure stands for all."""
+"""Batch of worlds at which the model's speed is quoted."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How long to repeat a thing for its median."""
+    """Seconds for which a call is repeated to take its median."""
 
     seconds: float
     rounds: int = 5
-    """Turns that things take which are compared."""
+    """How often calls that are compared take turns."""
 
     def __call__(self, function: Callable[[], Any]) -> float:
         """Median seconds of a call, without gradients."""
         return replace(self, rounds=1).compare({"": function})[""]
 
     def compare(self, functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
-        """Median seconds of a call of each, taken in turns, so that a slow minute of the machine hits all."""
+        """Median seconds of a call of each, taken in turns, so that a slow minute of the machine affects all alike."""
         seconds: dict[str, list[float]] = {name: [] for name in functions}
         with torch.inference_mode():
             for function in functions.values():
@@ -62,11 +62,11 @@ class Bench:
 
 
 def beside_busy_neighbours(works: dict[str, Callable[[], int]], seconds: float, rounds: int = 3) -> Json:
-    """Work done a second alone and beside as many busy processes as there are cores, in turns; and their ratio.
+    """Work per second, alone and beside as many busy processes as there are cores, in turns; and the ratio of both.
 
     Args:
-        works: each does some of a work and returns how much that was.
-        seconds: of each turn; a piece of work that was begun is finished.
+        works: each does a piece of work and returns its amount.
+        seconds: length of each turn; a piece of work that has begun is finished.
     """
 
     def rate(work: Callable[[], int]) -> float:
@@ -99,7 +99,7 @@ def _busy_neighbours() -> Iterator[None]:
     try:
         for process in busy:
             assert process.stdout is not None
-            process.stdout.readline()  # it runs
+            process.stdout.readline()  # the busy process is running
         yield
     finally:
         for process in busy:
@@ -116,7 +116,7 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
         one_core(),
         FlopCounterMode(display=False) as counter,
         torch.no_grad(),
-    ):  # it sees its own thread only
+    ):  # the profiler sees its own thread only
         imagination.step(state, wanted)
     imagination, *_ = ready(world, worlds, dtype, compile)
     seconds = bench.compare({"peak": lambda: left @ left, "step": lambda: imagination.step(state, wanted)})
@@ -134,7 +134,8 @@ def roofline(bench: Bench, world: World, worlds: int, dtype: torch.dtype, compil
 def ready(
     world: World, worlds: int, dtype: torch.dtype = torch.float32, compile: bool = False
 ) -> tuple[Stepper, Imagined, torch.Tensor]:
-    """A stepper of factor 0, B imagined worlds and what is wanted of them: the same for every call."""
+    """The inputs of a step, the same for every call: a stepper that controls factor 0, B imagined worlds, and latent
+    actions."""
     with torch.inference_mode():
         imagination = world.imagination([0], dtype, compile)
         state = imagination.begin(world.start(worlds, torch.Generator(world.device).manual_seed(0)).factors)
@@ -143,7 +144,7 @@ def ready(
 
 
 def compiled(bench: Bench, world: World) -> Json:
-    """The compiled step: what its first call takes, nothing cached, and its speed over the plain one's."""
+    """The compiled step: seconds of its first call without a cache, and its speed relative to the plain step's."""
     plain, state, wanted = ready(world, BATCH)
     fused, *_ = ready(world, BATCH, compile=True)
     with torch.inference_mode(), fresh_cache():
@@ -157,7 +158,7 @@ def compiled(bench: Bench, world: World) -> Json:
 
 
 def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> dict[str, Json]:
-    """Seconds of a step against one size at a time, and the exponent of the line through their logarithms."""
+    """Seconds of a step while one size varies at a time, and the slope of the line through their logarithms."""
     factors = (2, 8, 32) if quick else (2, 4, 8, 16, 32)
     grids = (4, 8) if quick else (4, 8, 16)
     horizons = (8, 32) if quick else (8, 16, 32, 64, 128)

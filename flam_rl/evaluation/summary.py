@@ -1,4 +1,4 @@
-"""The figures of a world as a few lines for people, floors beneath what they belong to."""
+"""The figures of a world as lines for people, each group with its floors beneath."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOORS = {
     "random_actions": "random latent actions",
     "chance": "chance",
 }
-"""What the floors of results are, by their names there."""
+"""Descriptions of the floors, by their names in results."""
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "psnr": ("PSNR (dB)", ("1", "5", "15")),
     "foreground": ("foreground PSNR (dB)", ("1", "5", "15")),
@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def summary(results: Json) -> str:
-    """What was measured, a line for each figure.
+    """A line for each figure that was measured.
 
     Args:
         results: of `measure_world`, with `reward_rate`.
@@ -70,7 +70,7 @@ def summary(results: Json) -> str:
 
 
 def _by_horizon(foreground: Json) -> Json:
-    """`foreground_psnr` by horizon, and that of its floors."""
+    """`foreground_psnr` by horizon, of the world and of its floors."""
     known = {horizon: found for horizon, found in foreground.items() if found is not None}
     floors: dict[str, dict[str, Any]] = {}
     for horizon, found in known.items():
@@ -84,5 +84,5 @@ def _figures(found: Mapping[str, float | None], keys: tuple[str, ...]) -> str:
 
 
 def _name(key: str) -> str:
-    """`1:` of a horizon, a name for people of anything else."""
+    """`1:` for a horizon, else a name for people."""
     return f"{key}:" if key.isdigit() else key.replace("_per_1000", " for 1,000").replace("_", " ")

@@ -1,4 +1,4 @@
-"""What a tokenizer keeps of frames, and which of its codes are predicted right; of models of codes only."""
+"""How well a tokenizer keeps frames, and how many changed codes are predicted right; for models of codes only."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
     """How many codes a model has and how well it predicts them; None for a model without codes.
 
     Returns:
-        `codes`; `ambiguous_patches`, the share of the training patches that lie between two; `reconstruction_psnr`, dB of
+        `codes`; `ambiguous_patches`, the share of the training patches that lie between two codes; `reconstruction_psnr`, dB of
         the tokenizer alone; `token_accuracy_changed` by horizon, the share of the tokens that changed since the first
-        frame that is predicted right, open loop from there, and `floors` of it: 0 by definition if the first frame is copied,
-        `last_frame`.
+        frame that is predicted right, open loop from there, and its `floors`: that of the first frame copied,
+        `last_frame`, 0 by definition.
     """
     model = encoded.world.model
     tokenizer = getattr(model, "tokenizer", None)
@@ -37,7 +37,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
     accuracy: Json = {}
     copied: Json = {}
     for horizon in HORIZONS:
-        clips = Clips.of(encoded, 0, horizon)
+        clips = Clips.from_encoded(encoded, 0, horizon)
         accuracy[str(horizon)] = None
         if clips is not None:
             first, last = codes(clips, 0), codes(clips, horizon)
@@ -45,7 +45,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json | No
             if (changed := first != last).any():
                 accuracy[str(horizon)] = float((drawn == last)[changed].float().mean())
                 copied[str(horizon)] = 0.0
-    clips = Clips.of(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
+    clips = Clips.from_encoded(encoded, 0, min(HORIZONS[-1], max(map(len, encoded.frames)) - 1))
     assert clips is not None
     return {
         "codes": len(tokenizer.codebook),

@@ -1,4 +1,4 @@
-"""What tracking found in a film, how far it explains what moves, and which known failures it shows; no truth is needed."""
+"""Figures of tracking without truth: how much of the motion tracks explain, and which known failures they show."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from ..models.tracked.views import as_colors
 from ..types import Json
 
 STARTS = 3
-"""Tracks that begin in the first or stop in the last so many frames of a clip are neither births nor ends."""
+"""A track that begins in the first frames of a clip, or stops in the last, counts as no birth and no end."""
 LAG = 4
-"""Frames between those that the camera's motion is measured from."""
+"""Frames between the two frames that the camera's motion is measured from."""
 CAMERA = 0.1
-"""Pixels a frame from which the camera is said to move."""
+"""Pixels per frame from which the camera counts as moving."""
 STILL = 1e-3
-"""Share of pixels that change from frame to frame below which nothing is said to move."""
+"""Share of pixels that change from frame to frame, below which nothing counts as moving."""
 NOTHING = "nothing moves: no world can be learned from such a film; give one in which things move"
 RESTLESS = 0.5
-"""Share of pixels that change from frame to frame from which the background is said to change."""
+"""Share of pixels that change from frame to frame, from which the background counts as changing."""
 OFTEN = 0.02
-"""Share of frames from which too many things at once are told of."""
+"""Share of frames with too many things at once, from which that is reported as a failure."""
 UNFOLLOWED, NEAR = 0.2, 3.0
-"""Share of frames from which things too small to follow are told of, and pixels from a track within which they are its own."""
+"""Share of frames with things too small to follow, from which that is reported, and pixels around a track within
+which such things belong to the track."""
 BRIEF = 16
-"""Frames that tracks last on average, below which they break; half a clip where that is shorter."""
+"""Mean length of tracks in frames (half a clip, if that is shorter) below which tracks are reported as broken."""
 BREAKS = 0.015
-"""Switches for each frame of a factor above which tracks break, however long they are."""
+"""Switches per factor and frame above which tracks are reported as broken, whatever their length."""
 
 
 def measure_tracks(
@@ -47,11 +48,11 @@ def measure_tracks(
     Args:
         clips: uint8 `(T, H, W, 3)`, tracks: one of each.
         fps: frames a second, for rates a minute.
-        factors: of the world that they are for; as many as were followed by default.
+        factors: number of factors of the world that the tracks are for; by default the number that was followed.
 
     Returns:
-        `factors_at_once` (the most), `default_factors` (enough for 99 of 100 frames), `explained` (share of the squared error of
-        the context alone that factors take away), `births_per_minute`, `ends_per_minute`, `switches_per_minute` (ends after which
+        `factors_at_once` (the most), `default_factors` (enough for 99 of 100 frames), `explained` (share of the
+        context's squared error that factors remove), `births_per_minute`, `ends_per_minute`, `switches_per_minute` (ends after which
         another track begins at that place), `track_frames` (mean length),
         `psnr` of `reconstruction`, `last_frame` copied and `context` alone, each as `mean_db` and `db_of_mean`, and
         `failures`, a plain line for each that was seen.
@@ -90,7 +91,7 @@ def measure_tracks(
 
 
 def mean_length(tracks: Sequence[Tracks]) -> float:
-    """Frames from the first to the last of a track, on average; 0 where there is none."""
+    """Mean number of frames from the first to the last of a track; 0 without tracks."""
     lengths = [last - first + 1 for found in tracks for first, last in _spans(found)]
     return float(np.mean(lengths)) if lengths else 0.0
 
@@ -101,10 +102,10 @@ def find_failures(
     config: TrackerConfig,
     factors: int | None = None,
 ) -> list[str]:
-    """One plain line for each known failure that the clips show: what it is, and what helps.
+    """A line for each known failure that the clips show: the failure, and what helps.
 
     Args:
-        factors: of the world that the tracks are for; as many as were followed by default.
+        factors: number of factors of the world that the tracks are for; by default the number that was followed.
     """
     limit = config.factors if factors is None else min(factors + 1, config.factors)
     full, small, large, things = [], [], 0, 0
@@ -148,7 +149,7 @@ def find_failures(
 
 
 def failures_of_frames(clips: Sequence[np.ndarray], config: TrackerConfig) -> list[str]:
-    """Of the known failures those that frames show before anything is tracked, as `find_failures` has them."""
+    """The known failures that show in frames before tracking, as lines like those of `find_failures`."""
     changed, shifts = [], []
     for clip in clips:
         colors = as_colors(clip)
@@ -182,7 +183,7 @@ def _spans(found: Tracks) -> list[tuple[int, int]]:
 
 
 def _switches(found: Tracks, patience: int) -> int:
-    """How many tracks end where another begins within so many frames, its centre in the box that was left."""
+    """How many tracks end where another track begins within a few frames, with its centre in the box that was left."""
     box, place, count = found.box, found.place, 0
     ways = {}
     for number in found.identity[found.presence].unique():
@@ -199,7 +200,7 @@ def _switches(found: Tracks, patience: int) -> int:
 
 
 def _boxes(found: Tracks) -> list[np.ndarray]:
-    """Of each frame the boxes of the factors that are there, `(n, 4)`."""
+    """For each frame the boxes of the present factors, `(n, 4)`."""
     boxes, presence = found.box.cpu().numpy(), found.presence.cpu().numpy()
     return [box[there] for box, there in zip(boxes, presence, strict=True)]
 

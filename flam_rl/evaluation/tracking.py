@@ -1,4 +1,4 @@
-"""Does a factor keep its entity: HOTA, IDF1 and identity switches, the measures of multi-object tracking."""
+"""Whether factors keep their entities: HOTA, IDF1 and identity switches, the measures of multi-object tracking."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .matching import MATCHES, box_iou, in_contact, match_frames, nothing_found,
 from .truth import true_entities
 
 OVERLAPS = np.arange(1, 20) / 20
-"""What boxes overlap by from which they may match: HOTA is a mean over these."""
+"""Least overlaps for boxes to match: HOTA is a mean over these."""
 EPSILON = np.finfo(float).eps
 
 
 def measure(encoded: Encoded, truth: Sequence[Truth] | None, seed: int = 0) -> Json | None:
-    """`evaluate_tracking` of the entities that the world finds; None where truth has no boxes, or the world has no
-    entities."""
+    """Apply `evaluate_tracking` to the entities that the world finds; None where truth has no boxes, or the world has
+    no entities."""
     true = [true_entities(one, encoded.world.frame_size) for one in truth or ()]
     if truth is None or None in true:
         left_out("tracking", "there is no truth of who is where")
@@ -38,16 +38,16 @@ def evaluate_tracking(truth: Sequence[Entities], found: Sequence[Entities], seed
     """Tracking of many clips, matched by boxes, counts pooled over the clips; None where truth shows no entity.
 
     Args:
-        truth, found: one of each for a clip, of as many frames; E true entities and K found ones may differ.
+        truth, found: one pair for each clip, equally long; the numbers E of true and K of found entities may differ.
         seed: of the floor with random identities.
 
     Returns:
         `hota`, `deta`, `assa` (Luiten et al. 2021: means over the overlaps 0.05 to 0.95), `idf1` (Ristani et al. 2016) and
         `precision`, `recall`, `f1` of detection, from an overlap of 0.5: all in 0..1. `entity_frames`, `switches` and
-        `switches_per_1000` entity-frames; the same three with `_in_contact`, of frames that an entity came to from or into
-        contact (`in_contact`), and `_apart`, of the others; rates are None where there are no such frames.
-        `floors`: the same figures of what was found with identities drawn anew in each frame (`random_identities`), and
-        of nothing found at all (`nothing`).
+        `switches_per_1000` entity-frames; the same three with `_in_contact`, over frames in which an entity is in
+        contact or has just been (`in_contact`), and with `_apart`, over the others; rates are None where there are no
+        such frames. `floors`: the same figures for the found boxes with identities drawn anew in each frame
+        (`random_identities`), and for no boxes at all (`nothing`).
 
     Raises:
         ValueError: there are not as many truths as clips, or one is not as long as its clip.
@@ -70,10 +70,11 @@ def evaluate_tracking(truth: Sequence[Entities], found: Sequence[Entities], seed
 
 
 def count_switches(matched: np.ndarray, contact: np.ndarray) -> np.ndarray:
-    """Identity switches apart from others and in contact: int `(2,)`.
+    """Count identity switches, first those of entities apart from others, then those in contact: int `(2,)`.
 
-    A switch is a frame in which an entity is matched to another found one than when it was last matched. It is in contact
-    if the entity was so at any time between those two frames, both included: who is who shows only after two have parted.
+    A switch is a frame in which an entity is matched to another found entity than at its last match. It counts as in
+    contact if the entity was in contact in any frame between the two matches, both included, because identities
+    become clear only after two entities have parted.
 
     Args:
         matched: int `(T, E)`, of `match_frames`. contact: bool `(T, E)`, of `in_contact`.
@@ -117,12 +118,12 @@ def _hota_and_idf1(truth: Sequence[Entities], found: Sequence[Entities]) -> Json
         overlap = box_iou(one.box, two.box)
         frames = one.presence.sum(0)[:, None] + two.presence.sum(
             0
-        )  # of both, each frame with both counted twice
+        )  # frames of the one plus frames of the other
         matches = _matches(one, two, overlap, frames)
         true_pairs += matches.sum((1, 2))
         kept += (matches**2 / np.maximum(1, frames - matches)).sum((1, 2))
-        of_identity = (overlap >= MATCHES).sum(0)
-        right += int(of_identity[linear_sum_assignment(of_identity, maximize=True)].sum())
+        shared = (overlap >= MATCHES).sum(0)
+        right += int(shared[linear_sum_assignment(shared, maximize=True)].sum())
     boxes = sum(int(entities.presence.sum()) for entities in (*truth, *found))
     deta, assa = true_pairs / (boxes - true_pairs), kept / np.maximum(1, true_pairs)
     means = {"hota": np.sqrt(deta * assa), "deta": deta, "assa": assa}
@@ -132,10 +133,10 @@ def _hota_and_idf1(truth: Sequence[Entities], found: Sequence[Entities]) -> Json
 def _matches(truth: Entities, found: Entities, overlap: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """In how many frames each pair is matched, at each of `OVERLAPS`: `(19, E, K)`.
 
-    In a frame those are matched who overlap most, weighted by how well the two agree over the whole clip.
+    Within a frame the matching maximises overlap, weighted by how well the two entities agree over the whole clip.
 
     Args:
-        overlap: `(T, E, K)`. frames: `(E, K)`, in how many the one is and the other, together.
+        overlap: `(T, E, K)`. frames: `(E, K)`, frames with the one entity plus frames with the other.
     """
     beside = overlap.sum(1, keepdims=True) + overlap.sum(2, keepdims=True) - overlap
     shared = np.divide(overlap, beside, out=np.zeros_like(overlap), where=beside > 0).sum(0)

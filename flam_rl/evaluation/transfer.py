@@ -1,4 +1,4 @@
-"""Latent-action transfer: what was done in one video, done again in another."""
+"""Latent-action transfer: latent actions inferred in one episode, applied in another."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def measure(
     seed: int = 0,
     pairs: int = 1000,
 ) -> Json | None:
-    """Share of entities that do the same again when latent actions inferred in one episode act in another.
+    """Share of entities that repeat their action when latent actions inferred in one episode are applied in another.
 
-    Of random pairs of transitions in different episodes. Counted are entities that turned or walked in the
-    first and can in the second: in front of those that walked must be a free cell. What an entity did in
-    imagination is read from the decoded frame: it must be shown once, by a tile of the renderer, in the right
-    cell and heading the right way.
+    Pairs of transitions are drawn at random from different episodes. An entity counts if it turned or walked in the
+    first and can do so in the second: if it walked, the cell in front of it must be free. Its action in imagination
+    is read from the decoded frame: the entity must be shown exactly once, by a tile of the renderer, in the right
+    cell and with the right heading.
 
     Args:
         truth: of each episode, with centres of entities in cells of a grid, and their headings.
-        task: the real one, which can list the tiles that its renderer draws.
+        task: the real task, which lists the tiles that its renderer draws.
 
     Returns:
-        `same_heading`: of entities that head the same way in both, so that "the same" has one meaning;
-        `any_heading`: of all, where a latent action that says "face north" in place of "turn left" is wrong.
-        None where there was nothing to count. `floors`: the same where latent actions of any other transition act
-        (`random_actions`).
+        `same_heading`: the share among entities that head the same way in both episodes, so that "the same action"
+            has one meaning; `any_heading`: the share among all, where a latent action that means "face north" instead
+            of "turn left" counts as wrong. Either is None if no entity counts. `floors`: the same with the latent
+            actions of a random other transition (`random_actions`).
         None where the task has no tiles, truth no headings, or fewer than two episodes have two frames.
     """
     world = encoded.world

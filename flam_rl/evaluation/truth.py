@@ -1,4 +1,4 @@
-"""What a task records of its entities, in the form that measures take."""
+"""The recorded truth of a task's entities, in the form that measures take."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .matching import by_identity
 
 NOTHING, LEFT, RIGHT, WALKED = range(4)
 CELL = 8
-"""Pixels of a cell, for a data set that records cells alone."""
+"""Pixels per cell, for data sets that record cells only."""
 
 
 def truths_of(
     records: Sequence[Mapping[str, np.ndarray]] | None, cell: int = CELL
 ) -> tuple[Truth, ...] | None:
-    """The truth of each episode from what a task or a data set recorded; None where that is nothing.
+    """The truth of each episode from the records of a task or a data set; None where nothing was recorded.
 
     Args:
         records: one for each episode, arrays by name: fields of `Truth`; or cells of a grid, `position` `(T, n, 2)` with
             `direction` `(T, n)`, the heading; such entities are always present.
-        cell: pixels along the side of one.
+        cell: side of a cell in pixels.
     """
     if not records or not all(records):
         return None
@@ -51,7 +51,7 @@ def true_entities(truth: Truth, size: tuple[int, int], masks: bool = False) -> E
 
     Args:
         size: height and width of the frames, to which boxes are clipped.
-        masks: whether to give masks too: the truth's, or discs where it has radii, or all of each box.
+        masks: whether to add masks: those of the truth, else discs where it has radii, else whole boxes.
     """
     if truth.identity is None or truth.presence is None or truth.box is None:
         return None
@@ -73,25 +73,25 @@ def _masks(truth: Truth, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     x, y, radius = (part[..., None] for part in (truth.centre[..., 0], truth.centre[..., 1], truth.radius))
     row, column = (np.arange(count) + 0.5 for count in size)
     far = np.square(row - y)[..., :, None] + np.square(column - x)[..., None, :]
-    return far < np.square(radius)[..., None]  # no pixel is inside of NaN
+    return far < np.square(radius)[..., None]  # a NaN radius contains no pixel
 
 
 def boxes_filled(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Which pixels of frames of height and width `size` are in boxes `(T, n, 4)`: bool `(T, n, H, W)`."""
     x0, y0, x1, y1 = np.moveaxis(box, -1, 0)[..., None]
     row, column = (np.arange(count) + 0.5 for count in size)
-    inside_y, inside_x = (row >= y0) & (row < y1), (column >= x0) & (column < x1)  # nothing is inside of NaN
+    inside_y, inside_x = (row >= y0) & (row < y1), (column >= x0) & (column < x1)  # none inside of NaN
     return inside_y[..., :, None] & inside_x[..., None, :]
 
 
 def effective_actions(place: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    """What entities' actions did: 0 nothing, 1 turned left, 2 turned right, 3 walked.
+    """The effects of entities' actions: 0 nothing, 1 turned left, 2 turned right, 3 walked.
 
     Args:
         place: `(T + 1, entities, 2)`, in cells or pixels. heading: int `(T + 1, entities)` in 0..3, clockwise.
 
     Returns:
-        int `(T, entities)`; an action that changed nothing, as walking into a wall, counts as nothing.
+        int `(T, entities)`; an action without an effect, such as walking into a wall, counts as nothing.
     """
     walked = (place[1:] != place[:-1]).any(-1)
     turned = (heading[1:] - heading[:-1]) % 4
@@ -99,10 +99,14 @@ def effective_actions(place: np.ndarray, heading: np.ndarray) -> np.ndarray:
 
 
 def chosen_actions(truth: Truth) -> np.ndarray | None:
-    """What each row's entity did by its own choice to come to the frames after the first: int `(T - 1, n)`, -1 where that
-    is not known or was decided by contact. None where truth has no actions.
+    """The action that each row's entity chose before each frame after the first: int `(T - 1, n)`, -1 where it is
+    unknown or contact decided the motion.
 
-    Where it has headings, it is what the action did: one that changed nothing was no choice that shows.
+    Where truth has headings, actions are given by their effects, because the choice of an action without an effect
+    cannot be seen.
+
+    Returns:
+        None where truth has no actions.
     """
     if truth.heading is not None and truth.centre is not None:
         return effective_actions(truth.centre, truth.heading)

@@ -1,4 +1,4 @@
-"""Does an imagined world hold: validity of its frames, and how often a random agent is rewarded."""
+"""Whether an imagined world stays valid: validity of its frames, and how often a random agent is rewarded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .policies import play
 
 CHECKED = (1, 10, 40)
 COUNT = 512
-"""Imagined worlds."""
+"""How many imagined worlds are measured."""
 TOLERANCE = 2.0
 """Mean absolute difference, in grey levels of 255, up to which a decoded cell is the renderer's tile."""
 
@@ -52,7 +52,8 @@ def read_frames(frames: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarra
 
 
 def valid_frames(frames: np.ndarray, tiles: Tiles) -> np.ndarray:
-    """Which frames show in every cell a tile of the renderer, and every agent exactly once: bool `(B,)`."""
+    """Which frames are valid: every cell shows a tile of the renderer, and every agent appears exactly once. bool
+    `(B,)`."""
     tile, difference = read_frames(frames, tiles)
     shown = tiles.owner[tile]
     once = np.stack([(shown == agent).sum(1) == 1 for agent in range(tiles.owner.max() + 1)])
@@ -71,11 +72,11 @@ def measure(
     """Share of valid imagined frames after 1, 10 and 40 steps in which the prior acts for every factor.
 
     Args:
-        task: the real one, which can list the tiles that its renderer draws.
+        task: the real task, which lists the tiles that its renderer draws.
 
     Returns:
-        By steps, as text. `floors`: the same where latent actions are drawn from a standard normal and the state
-        is not looked at (`random_actions`). None where the task has no tiles.
+        The shares by steps (as text); `floors`: the same with latent actions from a standard normal, whatever the
+        state (`random_actions`). None where the task has no tiles.
     """
     if not isinstance(task, DrawsTiles):
         left_out("imagination_validity", "there is no task that lists the tiles of its renderer")
@@ -117,7 +118,7 @@ def random_reward_rate(tasks: VectorEnv, seed: int, episodes: int) -> float:
 
 @one_core()
 def random_reward_rate_batched(env: Any, seed: int) -> float:
-    """The same of a next-step vector env, one episode each world."""
+    """The same for a vector env of autoreset mode next-step, one episode per world."""
     env.action_space.seed(seed)
     env.reset(seed=seed)
     found, ended = np.zeros(env.num_envs, bool), np.zeros(env.num_envs, bool)

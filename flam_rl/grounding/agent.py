@@ -13,29 +13,34 @@ from ..core.layers import first_least
 from .fitting import fit_ensemble
 
 GAIN = 0.1
-"""Share of latent actions that actions must explain more where the agent's factor is found for each episode."""
+"""How much more of the latent actions (a share) the actions must explain when the agent's factor is found for each
+episode, for that to be done."""
 RIDGE = 0.1
-"""Of the regression within an episode, in units of the largest sum of squares of an action's number."""
+"""Ridge penalty of the regression within an episode, in units of the largest sum of squares of an action's number."""
 ALIKE = 0.05
-"""Share of latent actions explained by which a factor must be better than another within an episode, to be told from it."""
+"""How much more of its latent actions (a share) must be explained for one factor to be preferred to another within an
+episode."""
 LEAST = 0.01
-"""How much a factor's latent actions must vary for their share to count in full, in units of those of the one that varies most."""
+"""How much a factor's latent actions must vary for its explained share to count in full, in units of the factor that
+varies most."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], Adapter]
-"""Agent's factor of each transition int64 `(n,)` and which of them count, bool `(n,)`, to an adapter."""
+"""From the index of the agent's factor at each transition, int64 `(n,)`, and the transitions that count, bool `(n,)`,
+to an adapter."""
 
 
 def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> torch.Tensor | None:
-    """Which factors may be the agent's at each labelled transition, bool `(n, K)`; None where that is `agent` in all episodes.
+    """Which factors may be the agent's at each labelled transition, bool `(n, K)`; None if it is `agent` in all
+    episodes.
 
-    The agent's factor of an episode is the one whose latent actions are most like a linear function of the actions in it: a
-    network that is fitted to a few hundred transitions explains any factor's by heart, a regression of few numbers does not. What
-    the first halves of the episodes say must hold in the second ones, better than of `agent`. In an episode in which the agent did
-    one thing all the time, several factors may be it.
+    The agent's factor of an episode is the one whose latent actions are closest to a linear function of the actions.
+    The function is linear because a network would fit the few hundred transitions of any factor by heart. The choice
+    made on the first halves of the episodes must explain the second halves better than `agent` does. Where the agent
+    repeats one action for a whole episode, several factors may be the agent's.
 
     Args:
-        data: of `labelled_factors`, transitions whose action is known.
-        agent: the one factor that explains all episodes best.
+        data: as `labelled_factors` gives it, transitions with a known action only.
+        agent: the factor that explains the actions of all episodes best.
     """
     episode = torch.unique(data["episode"], return_inverse=True)[1]
     count, factors = int(episode.max()) + 1, data["now"].shape[1]
@@ -45,9 +50,10 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
         return None
     action = fit(everywhere[episode], first).encode(data["action"]).float()
     found = _most_alike(_explained(data, action, episode, first, first), everywhere)
-    # Of a factor that rests in the second half any error is many times what there is to explain: nothing is explained.
+    # For a factor that rests in the second half, any error exceeds the variance to be explained: the share is
+    # negative, and counts as 0.
     held = _explained(data, action, episode, first, ~first).clamp_min(0)
-    gain = _of(held, found) - _of(held, everywhere)
+    gain = _pick_factor(held, found) - _pick_factor(held, everywhere)
     certain = gain.mean() > 2 * gain.std() / count**0.5
     if not bool(certain & (gain.mean() > GAIN)):
         return None
@@ -57,12 +63,13 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
 
 
 def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
-    """Which numbers of an action are each agent's: those that move one factor. Most tasks have one agent.
+    """The numbers of an action that belong to each agent: those that move the same factor. Most tasks have one agent.
 
-    A number that moves no factor, or hardly any, is the first agent's.
+    A number that moves no factor, or hardly moves one, belongs to the first agent.
 
     Args:
-        data: as of `agents_by_episode`. parts: each number as `Adapter.encode` gives it, float `(n, width)`.
+        data: as for `agents_by_episode`. parts: each number of the actions as `Adapter.encode` gives it, float `(n,
+            width)`.
     """
     episode = torch.unique(data["episode"], return_inverse=True)[1]
     first = first_halves(episode)
@@ -88,7 +95,8 @@ def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tenso
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:
-    """bool `(n,)`: which transitions are in the first half of their episode, by numbers of episodes in order."""
+    """Which transitions lie in the first half of their episode, bool `(n,)`. The transitions of an episode must be
+    adjacent."""
     _, counts = torch.unique_consecutive(episode, return_counts=True)
     within = torch.cat([torch.arange(int(n), device=episode.device) < (int(n) + 1) // 2 for n in counts])
     return within
@@ -97,11 +105,11 @@ def first_halves(episode: torch.Tensor) -> torch.Tensor:
 def fit_finder(
     factor_dim: int, data: dict[str, torch.Tensor], candidates_NK: torch.Tensor, seed: int
 ) -> tuple[AgentFinder, torch.Tensor]:
-    """What tells the agent's factor by its look, and which it is at each transition, int64 `(n,)`: where several may be it the
-    one that looks most like it.
+    """A finder of the agent's factor by its look, and the index of the agent's factor at each transition, int64
+    `(n,)`: among several candidates, the one that looks most like the agent.
 
     Args:
-        candidates_NK: of `agents_by_episode`.
+        candidates_NK: bool `(n, K)`, as `agents_by_episode` gives it.
     """
     torch.manual_seed(seed)
     finder = AgentFinder(factor_dim).to(data["now"])
@@ -133,7 +141,7 @@ def _explained(
     """The share of each factor's latent actions that a ridge regression on the actions explains: float `(episodes, K)`.
 
     Args:
-        rows, tested: bool `(n,)`, the transitions that it is fitted to, and those of which the share is.
+        rows, tested: bool `(n,)`, the transitions that are fitted to, and those that the share is measured on.
     """
     explained = []
     for number in range(int(episode.max()) + 1):
@@ -142,7 +150,7 @@ def _explained(
         middle, usual = latent[:, its].mean(1, keepdim=True), action[its].mean(0)
         seen = action[its] - usual
         gram = seen.T @ seen
-        # What varies not at all in an episode leaves the matrix without a rank: it has at least the last term.
+        # A number that is constant in an episode would leave the matrix singular without the last term.
         ridge = RIDGE * gram.diagonal().max() + 1e-6
         weights = torch.linalg.solve(
             gram + ridge * torch.eye(len(gram)).to(gram), seen.T @ (latent[:, its] - middle)
@@ -150,16 +158,17 @@ def _explained(
         target = latent[:, those] - middle
         left = (target - (action[those] - usual) @ weights).square().sum((1, 2))
         varied = target.square().sum((1, 2))
-        # What is absent does the same all the time: of nothing nothing is explained.
+        # The latent actions of an absent factor do not vary; its share is 0.
         explained.append((varied - left) / varied.clamp_min(LEAST * varied.max().clamp_min(1e-6)))
     return torch.stack(explained)
 
 
 def _most_alike(explained: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Of each episode the factor of which most is explained, int64 `(episodes,)`; the one `before` unless by `ALIKE`."""
+    """For each episode the factor with the largest explained share, int64 `(episodes,)`; the factor `before` unless
+    another is better by more than `ALIKE`."""
     best = first_least(-explained, ALIKE)
-    return torch.where(_of(explained, best) > _of(explained, before) + ALIKE, best, before)
+    return torch.where(_pick_factor(explained, best) > _pick_factor(explained, before) + ALIKE, best, before)
 
 
-def _of(shares_EK: torch.Tensor, factor_E: torch.Tensor) -> torch.Tensor:
+def _pick_factor(shares_EK: torch.Tensor, factor_E: torch.Tensor) -> torch.Tensor:
     return shares_EK.gather(1, factor_E.unsqueeze(1)).squeeze(1)

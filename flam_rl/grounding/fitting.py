@@ -1,4 +1,4 @@
-"""What every fit to labels begins with: transitions as factors, what is held out, an ensemble's training."""
+"""Shared by all fits to labels: transitions as factors, held-out episodes, training of an ensemble."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import LabelledTransitions
 
 STEPS = 400
 BLOCKS = 5
-"""Into so many runs of transitions a single labelled episode is parted, to hold one of them out."""
+"""A single labelled episode is divided into as many runs of transitions, so that one of them can be held out."""
 
 
 @one_core()
@@ -24,12 +24,13 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
     """Labelled episodes as flat transitions of factors.
 
     Returns:
-        now, next, imagined: float `(n, K, S)`, the last what the world makes of `now` under the inferred
-        latent actions; latent: float `(n, K, A)`, of each factor; action `(n, *shape)`, reward float, termination bool
-        and episode int64 `(n,)`; known: bool `(n, 3)`, of action, reward and termination.
+        now, next, imagined: float `(n, K, S)`; `imagined` is the world's step from `now` under the inferred latent
+            actions. latent: float `(n, K, A)`, the latent action of each factor. action `(n, *shape)`; reward float,
+            termination bool and episode int64 `(n,)`. known: bool `(n, 3)`, whether action, reward and termination
+            are labelled.
 
     Raises:
-        ValueError: the world's model is told the true actions.
+        ValueError: the world's model needs true actions.
     """
     if world.model.needs_actions:
         raise ValueError("the oracle's latent actions are the true ones; there is nothing to fit to labels")
@@ -46,7 +47,7 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
     for index, (frames, actions, rewards, terminations, known) in enumerate(labels):
         factors = world.see(torch.as_tensor(frames, device=device)[None]).factors
         taken = world.infer_actions(factors).mean[0]
-        now, latent = factors[0, :-1], world.of_factors(taken)
+        now, latent = factors[0, :-1], world.actions_per_factor(taken)
         row = {
             "now": now,
             "next": factors[0, 1:],
@@ -64,13 +65,14 @@ def labelled_factors(world: World, labelled: LabelledTransitions) -> dict[str, t
 
 
 def known_rows(data: dict[str, torch.Tensor], label: int) -> dict[str, torch.Tensor]:
-    """The transitions of which label number `label` is known: 0 the action, 1 the reward, 2 the termination."""
+    """The transitions with a known label: 0 the action, 1 the reward, 2 the termination."""
     rows = data["known"][:, label]
     return {key: values[rows] for key, values in data.items()}
 
 
 def held_out_episodes(episode: torch.Tensor, seed: int, share: float = 0.2) -> torch.Tensor:
-    """bool `(n,)`: which transitions are of the held-out episodes, at least one episode; of a single one a run is."""
+    """Which transitions are held out, bool `(n,)`: those of at least one episode; of a single episode, one run of
+    transitions."""
     count = int(episode.max()) + 1
     if count == 1:
         count = min(BLOCKS, len(episode))
@@ -81,7 +83,7 @@ def held_out_episodes(episode: torch.Tensor, seed: int, share: float = 0.2) -> t
 
 @one_core()
 def fit_ensemble(net: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, seed: int) -> None:
-    """AdamW on `loss(rows)`, rows int64 `(members, batch)`: each member draws transitions of its own."""
+    """Minimise `loss(rows)` by AdamW, rows int64 `(members, batch)`: each member draws its own transitions."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
     with torch.enable_grad():

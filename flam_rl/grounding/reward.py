@@ -1,4 +1,4 @@
-"""Reward and end of the states that are entered, fitted to labels."""
+"""Heads of reward and end, fitted to labels; they see the state that a step enters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..core.world import World
 from .fitting import fit_ensemble, held_out_episodes, known_rows
 
 FEWEST = 5
-"""Held-out events, or dense rewards, from which they have a say."""
+"""Least number of held-out events, or dense rewards, for the choice of what a head sees."""
 RARE = 0.5
-"""Share of transitions up to which rewards are events."""
+"""Rewards other than 0 are events if they occur in at most this share of transitions."""
 ALIKE = 0.5
-"""How much rewards that are one kind of event may vary: their standard deviation by their mean."""
+"""Greatest ratio of standard deviation to mean for rewards to count as one kind of event."""
 
 BENDS = 6.0
-"""By how much first weights of heads that read few numbers are larger, and how far their bends lie apart: an event is at a place, and
-what few bends at 0 make of it reaches to the border of the frame."""
+"""Scale of the first layer's weights, and spread of its biases, in heads that read few numbers. An event happens at a
+place; units that all bend at 0 would extend it to the border of the frame."""
 
 AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 
@@ -30,10 +30,11 @@ AnyHead = TypeVar("AnyHead", EventHead, DenseHead)
 def fit_reward_head(
     world: World, data: dict[str, torch.Tensor], usual: torch.Tensor, agents: tuple[int, ...], seed: int
 ) -> EventHead | DenseHead:
-    """Rewards that are rare and alike are an event that is worth their mean; any others are predicted as they are.
+    """Fit the head of reward: rare and similar rewards are an event that is worth their mean, other rewards are
+    predicted by value.
 
     Args:
-        data: of `labelled_factors`. usual: as `fit_event_head`'s.
+        data: as `labelled_factors` gives it. usual: as for `fit_event_head`.
     """
     reward = known_rows(data, 1)["reward"].float()
     rewarded = reward[reward != 0]
@@ -52,7 +53,7 @@ def fit_reward_head(
 
 
 def is_event(rewarded: torch.Tensor, transitions: int) -> bool:
-    """Whether the rewards other than 0 of so many transitions, float `(n,)`, are one kind of rare event."""
+    """Whether rewards other than 0, float `(n,)`, among so many transitions are one kind of rare event."""
     if len(rewarded) > RARE * transitions:
         return False
     return len(rewarded) < 2 or bool(rewarded.std(correction=0) <= ALIKE * rewarded.mean().abs())
@@ -68,12 +69,14 @@ def fit_event_head(
     seed: int,
     label: int = 2,
 ) -> EventHead:
-    """A head that sees of the agents' factors the first of the model's `readings`, or more, or all factors, where held-out labels
-    clearly ask for it.
+    """Fit a head to an event. It sees the first of the model's `readings` of the agents' factors; more of them, or
+    all factors, only where held-out labels clearly favour that.
 
     Args:
-        data: of `labelled_factors`. usual: factors `(n, K, S)` of the video, without labels; events are rare, so that a head
-            that reads few numbers takes these for none. Else a head says anything of where no label leads, and that is where a policy goes. event: bool `(n,)`. label: which one tells events, as `known_rows` counts.
+        data: as `labelled_factors` gives it. usual: factors `(n, K, S)` of unlabelled video. As events are rare,
+            heads that read few numbers are fitted to predict none there; otherwise they would be undefined where no
+            label leads, and policies would go there. event: bool `(n,)`. label: the label that events come from, as
+            `known_rows` counts.
     """
 
     def make(sees: tuple[int, ...]) -> EventHead:
@@ -95,12 +98,12 @@ def _fit_head(
 ) -> AnyHead:
     """
     Args:
-        make: a head that sees these factors. target: float `(n,)`. counts: bool `(n,)`, of which held-out errors decide
-            what the head sees.
+        make: makes a head that sees the given factors. target: float `(n,)`. counts: bool `(n,)`, the transitions
+            whose held-out errors decide what the head sees.
     """
     data = known_rows(data | {"target": target, "counts": counts}, label)
     target, counts = data["target"], data["counts"]
-    if not len(target):  # nobody said anything: nothing ever happens
+    if not len(target):  # without any label, nothing ever happens
         silent = make(agents).to(data["next"]).requires_grad_(False)
         silent.net.weight_1.zero_()
         silent.net.bias_1.fill_(NEVER)
@@ -137,13 +140,13 @@ def _train(
     rows: torch.Tensor,
     seed: int,
 ) -> None:
-    """Fit a head to transitions in the mask `rows`; it reads so many of the first numbers of factors."""
-    # The policy meets predicted factors in imagination and inferred ones on the task: fit both.
+    """Fit a head to the transitions in the mask `rows`; it reads the first `numbers` numbers of each factor."""
+    # A policy meets predicted factors in imagination and inferred factors on the task: the head is fitted to both.
     factors = torch.cat([data["next"][rows], data["imagined"][rows], usual])[:, head.sees]
     unread = torch.arange(head.factor_dim, device=factors.device) >= numbers
     factors = factors.masked_fill(unread, 0.0).flatten(1)
     target = torch.cat([target[rows].repeat(2), target.new_zeros(len(usual))])
-    # Events are rare: each weighs by the root of how rare it is.
+    # Events are rare: each weighs the square root of the inverse of their share.
     weight = torch.where(target > 0.5, (1 / target.mean().clamp_min(1e-3)).sqrt(), torch.ones_like(target))
 
     def loss(drawn: torch.Tensor) -> torch.Tensor:
@@ -164,8 +167,9 @@ def _errors(head: EventHead | DenseHead, factors: torch.Tensor, target: torch.Te
 
 
 def _much_better(narrow: torch.Tensor, wide: torch.Tensor, counts: torch.Tensor) -> bool:
-    """Whether the errors `wide` are at most half of `narrow`, and smaller by two standard errors on what counts, events
-    alone: they are rare, and where few are held out the choice would be chance."""
+    """Whether the errors `wide` have at most half the mean of `narrow`, and are smaller by two standard errors on the
+    transitions that count. For events only these count: they are rare, and with few held out the choice would be
+    chance."""
     gain = (narrow - wide)[counts]
     if len(gain) < FEWEST:
         return False

@@ -29,6 +29,7 @@ class Beside:
 
     @property
     def frame(self) -> np.ndarray:
+        """uint8 `(H, W, 3)`, what the task shows."""
         return self._shown.frame
 
     @property
@@ -60,6 +61,7 @@ class Beside:
             self.step(torch.from_numpy(action))
 
     def close(self) -> None:
+        """Close the real task."""
         self._decoded.close()
 
 

@@ -35,6 +35,7 @@ class Gate:
         self.cookie = "flam_rl_player"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve an ASGI request that passes the checks; refuse any other."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

@@ -52,7 +52,7 @@ class Keys:
     """The keys of every latent action of a world, and the latent actions that they stand for.
 
     Attributes:
-        of: the keys of each latent action; a key is held by its index there.
+        by_action: the keys of each latent action; a key is held by its index there.
     """
 
     @torch.inference_mode()
@@ -63,9 +63,9 @@ class Keys:
         self._agent = agent_of(world)
         self._actions: list[int] = []
         moved = [Key(slot, slot) for slot in SLOTS]
-        self.of: list[list[Key]] = [moved] * world.latent_actions
+        self.by_action: list[list[Key]] = [moved] * world.latent_actions
         if self._agent is not None and (named := _named_actions(world)):
-            self.of[self._agent] = [key for key, _ in named]
+            self.by_action[self._agent] = [key for key, _ in named]
             self._actions = [action for _, action in named]
 
     def latent_action(self, factors_BKS: torch.Tensor, index: int, held: Sequence[int]) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Keys:
         count = len(self.codes_MA)
         kept = self.world.snap(factors_BKS.expand(count, -1, -1), index, self.codes_MA)
         plausible = (kept - self.codes_MA).abs().amax(-1) < SAME
-        directions = [SLOTS.index(self.of[index][key].slot) for key in held]
+        directions = [SLOTS.index(self.by_action[index][key].slot) for key in held]
         target = self._targets[index, directions].sum(0)
         away = (self._effects[index] - target).norm(dim=-1)
         chosen = first_least(away.masked_fill(~plausible, torch.inf), TIE)
@@ -129,7 +129,7 @@ def _effects(world: World, codes_MA: torch.Tensor) -> tuple[torch.Tensor, torch.
     """Of each latent action the effects of codes, pixels right and down `(L, M, 2)`, infinite for codes that are never plausible;
     and the effects that its four directions aim at `(L, 4, 2)`."""
     starts = world.starts()
-    scene = starts.of(torch.linspace(0, len(starts.factors) - 1, STATES).long().to(world.device))
+    scene = starts.select(torch.linspace(0, len(starts.factors) - 1, STATES).long().to(world.device))
     prior = world.imagination()
     found = [_effects_of(world, prior, scene, codes_MA, index) for index in range(world.latent_actions)]
     effects, targets = zip(*found, strict=True)
@@ -173,7 +173,7 @@ def _centre(world: World, scene: Scene, index: int) -> tuple[torch.Tensor, torch
     """Where what a latent action moves is drawn, float `(B, 2)` x and y in pixels, and whether it is, bool `(B,)`."""
     rows = []
     for some in range(0, len(scene.factors), 256):  # a share of each pixel for each factor is much at once
-        shares = world.shares(scene.of(slice(some, some + 256)))
+        shares = world.shares(scene.select(slice(some, some + 256)))
         own = shares[:, index] if world.latent_actions > 1 else shares.sum(1)
         height, width = own.shape[1:]
         x = own.sum(1) @ torch.arange(width, dtype=own.dtype, device=own.device)

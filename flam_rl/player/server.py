@@ -168,15 +168,15 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor, resumed: boo
             said = [inbox.get_nowait() for _ in range(inbox.qsize())]
 
             def go_on(said: list[str | None] = said, due: float = due) -> tuple[list[Json], bool, bytes]:
-                told = [answer for text in said if (answer := _obey(visit, text)) is not None]
+                answers = [answer for text in said if (answer := _obey(visit, text)) is not None]
                 stepped = visit.running and time.monotonic() >= due
                 if stepped:
                     visit.step()
-                return told, stepped, visit.view()
+                return answers, stepped, visit.view()
 
             async with visitor.lock:
-                told, stepped, view = await stage.run(go_on)
-            for answer in told:
+                answers, stepped, view = await stage.run(go_on)
+            for answer in answers:
                 await socket.send_text(json.dumps(answer))
             await socket.send_bytes(view)
             now = time.monotonic()
@@ -195,7 +195,7 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor, resumed: boo
 
 
 def _obey(visit: Visit, text: str | None) -> Json | None:
-    """What the page is to be told of a message, if anything."""
+    """The answer that the page gets to a message, or None."""
     try:
         return visit.obey(messages.read_message(text or ""))
     except ValueError as error:

@@ -72,7 +72,7 @@ class Stage:
             "task": self.world.info.task if self.make_task else "",
             "labels": self.world.labels is not None,
             "starts": len(self.starts.factors),
-            "keys": [[{"slot": key.slot, "name": key.name} for key in keys] for keys in self.keys.of],
+            "keys": [[{"slot": key.slot, "name": key.name} for key in keys] for keys in self.keys.by_action],
         }
 
     def _stepper(self, controlled: tuple[int, ...]) -> Stepper:

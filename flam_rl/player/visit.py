@@ -119,7 +119,7 @@ class Visit:
             self._begin(self._beside.scene)
         else:
             row = start_of(seed, len(self.stage.starts.factors))
-            self._begin(self.stage.starts.of(slice(row, row + 1)))
+            self._begin(self.stage.starts.select(slice(row, row + 1)))
         self.linkable = True
 
     def restart_from(self, frames_THWC: np.ndarray) -> None:
@@ -187,7 +187,7 @@ class Visit:
         return tuple(sorted(index for index in self.controlled if self._rested[index] <= PATIENCE))
 
     def _wanted(self, factors_BKS: torch.Tensor, index: int, done: Step) -> torch.Tensor:
-        held = [key for at, key in done.held if at == index and key < len(self.stage.keys.of[index])]
+        held = [key for at, key in done.held if at == index and key < len(self.stage.keys.by_action[index])]
         return self.stage.keys.latent_action(factors_BKS, index, held)
 
     def _real_action(self, before: Imagined, taken: Taken) -> str:

@@ -70,6 +70,7 @@ class Log:
         self.scalar(f"{name}/frames_per_second", (total - start) * frames_per_step / seconds, total)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
+        """Log a number at a step, for TensorBoard."""
         if self.writer:
             self.writer.add_scalar(tag, value, step)
 
@@ -88,6 +89,7 @@ class Log:
             self.writer.add_image(tag, image, step, dataformats="HWC")
 
     def close(self) -> None:
+        """Write what is pending."""
         if self.writer:
             self.writer.close()
 

@@ -43,9 +43,11 @@ class CopyLastFrame(Continuous):
         return 1
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """One factor `(B, T, 1, S)`: fixed random vectors of the codes, side by side."""
         return nn.functional.embedding(z_BTN, self.vectors_VD).flatten(-2).unsqueeze(-2)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """A standard normal: latent actions carry no information."""
         zeros = factors_BTKS.new_zeros(*factors_BTKS[:, 1:].shape[:-1], self.latent_action_dim)
         return Normal(zeros, torch.ones_like(zeros))
 
@@ -54,9 +56,11 @@ class CopyLastFrame(Continuous):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """The same factors."""
         return factors_BKS
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        """The codes whose vectors the factor holds."""
         vectors = factors_BKS.squeeze(-2).unflatten(-1, (-1, self.WIDTH))
         log_probs = (20 / self.WIDTH * vectors @ self.vectors_VD.T).log_softmax(-1)
         return Aggregated(log_probs, log_probs.new_ones(*log_probs.shape[:-2], 1, log_probs.shape[-2]))

@@ -46,9 +46,11 @@ class Joint(Continuous):
         return latent_actions_BLA
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """As `FLAM.factorize`."""
         return self.factorizer(z_BTN)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """One latent action for the scene: a Normal of shape `(B, T - 1, 1, A)` from the mean over factors."""
         now, following = factors_BTKS[:, :-1], factors_BTKS[:, 1:]
         pair = self.interaction(self.pair(torch.cat([now, following, following - now], -1)))
         mean, raw = self.infer(pair.mean(-2, keepdim=True)).chunk(2, -1)
@@ -59,8 +61,10 @@ class Joint(Continuous):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """Step every factor under the same latent action."""
         shared = self.condition(latent_actions_BLA).expand(*factors_BKS.shape[:-1], -1)
         return self.forward_dynamics(factors_BKS, shared)
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        """As `FLAM.aggregate`."""
         return self.aggregator(factors_BKS)

@@ -38,6 +38,7 @@ class Oracle(Coded, SceneModel):
         self.register_buffer("frequency_GM", torch.full((entities, self.CHOICES), 1 / self.CHOICES))
 
     def codebooks(self) -> torch.Tensor:
+        """One vector for each action of an entity."""
         indicator = 2 * torch.eye(self.CHOICES).to(self.weight_V)  # of unit RMS
         return indicator.expand(len(self.frequency_GM), -1, -1)
 
@@ -53,15 +54,17 @@ class Oracle(Coded, SceneModel):
         entities = len(self.frequency_GM)
         columns = nn.functional.pad(z_BTN[..., tokens:], (0, entities))[..., :entities]
         unknown = features.new_ones(self.latent_action_dim)
-        acted = self.of_code((columns - 1).clamp_min(0))
+        acted = self.latent_action_of((columns - 1).clamp_min(0))
         acted = torch.where(columns.repeat_interleave(self.CHOICES, -1) > 0, acted, unknown)
         return torch.cat([features, acted.unsqueeze(-2)], -1)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """The true actions, which the factors of later frames carry."""
         actions = factors_BTKS[:, 1:, :, -self.latent_action_dim :]
         return Normal(actions, torch.full_like(actions, CODE_SPREAD))
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
+        """The true actions; nothing is inferred, so there is no cost."""
         actions = self.infer_actions(factors_BTKS).mean
         return Acted(actions, actions.new_zeros(()), {"kl": actions.new_zeros(1)})
 
@@ -70,8 +73,10 @@ class Oracle(Coded, SceneModel):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """Step the features, and let the next factors carry the latent action."""
         features = super().step(factors_BKS[..., : -self.latent_action_dim], latent_actions_BLA)
         return torch.cat([features, latent_actions_BLA], -1)
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        """As `SceneModel.aggregate`, without the actions that factors carry."""
         return super().aggregate(factors_BKS[..., : -self.latent_action_dim])

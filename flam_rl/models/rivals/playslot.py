@@ -63,12 +63,14 @@ class PlaySlot(Joint):
         return nearest_code(latent_actions, self.quantizer.codebook)
 
     def condition(self, latent_actions_BLA: torch.Tensor) -> torch.Tensor:
+        """The nearest prototype and the difference from it, `(..., 2A)`; gradients pass the prototype straight through."""
         prototype = self.quantizer.codebook[self.prototype_of(latent_actions_BLA)].detach()
         variability = latent_actions_BLA - prototype
         straight_through = prototype + latent_actions_BLA - latent_actions_BLA.detach()
         return torch.cat([straight_through, variability], -1)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """A Normal of shape `(B, T - 1, 1, A)` around the difference between the action tokens of two frames."""
         token = self.action_token.expand(*factors_BTKS.shape[:-2], 1, -1)
         token = self.read(torch.cat([token, factors_BTKS], -2))[..., :1, :]
         mean = self.direction(token[:, 1:] - token[:, :-1])
@@ -77,6 +79,7 @@ class PlaySlot(Joint):
         return Normal(mean, (variance[:, 1:] + variance[:, :-1] + 1e-4).sqrt())
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
+        """As `Continuous.act`, with the cost of commitment to prototypes and without a KL cost."""
         acted = super().act(factors_BTKS, 0.0)
         _, _, commitment = self.quantizer(acted.latent_actions_BTLA.flatten(0, -2))
         return acted._replace(
@@ -94,11 +97,13 @@ class PlaySlot(Joint):
         self.spread_A.copy_((variability.square().mean(0) + CODE_SPREAD**2).sqrt())
 
     def prior(self, factors_BKS: torch.Tensor) -> Distribution:
+        """A mixture around the prototypes, weighted by how often the video takes each."""
         weights = self.frequency_M.expand(*factors_BKS.shape[:-2], 1, -1)
         around = Normal(self.quantizer.codebook.expand(*weights.shape, -1), self.spread_A)
         return MixtureSameFamily(Categorical(weights), Independent(around, 1))
 
     def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """As `Rival.sample_actions`: a prototype by its frequency, and a normal difference from it."""
         taken = torch.multinomial(self.frequency_M, len(factors_BKS), True, generator=generator)
         noise = super().sample_actions(factors_BKS, generator)
         return self.quantizer.codebook[taken].unsqueeze(1) + self.spread_A * noise

@@ -59,6 +59,7 @@ class Rival(CodeModel):
         compile: bool = False,
         events: Events | None = None,
     ) -> SceneImagination:
+        """As `Model.stepper`."""
         return SceneImagination(self, controlled, dtype, compile, events)
 
     @property
@@ -103,19 +104,23 @@ class Continuous(Rival):
     """A continuous latent action with a standard normal prior: what is wanted is taken as it is, and plausible."""
 
     def prior(self, factors_BKS: torch.Tensor) -> Distribution:
+        """A standard normal."""
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
         return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
 
     def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """As `Rival.sample_actions`, from a standard normal."""
         shape = (len(factors_BKS), 1, self.latent_action_dim)
         return torch.randn(shape, generator=generator, device=factors_BKS.device, dtype=torch.float32)
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The wanted latent action itself, with a log-probability of 0."""
         return latent_actions_BA, torch.zeros_like(latent_actions_BA[:, 0])
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
+        """Latent actions drawn from the posterior; their cost is its KL from a standard normal."""
         posterior = self.infer_actions(factors_BTKS)
         kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean((0, 1))
         return Acted(posterior.rsample(), beta * kl.sum(), {"kl": kl})
@@ -136,13 +141,14 @@ class Coded(Rival):
         parts = latent_actions.unflatten(-1, (len(books), -1))
         return nearest_code(parts, books)
 
-    def of_code(self, codes: torch.Tensor) -> torch.Tensor:
+    def latent_action_of(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes int64 `(..., G)` to latent actions `(..., A)`."""
         books = self.codebooks()
         return books[torch.arange(len(books), device=codes.device), codes].flatten(-2)
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
-        return self.of_code(self.code_of(latent_actions))
+        """The nearest code of each part, side by side: `(..., A)`."""
+        return self.latent_action_of(self.code_of(latent_actions))
 
     def count(self, latent_actions: torch.Tensor) -> None:
         """Make the prior that of these latent actions `(..., A)`; no code is impossible."""
@@ -151,6 +157,7 @@ class Coded(Rival):
         self.frequency_GM.copy_(taken / taken.sum(-1, keepdim=True))
 
     def prior(self, factors_BKS: torch.Tensor) -> Distribution:
+        """Independent parts, each a mixture around its codes by their frequencies."""
         books, lead = self.codebooks(), factors_BKS.shape[:-2]
         logits = self.frequency_GM.log().expand(*lead, 1, -1, -1)
         components = Normal(books.expand(*lead, 1, *books.shape), torch.full_like(books, CODE_SPREAD))
@@ -169,18 +176,20 @@ class Coded(Rival):
         return -(share * share.clamp_min(1e-9).log()).sum().view(1)
 
     def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """As `Rival.sample_actions`, from the codes that are plausible."""
         likely = self.frequency_GM * plausible(self.frequency_GM)
         codes = torch.multinomial(likely, len(factors_BKS), True, generator=generator)
-        return self.of_code(codes.T).unsqueeze(1)
+        return self.latent_action_of(codes.T).unsqueeze(1)
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Model.snap`, part by part; the log-probability is that of the least likely part."""
         books = self.codebooks()
         wanted = latent_actions_BA.unflatten(-1, (len(books), -1)).unbind(1)
         log_probs = self.frequency_GM.log().unsqueeze(1).expand(-1, len(latent_actions_BA), -1)
         found = [snap(*part) for part in zip(log_probs, wanted, books, strict=True)]
         codes, nearest = (torch.stack(part, -1) for part in zip(*found, strict=True))
-        return self.of_code(codes), nearest.amin(
+        return self.latent_action_of(codes), nearest.amin(
             -1
         )  # of the least likely part: what is plausible is said of one

@@ -79,6 +79,7 @@ class SceneModel(Rival):
         return self.patches[0] * self.patches[1] * DIM
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """One factor `(B, T, 1, S)`: the features of all patches side by side."""
         looks = nn.functional.embedding(z_BTN, self.look(self.looks_VP))
         (rows, columns), lead = self.patches, z_BTN.shape[:-1]
         cut = looks.view(*lead, rows, PATCH, columns, PATCH, -1).transpose(-4, -3)
@@ -99,10 +100,12 @@ class SceneModel(Rival):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """Next features of all patches, each seeing the latent action."""
         features = factors_BKS.squeeze(-2).unflatten(-1, (-1, DIM))
         return unit_rms(self.dynamics(features + self.acted(latent_actions_BLA))).flatten(-2).unsqueeze(-2)
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        """Log-probabilities of the codes at every token, drawn from the features; the only mask is 1 everywhere."""
         (rows, columns), lead = self.patches, factors_BKS.shape[:-2]
         logits = self.draw(factors_BKS.squeeze(-2).unflatten(-1, (rows, columns, DIM)))
         logits = logits.unflatten(-1, (PATCH, PATCH, -1)).transpose(-4, -3)
@@ -139,6 +142,7 @@ class AdaWorld(Continuous, SceneModel):
         return 2 * self.latent_action_dim
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """A Normal of shape `(B, T - 1, 1, A)`."""
         mean, raw = self.posterior(factors_BTKS).chunk(2, -1)
         return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
 
@@ -176,16 +180,19 @@ class Genie(Coded, SceneModel):
         self.register_buffer("frequency_GM", torch.full((parts, codes), 1 / codes))
 
     def codebooks(self) -> torch.Tensor:
+        """As `Coded.codebooks`, from the quantizers."""
         return torch.stack([torch.as_tensor(quantizer.codebook) for quantizer in self.quantizers])
 
     def _bounded(self, factors_BTKS: torch.Tensor) -> torch.Tensor:
         return 3 * (self.posterior(factors_BTKS) / 3).tanh()  # FLAM-v0's box
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
-        codes = self.of_code(self.code_of(self._bounded(factors_BTKS)))
+        """A narrow Normal around the nearest codes."""
+        codes = self.latent_action_of(self.code_of(self._bounded(factors_BTKS)))
         return Normal(codes, torch.full_like(codes, CODE_SPREAD))
 
     def act(self, factors_BTKS: torch.Tensor, beta: float) -> Acted:
+        """Quantised latent actions; their cost is the quantizers' commitment loss."""
         latent = self._bounded(factors_BTKS)
         found = [
             quantizer(part.flatten(0, -2))

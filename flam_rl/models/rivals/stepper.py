@@ -17,17 +17,19 @@ from ...core.threads import LoneThreads, lone_threads
 class Moved(Protocol):
     """A model that one latent action moves; its `prior` draws them."""
 
-    def step(self, factors_BKS: torch.Tensor, latent_actions_BLA: torch.Tensor) -> torch.Tensor: ...
+    def step(self, factors_BKS: torch.Tensor, latent_actions_BLA: torch.Tensor) -> torch.Tensor:
+        """As `Model.step`."""
 
     def snap(
         self, factors_BKS: torch.Tensor, index: int, latent_actions_BA: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Model.snap`."""
 
-    def sample_actions(
-        self, factors_BKS: torch.Tensor, generator: torch.Generator | None
-    ) -> torch.Tensor: ...
+    def sample_actions(self, factors_BKS: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """As `Rival.sample_actions`."""
 
-    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
+        """As `nn.Module.parameters`."""
 
 
 class SceneImagination:

@@ -21,6 +21,8 @@ UNLIKELY = 1e-4
 
 @dataclass(frozen=True)
 class AggregatorConfig:
+    """Settings of the aggregator."""
+
     kind: Literal["competitive", "transformer"] = "competitive"
     """`competitive`: each factor draws parts, parts compete for tokens. `transformer`: the paper's."""
     parts: int = 4

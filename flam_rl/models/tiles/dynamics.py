@@ -19,6 +19,8 @@ PLAUSIBLE = 0.02
 
 @dataclass(frozen=True)
 class DynamicsConfig:
+    """Settings of inverse dynamics, forward dynamics and prior."""
+
     latent_action_dim: int = 4
     """A."""
     hidden: int = 128

@@ -14,6 +14,8 @@ from ...types import check_ranges
 
 @dataclass(frozen=True)
 class FactorizerConfig:
+    """Settings of the factorizer."""
+
     factors: int = 4
     """K: how many entities move; what is static is not a factor but the aggregator's background."""
     factor_dim: int = 64

@@ -31,9 +31,11 @@ class FLAM(CodeModel):
         self.aggregator = make_aggregator(config.aggregator, dim, facts.grid, facts.still_NV)
 
     def factorize(self, z_BTN: Int[torch.Tensor, "B T N"]) -> Float[torch.Tensor, "B T K S"]:
+        """Codes `(B, T, N)` of successive frames to factors `(B, T, K, S)`."""
         return self.factorizer(z_BTN)
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """A Normal of shape `(B, T - 1, K, A)`: one latent action for each factor."""
         return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
 
     def step(
@@ -41,9 +43,11 @@ class FLAM(CodeModel):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B K A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """Next factors, each moved by its own latent action."""
         return self.forward_dynamics(factors_BKS, latent_actions_BLA)
 
     def aggregate(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Aggregated:
+        """Code log-probabilities `(B, N, V)` and factor masks `(B, K, N)`."""
         return self.aggregator(factors_BKS)
 
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> MixtureSameFamily:
@@ -58,6 +62,7 @@ class FLAM(CodeModel):
     def snap(
         self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Model.snap`."""
         codebook = self.latent_action_prior.codebook
         log_probs = self.prior_logits(factors_BKS)[:, index].log_softmax(-1)
         code, log_prior = snap(log_probs, latent_actions_BA, codebook)
@@ -70,13 +75,16 @@ class FLAM(CodeModel):
         compile: bool = False,
         events: Events | None = None,
     ) -> Imagination:
+        """As `Model.stepper`."""
         return Imagination(self, controlled, dtype, compile, events)
 
     @property
     def action_codes(self) -> torch.Tensor:
+        """As `Model.action_codes`, `(M, A)`."""
         return self.latent_action_prior.codebook
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor:
+        """As `Model.nearest_codes`."""
         codebook = self.latent_action_prior.codebook
         return codebook[nearest_code(latent_actions, codebook)]
 

@@ -28,6 +28,8 @@ START_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings(TokenizerConfig):
+    """A tokenizer's settings, and the size of the frames that it reads."""
+
     frame_size: tuple[int, int]
     """Height and width in pixels."""
 
@@ -87,35 +89,43 @@ class TileModel(Model):
 
     @property
     def settings(self) -> TileSettings:
+        """The settings that config.json holds."""
         tokenizer = TokenizerSettings(**asdict(self.tokenizer.config), frame_size=self.frame_size)
         return TileSettings(tokenizer, self.code_model.config)
 
     @property
     def frame_size(self) -> tuple[int, int]:
+        """Height and width of frames in pixels."""
         return self.tokenizer.frame_size
 
     @property
     def factors(self) -> int:
+        """K."""
         return self.code_model.factors
 
     @property
     def factor_dim(self) -> int:
+        """S."""
         return self.code_model.factor_dim
 
     @property
     def factor_bound(self) -> float:
+        """As `Model.factor_bound`: factors have unit RMS."""
         return self.factor_dim**0.5  # of unit RMS
 
     @property
     def latent_actions(self) -> int:
+        """L."""
         return self.code_model.latent_actions
 
     @property
     def latent_action_dim(self) -> int:
+        """A."""
         return self.code_model.latent_action_dim
 
     @property
     def size(self) -> int:
+        """How many parameters the model of codes has."""
         return parameters(self.code_model)
 
     @property
@@ -140,6 +150,7 @@ class TileModel(Model):
         return self.code_model.aggregate(factors_BKS)
 
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        """As `Model.see`; the context is empty."""
         z = self.encode(frames)
         if self.needs_actions:
             if actions is None:
@@ -149,6 +160,7 @@ class TileModel(Model):
         return Scene(factors, factors.new_zeros(len(factors), 0))
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """As `Model.infer_actions`."""
         return self.code_model.infer_actions(factors_BTKS)
 
     def step(
@@ -156,24 +168,30 @@ class TileModel(Model):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """As `Model.step`."""
         return self.code_model.step(factors_BKS, latent_actions_BLA)
 
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        """As `Model.prior`."""
         return self.code_model.prior(factors_BKS)
 
     def snap(
         self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Model.snap`."""
         return self.code_model.snap(factors_BKS, index, latent_actions_BA)
 
     @property
     def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
+        """As `Model.action_codes`."""
         return self.code_model.action_codes
 
     def nearest_codes(self, latent_actions: torch.Tensor) -> torch.Tensor | None:
+        """As `Model.nearest_codes`."""
         return self.code_model.nearest_codes(latent_actions)
 
     def nats(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Float[torch.Tensor, " L"]:
+        """As `CodeModel.nats`."""
         return self.code_model.nats(factors_BTKS)
 
     def draw(self, scene: Scene) -> torch.Tensor:
@@ -183,9 +201,11 @@ class TileModel(Model):
         return self.tokenizer.unpatch(looks[z])
 
     def colors(self, scene: Scene) -> torch.Tensor:
+        """As `Model.colors`."""
         return self.decode(self.aggregate(scene.factors).log_probs_BNV.argmax(-1))
 
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
+        """As `Model.shares`: all pixels of a token have the token's mask."""
         patch = self.tokenizer.config.patch
         masks = self.aggregate(scene.factors).masks_BKN.unflatten(-1, self.tokenizer.grid)
         return masks.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
@@ -210,12 +230,15 @@ class TileModel(Model):
         compile: bool = False,
         events: Events | None = None,
     ) -> Stepper:
+        """As `Model.stepper`."""
         return self.code_model.stepper(controlled, dtype, compile, events)
 
     def watch(self, count: int) -> TileWatcher:
+        """As `Model.watch`."""
         return TileWatcher(self, count)
 
     def scenes(self, starts: Starts) -> Scene:
+        """The scenes at the end of the clips of codes that the starts hold."""
         factors = self.factorize(starts["starts"].long())[:, -1]
         return Scene(factors, factors.new_zeros(len(factors), 0))
 
@@ -237,6 +260,7 @@ class TileModel(Model):
             raise ValueError(f"tensor 'starts' has codes {low} to {high}; allowed are 0 to {most}")
 
     def check(self) -> None:
+        """As `Model.check`: the tokenizer's codes must lie apart."""
         self.tokenizer.check_separated()
 
 
@@ -254,6 +278,7 @@ class TileWatcher:
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> Scene:
+        """As `Watcher.see`."""
         rows, last = self._rows, self.model.window - 1
         new = rows if moved is None else torch.from_numpy(np.flatnonzero(moved)).to(rows.device)
         self._latest_B[torch.from_numpy(np.flatnonzero(fresh)).to(rows.device)] = -1

@@ -21,6 +21,8 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class TokenizerConfig:
+    """Settings of the tokenizer."""
+
     patch: int = 8
     """Pixels along a side of a token; the frame's sides must be multiples of it."""
     codebook_size: int = 64

@@ -17,6 +17,8 @@ from .tokenizer import Tokenizer, TokenizerConfig
 
 @dataclass(frozen=True)
 class TokenizerTrainingConfig:
+    """Settings of the tokenizer's training."""
+
     steps: int = 1500
     batch: int = 1024
     """Patches a step."""

@@ -35,6 +35,8 @@ PRIOR_BYTES = 2**29
 
 @dataclass(frozen=True)
 class WorldTrainingConfig:
+    """Settings of the training of a model of codes and its prior."""
+
     steps: int = 4500
     frames: int = 256
     """Frames a step; clips times frames of a clip."""

@@ -14,9 +14,10 @@ from .sprites import hats
 def shift_between(
     one_B3HW: Float[Tensor, "B 3 H W"], two_B3HW: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, "B 2"]:
-    """By how many pixels (x, y) the whole picture moved from one frame to the other, to a fraction of a pixel.
+    """Pixels (x, y), with fractions, by which the whole picture moved from one frame to the other.
 
-    The peak of the phase correlation of grey frames, faded out to their borders, and a parabola through its neighbours.
+    The shift is the peak of the phase correlation of grey frames that fade out towards their borders, refined by a
+    parabola through the neighbours of the peak.
     """
     height, width = one_B3HW.shape[-2:]
     fade = torch.hann_window(height)[:, None] * torch.hann_window(width)
@@ -42,7 +43,7 @@ def shift_between(
 
 
 def shifted(frame_B3HW: Float[Tensor, "B 3 H W"], shift_B2: Float[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
-    """Frames moved by (x, y) pixels; what comes into view is 0."""
+    """Frames moved by (x, y) pixels; pixels that come into view are 0."""
     height, width = frame_B3HW.shape[-2:]
     across = hats(width / 2 + shift_B2[:, 0], width, width)[:, None]
     down = hats(height / 2 + shift_B2[:, 1], height, height)[:, None]
@@ -51,24 +52,29 @@ def shifted(frame_B3HW: Float[Tensor, "B 3 H W"], shift_B2: Float[Tensor, "B 2"]
 
 @dataclass(frozen=True)
 class CameraConfig:
+    """Settings of the camera's path."""
+
     iterations: int = 8
     """Gauss-Newton steps of a registration."""
     cap: float = 0.1
-    """What differs by more (colours in 0..1) is something that moves by itself, and pulls little."""
+    """Pixels that differ by more (colours in 0..1) show things that move by themselves, and have little weight."""
     reach: float = 0.2
-    """Share of the frame's smaller side from which on a later frame is registered to."""
+    """When a frame has moved by more than this share of its smaller side, it becomes the key frame of the frames
+    after it."""
     apart: int = 8
-    """Frames between those that tell whether the camera moves."""
+    """Frames between the frames that are compared to decide whether the camera moves."""
     least: float = 0.1
-    """Pixels a frame on average below which the camera stands still."""
+    """Mean motion in pixels per frame below which the camera counts as still."""
 
 
 def camera_path(
     frames_T3HW: Float[Tensor, "T 3 H W"], config: CameraConfig = CameraConfig()
 ) -> Float[Tensor, "T 2"]:
-    """By how many pixels (x, y) the ground of each frame lies from where it is in the first; zeros where the camera stands still.
+    """Pixels (x, y) by which the ground of each frame is moved against the first frame; zeros if the camera stands
+    still.
 
-    Each frame is registered to a key frame, from the last motion, none, or that of phase correlation, whichever fits best.
+    Each frame is registered to a key frame. The registration starts from the last motion, from no motion, or from
+    phase correlation, whichever fits best.
     """
     path = torch.zeros(len(frames_T3HW), 2, device=frames_T3HW.device)
     if not _moves(frames_T3HW, config):
@@ -89,7 +95,7 @@ def camera_path(
 
 
 def _moves(frames_T3HW: Float[Tensor, "T 3 H W"], config: CameraConfig) -> bool:
-    """Whether moving whole frames, some frames apart, makes them fit better."""
+    """Whether frames, some time apart, fit better when one is moved as a whole."""
     lag = min(config.apart, len(frames_T3HW) - 1)
     ground, frame = frames_T3HW[:-lag:lag], frames_T3HW[lag::lag][: len(frames_T3HW[:-lag:lag])]
     nothing = torch.zeros(len(frame), 2, device=frame.device)

@@ -15,6 +15,8 @@ from .tokens import filled, find_tokens
 
 @dataclass(frozen=True)
 class ContextConfig:
+    """Settings of the search for the context."""
+
     rounds: int = 3
     """How often what the tracks cover is masked and the context taken again, at most."""
     moved: float = 1.5

@@ -17,6 +17,8 @@ from .states import DEPTH, LOOK, NEAR, PLACE, PRESENCE, VELOCITY, StateConfig
 
 @dataclass(frozen=True)
 class DynamicsConfig:
+    """Settings of inverse dynamics, forward dynamics and prior."""
+
     latent_action_dim: int = 4
     """A."""
     hidden: int = 128
@@ -24,9 +26,9 @@ class DynamicsConfig:
     pair_hidden: int = 48
     """Width of the network that sees another factor."""
     neighbors: int = 4
-    """How many others, the nearest ones, a factor sees."""
+    """Number of nearest other factors that a factor sees."""
     reach: float = 20.0
-    """Pixels between centres within which others matter; their weight fades to 0 there."""
+    """Distance of centres in pixels at which the weight of another factor reaches 0."""
     action_codes: int = 64
     """M: latent actions that the prior chooses from."""
 
@@ -36,9 +38,10 @@ class DynamicsConfig:
 
 
 class Interaction(nn.Module):
-    """What a factor sees of its nearest others: a sum over pairs, of weight that fades with their distance.
+    """What a factor sees of its nearest other factors: a sum over pairs, with weights that fade with distance.
 
-    Nobody jumps in or out of sight, and those at equal distances have equal weight, whichever of them counts as nearer.
+    The sum has no jumps when another factor comes into reach, and does not depend on the order of factors at equal
+    distances.
     """
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
@@ -51,7 +54,8 @@ class Interaction(nn.Module):
         self.net = nn.Sequential(nn.GELU(), nn.Linear(config.pair_hidden, config.pair_hidden), nn.GELU())
 
     def forward(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K H"]:
-        """Factors float `(..., K, S)` to what each sees, `(..., K, pair_hidden)`; zeros where nobody is near."""
+        """Factors float `(..., K, S)` to what each sees of the others, `(..., K, pair_hidden)`; zeros if no other is
+        near."""
         k = factors_BKS.shape[-2]
         count = min(self.neighbors, k - 1)
         if count == 0:
@@ -78,11 +82,13 @@ class Interaction(nn.Module):
 
 
 ENDS = -2.0
-"""What each number of a factor that ends is said to change by: more than any does, so that a latent action can tell an end."""
+"""The change that stands for the end of a factor, in each of its numbers: larger than any real change, so that a
+latent action can represent an end."""
 
 
 class InverseDynamics(nn.Module):
-    """`q(a_t^i | s_t, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3). Of an empty row it tells who comes."""
+    """`q(a_t^i | s_t, s_{t+1}^i)`, a diagonal Gaussian (FLAM, sec. 3). For an empty row, the latent action represents
+    the entity that appears."""
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__()
@@ -98,7 +104,7 @@ class InverseDynamics(nn.Module):
         return Normal(mean, nn.functional.softplus(raw + 0.5) + 1e-2)
 
     def outputs(self, now_BKS: Float[Tensor, "*B K S"], next_BKS: Float[Tensor, "*B K S"]) -> Tensor:
-        """Means, and spreads before they are made positive: `(..., K, 2A)`."""
+        """Means and raw spreads (before softplus): `(..., K, 2A)`."""
         change = (next_BKS - now_BKS)[..., [2, 3, 4, *range(6, now_BKS.shape[-1])]]
         change = torch.cat([change[..., :2] * 4, change[..., 2:]], -1)
         seen = self.interaction(now_BKS)
@@ -110,21 +116,21 @@ class InverseDynamics(nn.Module):
 
 
 STAYS, GATE = 3, 4
-"""Outputs of the network that moves factors: the logit of still being there, and how far the look changes."""
+"""Outputs of the network that moves factors: the logit of staying, and the gate of the look's change."""
 
 
 def opened(logit: Tensor) -> Tensor:
-    """A gate in 0..1 that is exactly shut below a logit of -2.2: what is not meant to change does not drift, step after step."""
+    """A gate in 0..1 that is exactly 0 below a logit of about -2.4, so that looks do not drift over many steps."""
     return (1.2 * logit.sigmoid() - 0.1).clamp(0, 1)
 
 
 class Step(NamedTuple):
-    """What forward dynamics say of the next frame.
+    """The outputs of forward dynamics.
 
     Attributes:
-        factors_BKS: as if everybody were there; presence is 1.
-        logit_BK: of being there.
-        opened_BK: how far the gate of the look is open.
+        factors_BKS: the next factors, given that each is present.
+        logit_BK: logit of being present.
+        opened_BK: the gate of the look's change, 0 to 1.
     """
 
     factors_BKS: Float[Tensor, "*B K S"]
@@ -133,8 +139,8 @@ class Step(NamedTuple):
 
 
 class ForwardDynamics(nn.Module):
-    """`s_t^i, what i sees of others, a_t^i -> s_{t+1}^i`: a latent action changes velocity, look, depth and presence of its own
-    factor, and nothing of others. Of an empty row it says who comes, and where."""
+    """`s_t^i, what i sees of others, a_t^i -> s_{t+1}^i`. A latent action changes velocity, look, depth and presence
+    of its own factor, and nothing of other factors. For an empty row, it decides which entity appears, and where."""
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__()
@@ -145,7 +151,7 @@ class ForwardDynamics(nn.Module):
         self.birth = mlp(config.latent_action_dim, config.hidden, state.dim, layers=3)
         last = self.move[-1]
         assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # at first what moves goes on
+        with torch.no_grad():  # an untrained network keeps velocities, and every factor stays
             last.weight.mul_(0.1)
             last.bias.zero_()
             last.bias[GATE] = -1.5
@@ -163,7 +169,7 @@ class ForwardDynamics(nn.Module):
         seen: Float[Tensor, "*B K H"],
         latent_actions_BKA: Float[Tensor, "*B K A"],
     ) -> Step:
-        """The same, where what each factor sees of others is known."""
+        """As `forward`, given what each factor sees of the others."""
         out = self.move(torch.cat([self.state.seen(factors_BKS), seen, latent_actions_BKA], -1))
         velocity = factors_BKS[..., VELOCITY] + out[..., :2]
         place = factors_BKS[..., PLACE] + self.moved(velocity)
@@ -179,7 +185,7 @@ class ForwardDynamics(nn.Module):
         return Step(torch.where(there, moved, born), logit, out[..., GATE].sigmoid())
 
     def moved(self, velocity_BK2: Float[Tensor, "*B K 2"]) -> Float[Tensor, "*B K 2"]:
-        """By how much places change: by velocities over the ground, and for entities by how the ground moves in the frame."""
+        """The change of places: velocities over the ground and, for entities, the motion of the ground in the frame."""
         if self.state.margin:
             camera = velocity_BK2[..., -1:, :]
             entities = velocity_BK2[..., :-1, :] + camera

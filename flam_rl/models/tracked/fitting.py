@@ -1,4 +1,4 @@
-"""Sprites fitted to a frame: place by robust Gauss-Newton, depth by trying both orders, lost ones by looking around."""
+"""Sprites fitted to a frame: places by robust Gauss-Newton, depths by trying both orders, lost sprites by a search."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from .windows import Ground, Sprites, Windows, look_at, paste, shifted_to
 
 @dataclass(frozen=True)
 class FitConfig:
+    """Settings of the fit of sprites to a frame."""
+
     iterations: int = 4
-    """Gauss-Newton steps at most."""
+    """Most Gauss-Newton steps."""
     enough: float = 0.02
-    """Stop when no place moves by more pixels."""
+    """The fit stops when no place moves by more pixels."""
     cap: float = 0.3
-    """An error of a colour (0..1) counts no more than this: what a sprite cannot explain does not pull at it."""
+    """Cap of colour errors (0..1), so that things that a sprite cannot explain do not pull at it."""
     pull: float = 0.02
-    """Weight of the predicted place, squared colour for a squared pixel."""
+    """Weight of the distance to the predicted place, in squared colour per squared pixel."""
     stride: float = 2.0
-    """A Gauss-Newton step moves no place further, in pixels."""
+    """Most pixels that a Gauss-Newton step moves a place by."""
     margin: float = 0.02
-    """Where two sprites overlap the other order is tried if the capped error there is more, and taken if it lowers it by so much."""
+    """If the capped error where two sprites overlap is larger, the other order is tried; it is taken if it lowers the
+    error by as much."""
     radius: int = 8
-    """How far a factor that lost its entity looks around, in pixels."""
+    """Radius in pixels of the search for a lost entity."""
     belief: float = 0.5
-    """Share of what its sprite should explain that it must explain where it is found again."""
+    """Share of the error it could remove that a sprite must remove to be found again."""
     far: float = 0.02
-    """That share is lowered by so much for each pixel from where it was looked for."""
+    """Reduction of that share per pixel of distance from the predicted place."""
     least: float = 0.05
-    """What a sprite that is not hidden explains at least, capped squared colour."""
+    """Least capped squared error that a sprite could remove, below which it counts as hidden."""
 
 
 def capped(residual: Tensor, config: FitConfig) -> Tensor:
-    """Squared error that grows no further where it passes the cap."""
+    """Squared error, constant beyond the cap."""
     return residual.square().clamp(max=config.cap**2)
 
 
 def fit(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, "N 2"]:
-    """Places where the sprites explain the frames of their episodes, found jointly from where they are; depth as given."""
+    """Places at which the sprites explain the frames of their episodes, fitted jointly from their present places at
+    fixed depths."""
     place = sprites.place.clone()
     moving = torch.arange(len(place), device=place.device)
     for _ in range(config.iterations):
         if not len(moving):
             break
-        now = _of(sprites, moving)
+        now = _select(sprites, moving)
         step = _step(replace(now, place=place[moving]), now.place, ground, config)
         place[moving] += step
         still = torch.ones(len(ground.frame), dtype=torch.bool, device=place.device)
@@ -58,7 +62,7 @@ def fit(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor, "N
     return place
 
 
-def _of(sprites: Sprites, rows: Tensor) -> Sprites:
+def _select(sprites: Sprites, rows: Tensor) -> Sprites:
     return Sprites(sprites.episode[rows], sprites.look[rows], sprites.place[rows], sprites.depth[rows])
 
 
@@ -87,7 +91,7 @@ def _step(
     if len(one):
         near = shifted_to(slopes.flatten(1, 2), two, one, windows.corner).view(len(one), 2, -1)
         both = weighed[one] @ near.mT
-    # Rows of an episode lie side by side in its own matrix.
+    # Each episode has a matrix of its own, in which its sprites are adjacent.
     place_in = rows - torch.searchsorted(sprites.episode, sprites.episode)
     most = int(place_in.max()) + 1
     batch = len(ground.frame)
@@ -107,10 +111,11 @@ def _step(
 def try_orders(
     sprites: Sprites, predicted: Float[Tensor, "N 2"], ground: Ground, config: FitConfig
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, N]]:
-    """Where two sprites touch, the fit with their depths exchanged if it is better: the pair of each episode that is most wrong.
+    """Places and depths after trying, in each episode, to exchange the depths of the touching pair with the largest
+    error.
 
     Args:
-        sprites: where they were fitted. predicted: where they were fitted from.
+        sprites: at their fitted places. predicted: the places that the fit started from.
     """
     place, depth = sprites.place, sprites.depth
     windows = look_at(sprites, ground)
@@ -131,9 +136,9 @@ def try_orders(
     rows = torch.isin(sprites.episode, sprites.episode[first]).nonzero()[:, 0]
     other = depth.clone()
     other[first], other[second] = depth[second], depth[first]
-    tried = _of(replace(sprites, place=predicted, depth=other), rows)
+    tried = _select(replace(sprites, place=predicted, depth=other), rows)
     tried = replace(tried, place=fit(tried, ground, config))
-    before, after = (_error(each, ground, config) for each in (_of(sprites, rows), tried))
+    before, after = (_error(each, ground, config) for each in (_select(sprites, rows), tried))
     better = (after < before - config.margin)[tried.episode]
     place, depth = place.clone(), depth.clone()
     place[rows[better]], depth[rows[better]] = tried.place[better], tried.depth[better]
@@ -146,13 +151,13 @@ def _error(sprites: Sprites, ground: Ground, config: FitConfig) -> Float[Tensor,
 
 
 def gains(windows: Windows, config: FitConfig) -> Float[Tensor, "N V V"]:
-    """How much capped squared error each sprite takes away from each pixel."""
+    """Capped squared error that each sprite removes from each pixel."""
     residual = windows.residual
     return (capped(residual + windows.parts, config) - capped(residual, config)).sum(1)
 
 
 def evidence(windows: Windows, config: FitConfig) -> tuple[Float[Tensor, N], Float[Tensor, N]]:
-    """How much capped squared error each sprite takes away, and how much it would if it were exactly right."""
+    """Capped squared error that each sprite removes, and the most that it could remove."""
     return gains(windows, config).sum((1, 2)), capped(windows.parts, config).sum((1, 2, 3))
 
 
@@ -165,9 +170,10 @@ def look_around(
     area: int,
     threshold: float,
 ) -> tuple[Float[Tensor, "N 2"], Bool[Tensor, N]] | None:
-    """Places with those of lost sprites that were found again, and who is found now; None if nobody was.
+    """Places after a search for lost sprites, and which sprites are found now; None if the search found none.
 
-    Each lost one in turn tries all whole-pixel places within the radius on what the others leave unexplained.
+    Each lost sprite in turn is tried at all whole-pixel places within the radius, against the error that the other
+    sprites leave.
     """
     place, now = sprites.place.clone(), found.clone()
     for episode in sprites.episode[~found].unique().tolist():
@@ -185,11 +191,11 @@ def look_around(
 
 
 def _canvas(sprites: Sprites, there: Bool[Tensor, N], ground: Ground) -> Float[Tensor, "B 3 H W"]:
-    """The frames as those that are there draw them."""
+    """The frames as the sprites in the mask `there` draw them."""
     rows = there.nonzero()[:, 0]
     if not len(rows):
         return ground.context
-    drawn = _of(sprites, rows)
+    drawn = _select(sprites, rows)
     return paste(look_at(drawn, ground), drawn, ground)[0]
 
 

@@ -166,7 +166,7 @@ class TrackedFLAM(nn.Module):
         presence = binary_cross_entropy_with_logits(torch.stack(logits, 1), there_BTK[:, 1:].float())
         kl = kl_divergence(posterior, Normal(0.0, 1.0))
         acts = there_BTK[:, 1:] | there_BTK[:, :-1]
-        count, acting = acts.sum().clamp_min(1), self.of_actions(acts)
+        count, acting = acts.sum().clamp_min(1), self.acting(acts)
         kl_A = (kl * acting[..., None]).sum((0, 1, 2)) / acting.sum().clamp_min(1)
         cost = kl_A.clamp_min(config.free).sum() * acting.sum() / count
         loss = sum(errors.values()) + config.presence * presence * acts.numel() / count
@@ -175,7 +175,7 @@ class TrackedFLAM(nn.Module):
         metrics = {"loss": loss, "nats": kl_A.sum(), "presence": presence, "change": change, **errors}
         return loss, {key: value.detach() for key, value in metrics.items()}
 
-    def of_actions(self, factors: Bool[Tensor, "*B K"]) -> Bool[Tensor, "*B L"]:
+    def acting(self, factors: Bool[Tensor, "*B K"]) -> Bool[Tensor, "*B L"]:
         """What holds of factors, of their latent actions."""
         return factors
 

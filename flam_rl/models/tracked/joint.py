@@ -41,6 +41,7 @@ class JointForwardDynamics(ForwardDynamics):
     comes."""
 
     def look_and_move(self, factors_BKS: Tensor, seen: Tensor, latent_actions_B1A: Tensor) -> Step:
+        """As `ForwardDynamics.look_and_move`, with the same latent action for all factors; only the first empty row may fill."""
         shared = latent_actions_B1A.expand(*factors_BKS.shape[:-1], -1)
         step = super().look_and_move(factors_BKS, seen, shared)
         empty = factors_BKS[..., PRESENCE] < 0.5
@@ -66,7 +67,8 @@ class TrackedJoint(TrackedFLAM):
         """A."""
         return self.config.state.factors * self.config.dynamics.latent_action_dim
 
-    def of_actions(self, factors: Tensor) -> Tensor:
+    def acting(self, factors: Tensor) -> Tensor:
+        """Whether any factor acts, for the only latent action: `(..., 1)`."""
         return factors.any(-1, keepdim=True)
 
 
@@ -81,17 +83,21 @@ class TrackedJointModel(TrackedModel):
 
     @property
     def latent_actions(self) -> int:
+        """L: one for all factors."""
         return 1
 
     @property
     def latent_action_dim(self) -> int:
+        """A: as wide as all of FLAM's latent actions together."""
         return self.flam.latent_action_dim
 
     @property
     def action_codes(self) -> None:
+        """None: the prior has no codes."""
         return None
 
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        """A standard normal."""
         zeros = factors_BKS.new_zeros(*factors_BKS.shape[:-2], 1, self.latent_action_dim)
         return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
 
@@ -103,6 +109,7 @@ class TrackedJointModel(TrackedModel):
     def snap(
         self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The wanted latent action itself, with a log-probability of 0."""
         return latent_actions_BA, torch.zeros_like(latent_actions_BA[:, 0])
 
     def stepper(
@@ -112,6 +119,7 @@ class TrackedJointModel(TrackedModel):
         compile: bool = False,
         events: Events | None = None,
     ) -> SceneImagination:
+        """As `Model.stepper`."""
         return SceneImagination(self, controlled, dtype, compile, events)
 
 

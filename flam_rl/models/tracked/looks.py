@@ -1,8 +1,9 @@
-"""Looks that are learned while their factor is tracked: a causal mean of what the frames showed of it.
+"""Looks, learned while their factor is tracked as causal means over frames.
 
-A pixel of a factor shows `p + (1 - a) b`, where `b` is what lies behind it, `a` its alpha and `p` its colour times alpha. With
-`d` for the pixel minus `b` that is the line `d = p - a b`. Means of `d`, `b` and their products over the track give its slope
-where `b` changes; where it does not, alpha is what stood out of the context.
+A pixel of a factor shows `p + (1 - a) b`, where `b` is the background, `a` the factor's alpha and `p` its colour
+times alpha. With `d` for the pixel minus `b`, this is the line `d = p - a b`. Where `b` changes, the means of `d`,
+`b` and their products over the track give the slope of the line; elsewhere alpha is how often the pixel differed from
+the background.
 """
 
 from __future__ import annotations
@@ -19,26 +20,31 @@ from torch.nn.functional import max_pool2d
 
 @dataclass(frozen=True)
 class LookConfig:
+    """Settings of the learning of looks."""
+
     memory: int = 16
-    """Frames that a look is the mean of, where it stays the same."""
+    """Number of frames that a constant look is the mean of."""
     least: int = 2
-    """Frames that it is the mean of at least, where it changes: as many fewer as it is off by more than `noise`."""
+    """Least number of frames that a look is the mean of; the number falls with its error, from where that exceeds
+    `noise`."""
     noise: float = 0.04
-    """What differs by less from the context is none of the factor; colours are in 0..1."""
+    """Pixels that differ less from the context do not belong to the factor; colours are in 0..1."""
     solid: float = 0.12
-    """What differs by more is of it wholly."""
+    """Pixels that differ by more belong to the factor entirely."""
     wrong: float = 0.05
-    """An entry that adds so much capped squared error to a frame is soon forgotten: another thing has left the look."""
+    """An entry that adds this much capped squared error to a frame is forgotten quickly, because another thing has
+    left the look."""
     often: tuple[float, float] = (0.3, 0.7)
-    """An entry that stands out in fewer frames than the first share is empty, in more than the second it is solid."""
+    """An entry is empty if it stands out in a smaller share of frames than the first, and solid from the second on."""
     prior: float = 0.03
-    """How much variance of the context is needed before it decides on alpha."""
+    """Variance of the background at which it has as much influence on alpha as the guess from standing out."""
 
 
-# Entries of one look touch; those of looks that lie one after the other do not.
+# Connected pieces lie within one look, not across looks.
 WITHIN = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3), bool)])
 
-# Means over the track of b (3), d (3), b.b, b.d and how far d stands out, and in how many frames each entry has been seen.
+# Means over the track of b (3), d (3), b.b, b.d and how far d stands out; and the number of frames in which an entry
+# was seen.
 STATISTICS = 10
 
 
@@ -49,7 +55,7 @@ def first(
     inside_PP: Bool[Tensor, "P P"],
     config: LookConfig,
 ) -> Float[Tensor, "10 P P"]:
-    """Statistics of a factor that is born from a token, whose crop these are. `inside`: pixels that are in the frame."""
+    """Statistics of a new factor from the crop around its token. `inside_PP`: pixels that are in the frame."""
     d = residual_3PP * mask_PP
     products = [behind_3PP.square().sum(0), (behind_3PP * d).sum(0), _stands_out(d, config)]
     return torch.cat([behind_3PP, d, torch.stack([*products, inside_PP.to(d.dtype)])])
@@ -67,12 +73,12 @@ def learn(
     """Statistics with one more frame.
 
     Args:
-        look: as it was drawn.
-        behind: what lay behind it, lifted into the patch.
-        residual: frame minus drawing, lifted into the patch. As the mean is over what was drawn plus what was missing, not
-            over crops, it does not blur with sub-pixel places: it is the look that draws best.
-        weight: in 0..1, how far the frame shows each entry.
-        gain: capped squared error that drawing each entry took from the frame.
+        look: the look that was drawn.
+        behind: the background of the look, lifted into the patch.
+        residual: frame minus drawing, lifted into the patch. The mean is taken over drawing plus residual, not over
+            crops, so that sub-pixel places do not blur it.
+        weight: visibility of each entry in the frame, 0 to 1.
+        gain: capped squared error that each entry removes from the frame.
     """
     d = look[..., :3, :, :] - look[..., 3:, :, :] * behind + residual
     products = [behind.square().sum(-3), (behind * d).sum(-3), _stands_out(d, config)]
@@ -87,7 +93,7 @@ def learn(
 
 
 def look_of(statistics: Float[Tensor, "*B 10 P P"], config: LookConfig) -> Float[Tensor, "*B 4 P P"]:
-    """The look that statistics tell."""
+    """The look that follows from statistics."""
     b, d = statistics[..., :3, :, :], statistics[..., 3:6, :, :]
     bb, bd, out, seen = statistics[..., 6:, :, :].unbind(-3)
     seldom, often = config.often
@@ -101,7 +107,7 @@ def look_of(statistics: Float[Tensor, "*B 10 P P"], config: LookConfig) -> Float
 
 
 def reach(alpha: Float[Tensor, "N P P"], pixels: int) -> Float[Tensor, "N P P"]:
-    """Where a look may grow: 1 within so many pixels of its solid part, else 0."""
+    """Where a look may grow: 1 within `pixels` of its solid part, else 0."""
     return (max_pool2d(alpha[:, None], 2 * pixels + 1, 1, pixels)[:, 0] > 0.3).to(alpha.dtype)
 
 
@@ -111,9 +117,10 @@ def _stands_out(d: Float[Tensor, "*B 3 P P"], config: LookConfig) -> Float[Tenso
 
 
 def smaller_pieces(alpha: Float[Tensor, "N P P"], solid: float = 0.3) -> Bool[Tensor, "N P P"] | None:
-    """What of looks hangs together with a smaller piece than the largest; None if every look is one piece.
+    """Entries of looks that belong to any piece but the largest; None if every look is one piece.
 
-    A factor is one thing: two that were born as one come apart here, and the smaller is discovered anew.
+    A factor is one thing. If two things were born as one factor, the smaller is removed here, and discovered as a new
+    factor.
     """
     maps = (alpha > solid).cpu().numpy()
     labels, count = ndimage.label(maps, WITHIN)

@@ -33,18 +33,22 @@ class TrackedModel(Model):
 
     @property
     def settings(self) -> TrackedConfig:
+        """The settings that config.json holds."""
         return self.flam.config
 
     @property
     def frame_size(self) -> tuple[int, int]:
+        """Height and width of frames in pixels."""
         return self.flam.config.state.height, self.flam.config.state.width
 
     @property
     def factors(self) -> int:
+        """K."""
         return self.flam.factors
 
     @property
     def factor_dim(self) -> int:
+        """S."""
         return self.flam.config.state.dim
 
     @property
@@ -54,14 +58,17 @@ class TrackedModel(Model):
 
     @property
     def factor_bound(self) -> float:
+        """As `Model.factor_bound`, from the ranges in the training video."""
         return float(torch.maximum(self.flam.lowest_S.abs(), self.flam.highest_S.abs()).max())
 
     @property
     def latent_actions(self) -> int:
+        """L."""
         return self.flam.factors
 
     @property
     def latent_action_dim(self) -> int:
+        """A."""
         return self.flam.config.dynamics.latent_action_dim
 
     @property
@@ -72,14 +79,17 @@ class TrackedModel(Model):
 
     @property
     def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
+        """As `Model.action_codes`."""
         return self.flam.latent_action_prior.codebook
 
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
+        """As `Model.see`; the context is the flat background, with a margin where the camera moves."""
         seen = [seeing.see(self.flam, clip.cpu().numpy()) for clip in frames]
         factors = torch.stack([scene.factors for scene in seen])
         return Scene(factors, torch.stack([scene.context.flatten() for scene in seen]))
 
     def infer_actions(self, factors_BTKS: Float[torch.Tensor, "B T K S"]) -> Normal:
+        """As `Model.infer_actions`."""
         return self.flam.infer_actions(factors_BTKS)
 
     def step(
@@ -87,27 +97,34 @@ class TrackedModel(Model):
         factors_BKS: Float[torch.Tensor, "*B K S"],
         latent_actions_BLA: Float[torch.Tensor, "*B L A"],
     ) -> Float[torch.Tensor, "*B K S"]:
+        """As `Model.step`."""
         return self.flam.step(factors_BKS, latent_actions_BLA)
 
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
+        """As `Model.prior`."""
         return self.flam.prior(factors_BKS)
 
     def snap(
         self, factors_BKS: Float[torch.Tensor, "B K S"], index: int, latent_actions_BA: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Model.snap`."""
         return self.flam.snap(factors_BKS, index, latent_actions_BA)
 
     def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
+        """As `Model.opening`; the context is taken from frames 0 to `start` only."""
         scene, latent_actions = seeing.opening(self.flam, frames.cpu().numpy(), start, steps)
         return scene._replace(context=scene.context.flatten()), latent_actions
 
     def colors(self, scene: Scene) -> torch.Tensor:
+        """As `Model.colors`."""
         return self.flam.draw(scene.factors, self._ground(scene)).movedim(1, -1)
 
     def draw(self, scene: Scene) -> torch.Tensor:
+        """As `Model.draw`."""
         return (self.colors(scene) * 255).round().to(torch.uint8).contiguous()
 
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
+        """As `Model.shares`; the camera's share is 0."""
         layers, drawn = draw_factors(
             self.flam.codes, self.flam.config.state, scene.factors, self._ground(scene)
         )
@@ -132,12 +149,15 @@ class TrackedModel(Model):
         compile: bool = False,
         events: Events | None = None,
     ) -> Stepper:
+        """As `Model.stepper`."""
         return TrackedImagination(self.flam, controlled, dtype, compile, events)
 
     def watch(self, count: int) -> TrackedWatcher:
+        """As `Model.watch`."""
         return TrackedWatcher(self.flam, count)
 
     def scenes(self, starts: Starts) -> Scene:
+        """The start factors, each with the background of its episode."""
         context = starts["context"].float() / 255
         return Scene(starts["factors"], context[starts["episode"].long()])
 

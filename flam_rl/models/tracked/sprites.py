@@ -1,8 +1,8 @@
-"""What a factor looks like, and how it is drawn: a patch of colour and alpha put at a sub-pixel place.
+"""Sprites: looks of factors, drawn as patches of colour and alpha at sub-pixel places.
 
-A look is float `(4, P, P)`: red, green and blue times alpha, and alpha, all in 0..1, one frame pixel an entry. Places are
-`(x, y)` in pixels of the frame, whose first pixel has its centre at (0.5, 0.5). Drawing is two matrix products with hat
-functions (bilinear), which has gradients everywhere and needs no grid_sample.
+A look is float `(4, P, P)`: red, green and blue times alpha, and alpha, all in 0..1, one entry for a frame pixel.
+Places are `(x, y)` in pixels of the frame, whose first pixel has its centre at (0.5, 0.5). Drawing is bilinear: two
+matrix products with hat functions, which have gradients everywhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ STEP = 0.5
 
 
 def hats(place: Float[Tensor, ...], patch: int, length: int) -> Float[Tensor, "... length patch"]:
-    """How much of each entry of a patch that is centred at `place` falls on each of `length` pixels."""
+    """The share of each entry of a patch centred at `place` that falls on each of `length` pixels."""
     apart = torch.arange(length, device=place.device)[:, None] - torch.arange(patch, device=place.device)
     return (1 - (apart - (place[..., None, None] - patch / 2)).abs()).clamp_min_(0)
 
 
 class Layers(NamedTuple):
-    """Sprites in frame pixels, one layer a factor, before any is put over another."""
+    """Sprites in frame pixels, one layer for each factor, before blending."""
 
     drawn_BK4HW: Float[Tensor, "B K 4 H W"]
     along_x_BK4HW: Float[Tensor, "B K 4 H W"] | None
@@ -38,7 +38,8 @@ def draw(
     size: tuple[int, int],
     slopes: bool = False,
 ) -> Layers:
-    """Each look at its place in a frame of `size` (height, width); with `slopes` its changes as it moves."""
+    """Draw each look at its place in a frame of `size` (height, width); with `slopes`, also the layers' derivatives
+    by place."""
     patch = look_BK4PP.shape[-1]
     x_BK, y_BK = place_BK2.unbind(-1)
     across, down = hats(x_BK, patch, size[1])[:, :, None], hats(y_BK, patch, size[0])[:, :, None]
@@ -55,7 +56,7 @@ def draw(
 def lift(
     image_BKCHW: Float[Tensor, "B K C H W"], place_BK2: Float[Tensor, "B K 2"], patch: int
 ) -> Float[Tensor, "B K C P P"]:
-    """What of an image falls on each entry of the patches: the transpose of `draw`."""
+    """The part of an image that falls on each entry of the patches: the transpose of `draw`."""
     size = image_BKCHW.shape[-2:]
     across = hats(place_BK2[..., 0], patch, size[1])[:, :, None]
     down = hats(place_BK2[..., 1], patch, size[0])[:, :, None]
@@ -63,12 +64,12 @@ def lift(
 
 
 class Scene(NamedTuple):
-    """Layers blended over a context, and for each layer what is behind and before it."""
+    """Layers blended over a context and, for each layer, the frame behind it and its visibility."""
 
     frame_B3HW: Float[Tensor, "B 3 H W"]
     behind_BK3HW: Float[Tensor, "B K 3 H W"]
     seen_BKHW: Float[Tensor, "B K H W"]
-    """Share of a layer that nothing before it hides."""
+    """Share of a layer that no nearer layer hides."""
 
 
 def blend(
@@ -76,7 +77,7 @@ def blend(
     depth_BK: Float[Tensor, "B K"],
     context_B3HW: Float[Tensor, "B 3 H W"],
 ) -> Scene:
-    """Layers over the context, those of greater depth first, so that lesser depth is nearer."""
+    """Blend layers over the context, in order of falling depth: smaller depth is nearer."""
     order_BK = depth_BK.argsort(dim=1, descending=True, stable=True)
     rows_B1 = torch.arange(len(order_BK), device=order_BK.device)[:, None]
     layers = drawn_BK4HW[rows_B1, order_BK].split((3, 1), 2)
@@ -104,7 +105,7 @@ def masks(
 
 
 class Extent(NamedTuple):
-    """Where in its patch a look lies."""
+    """Offset of a look within its patch, and its size."""
 
     offset_BK2: Float[Tensor, "B K 2"]
     """Centre of its alpha, in pixels from the centre of the patch."""
@@ -125,7 +126,8 @@ def extent(alpha_BKPP: Float[Tensor, "B K P P"]) -> Extent:
 def cut(
     image_NCHW: Float[Tensor, "N C H W"], corner_N2: Int[Tensor, "N 2"], size: int
 ) -> Float[Tensor, "N C size size"]:
-    """Windows of `size` by `size` pixels whose upper left pixel is `corner` (x, y); what lies outside is 0."""
+    """Windows of `size` by `size` pixels with their upper left pixel at `corner` (x, y); pixels outside of the image
+    are 0."""
     n, _, height, width = image_NCHW.shape
     at = torch.arange(size, device=image_NCHW.device)
     xs, ys = corner_N2[:, 0, None] + at, corner_N2[:, 1, None] + at

@@ -1,9 +1,11 @@
-"""Factor vectors: what a tracked entity is at a moment, in numbers of order one, and how tracks become sequences of them.
+"""Factor vectors: the state of a tracked entity in numbers of order one, and the conversion of tracks to sequences of
+them.
 
-A factor is S = 6 + L numbers: place (x, y), velocity (x, y), depth, presence, and L of its look code. Rows keep their entity for
-as long as it lives; where nobody is all numbers are 0. Places are 0 in the middle of the frame and 1 at the end of its longer side;
-velocities are over the ground, in `speed` pixels a frame. Where the camera moves it is the last factor: its velocity is by how much
-the ground moved in the frame, its place by how much since the context was seen, its depth -1, its look 0.
+A factor has S = 6 + L numbers: place (x, y), velocity (x, y), depth, presence, and L of its look code. An entity
+keeps its row for its whole life; in an empty row all numbers are 0. Places are 0 in the middle of the frame and 1 at
+the end of its longer side. Velocities are relative to the ground, in units of `speed` pixels per frame. If the camera
+moves, it is the last factor: its velocity is the motion of the ground in the frame, its place the motion since the
+context was seen, its depth -1, its look 0.
 """
 
 from __future__ import annotations
@@ -23,26 +25,27 @@ DEPTH, PRESENCE = 4, 5
 LOOK = slice(6, None)
 
 NEAR = 4.0
-"""Pixels in which what is near, another or the border of the frame, is told: what happens at a touch is decided by fractions of one."""
+"""Unit, in pixels, of distances to other factors and to the border of the frame: fractions of a pixel decide what
+happens at a touch."""
 
 
 @dataclass(frozen=True)
 class StateConfig:
-    """What turns pixels into factors."""
+    """Settings of the conversion between pixels and factors."""
 
     height: int = 64
-    """Of frames, in pixels."""
+    """Height of frames in pixels."""
     width: int = 64
     entities: int = 8
-    """Entities at most at one time; K is one more where the camera moves."""
+    """Most entities at one time; K is one more where the camera moves."""
     patch: int = 24
     """Height and width of a look in pixels."""
     look_dim: int = 12
     """L, numbers of a look code."""
     speed: float = 1.0
-    """Pixels a frame that a velocity of 1 is."""
+    """Pixels per frame of a velocity of 1."""
     margin: int = 0
-    """Pixels around a frame that its context holds, for the camera to move over; 0 where it stands still."""
+    """Pixels around a frame that its context holds for a moving camera; 0 if the camera stands still."""
 
     def __post_init__(self) -> None:
         check_ranges(self, height=(8, 4096), width=(8, 4096), entities=(1, 256), patch=(4, 256))
@@ -64,8 +67,9 @@ class StateConfig:
         return self.dim + 4
 
     def seen(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K Z"]:
-        """What of factors tells how they move: all but where the camera is, which only says where it began; and how near the
-        borders of the frame are, in steps of `NEAR` pixels up to two, for there may be walls, and things come and go."""
+        """The inputs for the motion of factors: all numbers but the camera's place, which depends on where the clip
+        began; and the distances to the borders of the frame, in units of `NEAR` pixels, clipped at 2, because there
+        may be walls, and entities come and go there."""
         if self.margin:
             nowhere = torch.cat([torch.zeros_like(factors_BKS[..., -1:, :2]), factors_BKS[..., -1:, 2:]], -1)
             factors_BKS = torch.cat([factors_BKS[..., :-1, :], nowhere], -2)
@@ -76,7 +80,7 @@ class StateConfig:
 
     @property
     def half(self) -> float:
-        """Pixels that a place of 1 lies from the middle."""
+        """Pixels from the middle of the frame to a place of 1."""
         return max(self.height, self.width) / 2
 
     def to_pixels(self, place: Tensor) -> Tensor:
@@ -91,13 +95,13 @@ class StateConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """Tracks of an episode in rows: one entity a row, an empty frame at least between two that share one.
+    """Tracks of an episode in rows: one entity at a time, and at least one empty frame between two entities in a row.
 
     Attributes:
-        presence: bool `(T, K)`; an entity that was hidden for some frames is there.
+        presence: bool `(T, K)`; an entity that is hidden for some frames stays present.
         identity: int `(T, K)`, -1 where the row is empty.
         place: `(T, K, 2)`, centre in pixels. velocity: `(T, K, 2)`, pixels over the ground since the last frame.
-        depth: `(T, K)`, 0 of the nearest, 1 of the farthest of K.
+        depth: `(T, K)`, 0 for the nearest, 1 for the farthest of K.
         look: `(T, K, 4, P, P)`, centred in its patch.
         camera: `(T, 2)`, as `Tracks.camera`.
     """
@@ -130,10 +134,10 @@ class Rows:
 
 
 def rows_of(tracks: Tracks, count: int | None = None) -> Rows:
-    """Tracks laid into `count` rows; by default as many as they need.
+    """Tracks in `count` rows; by default as many rows as they need.
 
-    An entity gets the first row that has been empty for a frame, and keeps it for as long as its track is alive; what finds none is
-    left out. Which row it gets depends on no later frame.
+    An entity gets the first row that has been empty for a frame, and keeps it while its track is alive; without a
+    free row it is left out. The choice depends on no later frame.
     """
     spans = []
     for name in tracks.identity[tracks.presence].unique().tolist():
@@ -190,13 +194,13 @@ def _centred(tracks: Tracks, chunk: int = 16) -> Float[Tensor, "T K 4 P P"]:
 
 
 def _ranked(depth_TK: Float[Tensor, "T K"], presence_TK: Bool[Tensor, "T K"]) -> Float[Tensor, "T K"]:
-    """How many of those present are nearer than each."""
+    """For each factor the number of present factors that are nearer."""
     nearer = (depth_TK[:, None, :] < depth_TK[:, :, None]) & presence_TK[:, None, :]
     return nearer.sum(-1).to(depth_TK.dtype)
 
 
 def _filled(values: Tensor, frames: Tensor, begin: int, end: int) -> Tensor:
-    """Values of some frames, and of those between along a line."""
+    """Values of some frames, interpolated linearly for the frames between."""
     at = torch.arange(begin, end + 1)
     after = torch.searchsorted(frames, at).clamp(max=len(frames) - 1)
     before = (after - (frames[after] > at).long()).clamp_min(0)
@@ -205,6 +209,6 @@ def _filled(values: Tensor, frames: Tensor, begin: int, end: int) -> Tensor:
 
 
 def _last(values: Tensor, frames: Tensor, begin: int, end: int) -> Tensor:
-    """Values of some frames, and of those between as they were last."""
+    """Values of some frames; the frames between keep the last value."""
     at = torch.arange(begin, end + 1)
     return values[torch.searchsorted(frames, at, right=True) - 1]

@@ -1,4 +1,5 @@
-"""Imagination on tracked layers: worlds stepped in bulk, the caller acts for some factors, the prior for the others."""
+"""Imagination on tracked layers: many worlds stepped at once; the caller acts for some factors, the prior for the
+others."""
 
 from __future__ import annotations
 
@@ -17,15 +18,16 @@ from .states import PRESENCE
 
 
 class TrackedImagination:
-    """Steps imagined worlds, all at once. Factors move at the same time; who comes and who goes the prior draws.
+    """Steps imagined worlds, all at once. Factors move at the same time; entities that appear or leave are drawn from
+    the prior.
 
-    A caller's latent action is snapped to the nearest action code that the prior finds plausible; for a row that is empty, it is
-    ignored.
+    A caller's latent action is snapped to the nearest action code that the prior finds plausible; for an empty row it
+    is ignored.
 
     Args:
         controlled: indices of the C factors that the caller acts for.
         dtype: of products; factors stay float32.
-        compile: whether the step is compiled when it is first taken with so many worlds.
+        compile: whether the step is compiled, when it is first taken with a number of worlds.
         events: the heads of reward and end of the next state; without them both are 0.
 
     Raises:
@@ -51,12 +53,12 @@ class TrackedImagination:
         return TrackedImagination, (self.flam, self.controlled, self.dtype, self.compile, self.events)
 
     def begin(self, factors_BKS: Float[Tensor, "B K S"]) -> Imagined:
-        """Worlds in which the factors are these; nobody asks for tokens."""
+        """Worlds with these factors; their tokens are empty."""
         factors_KBS = factors_BKS.transpose(0, 1).contiguous()
         return Imagined(factors_KBS, factors_KBS[..., :0])
 
     def close(self) -> None:
-        """Give threads back; a step that is taken later has new ones."""
+        """Give the threads back; a later step takes new ones."""
         self._threads = None
 
     def step(
@@ -68,8 +70,8 @@ class TrackedImagination:
         """One step of every world.
 
         Args:
-            latent_actions_BCA: float, what the caller wants of the controlled factors.
-            generator: of what the prior draws.
+            latent_actions_BCA: float, the caller's latent actions of the controlled factors.
+            generator: for draws from the prior.
         """
         factors = now.factors_BKS.contiguous()
         worlds, count, _ = factors.shape
@@ -124,7 +126,7 @@ class TrackedImagination:
                 acted = torch.nn.functional.embedding(index, prior.codebook)
                 acted = (
                     acted + wanted - wanted.detach()
-                )  # the value of the code, the gradient of what was wanted
+                )  # the value is the code's, the gradient that of the wanted action
                 taken = taken.index_copy(
                     1,
                     torch.tensor(self.controlled, device=taken.device),

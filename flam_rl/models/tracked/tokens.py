@@ -1,4 +1,4 @@
-"""The tokens of a frame: connected pieces of what nothing drawn explains, each a candidate for a factor."""
+"""Tokens of a frame: connected pieces of its unexplained pixels, each a candidate for a factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL_SIDES = np.ones((3, 3), bool)
 
 
 class Token(NamedTuple):
-    """A candidate.
+    """A candidate for a factor.
 
     Attributes:
         mask: bool `(H, W)`, its pixels.
@@ -28,7 +28,7 @@ class Token(NamedTuple):
     area: int
 
     def around(self, margin: int) -> tuple[slice, slice]:
-        """Rows and columns of its box and so many pixels around, as far as the frame reaches."""
+        """Rows and columns of its box, extended by `margin` pixels within the frame."""
         (height, width), (x, y), (wide, tall) = self.mask.shape, self.place, self.size
         top, left = round(y - tall / 2), round(x - wide / 2)
         return (
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 
 
 def differs(residual_B3HW: Float[Tensor, "*B 3 H W"], threshold: float) -> Bool[Tensor, "*B H W"]:
-    """Where a channel is off by more than `threshold`, of colours in 0..1."""
+    """Where a channel differs by more than `threshold`; colours are in 0..1."""
     return residual_B3HW.abs().amax(-3) > threshold
 
 
@@ -46,7 +46,7 @@ def find_tokens(unexplained: np.ndarray, area: int, join: int = 0) -> list[Token
     """The pieces of bool `(H, W)` of at least `area` pixels, largest first.
 
     Args:
-        join: pieces with so many pixels or fewer between them on either side are one.
+        join: pieces are one if each, grown by `join` pixels, touches the other.
     """
     if unexplained.sum() < area:
         return []
@@ -74,11 +74,12 @@ def sizes_of_movers(
     area: int,
     every: int = 4,
 ) -> np.ndarray:
-    """The longer sides, in pixels, of all tokens of every so many frames, given as their differences from the context."""
+    """The longer sides, in pixels, of the tokens in every `every`-th frame; frames are given as differences from the
+    context."""
     unexplained = differs(residual_T3HW[::every], threshold).cpu().numpy()
     return np.array([max(token.size) for mask in unexplained for token in find_tokens(mask, area)], float)
 
 
 def filled(mask: np.ndarray) -> np.ndarray:
-    """A token's mask without holes, and a pixel wider for its soft edge."""
+    """A token's mask with its holes filled, one pixel wider for the soft edge."""
     return ndimage.binary_dilation(ndimage.binary_fill_holes(mask), ALL_SIDES)

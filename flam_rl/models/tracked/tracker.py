@@ -1,8 +1,8 @@
 """The factorizer without learning: factors follow entities by propagating, correcting, looking around and discovering.
 
-One step a frame, causal, for many episodes at once. *Propagate* each factor by its velocity; *correct* its place by fitting
-its sprite to the frame, all factors jointly; a factor that lost its entity *looks around* for it; what nothing drawn
-explains is *discovered* and starts a new factor, if it is not too small.
+The tracker takes one causal step per frame, for many episodes at once. It *propagates* each factor by its velocity
+and *corrects* all places together by fitting the factors' sprites to the frame. A factor that lost its entity *looks
+around* for it. Pixels that no sprite explains are *discovered*, and start a new factor if there are enough of them.
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ from .tokens import Token, differs, filled, find_tokens
 from .windows import Ground, Sprites, Windows, lift, look_at, paste, trimmed
 
 GROWTH = 2
-"""Entries by which a look may grow a frame, to each side."""
+"""Pixels by which a look may grow per frame, on each side."""
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
+    """Settings of the tracker."""
+
     factors: int = 32
-    """Factors at most."""
+    """Most factors at one time."""
     patch: int = 24
-    """Height and width of a look in pixels: of the largest thing, and some pixels more."""
+    """Height and width of a look in pixels: those of the largest thing and a few pixels more."""
     threshold: float = 0.1
-    """A pixel is explained if no channel is off by more; colours are in 0..1."""
+    """A pixel is explained if no channel differs by more; colours are in 0..1."""
     area: int = 4
-    """Pixels that a thing has at least."""
+    """Least number of pixels of a thing."""
     belief: float = 0.4
-    """A factor is seen where drawing it explains so much of what it should."""
+    """A factor counts as seen if drawing it removes this share of the error that it would remove if it were exactly
+    right."""
     patience: int = 8
-    """Frames that a factor is kept unseen."""
+    """Frames for which an unseen factor is kept."""
     smoothing: float = 0.5
-    """Share of the old velocity that is kept."""
+    """Share of the previous velocity in the new one."""
     fit: FitConfig = FitConfig()
     look: LookConfig = LookConfig()
 
 
 @dataclass(frozen=True)
 class TrackerState:
-    """What a tracker knows after a frame. Rows are factors; one keeps its row as long as it is alive.
+    """The tracker's state after a frame. Rows are factors; a factor keeps its row while it is alive.
 
     Attributes:
-        alive: the row holds a factor. unseen: frames since it was last seen, 0 if it is in this frame.
-        age: frames since birth. identity: number of the track, never given again in an episode.
-        born: how many tracks there have been. place: centre of the patch, (x, y) in pixels. velocity: pixels a frame.
-        depth: those of less are nearer. statistics, look: see looks.py.
+        alive: whether the row holds a factor. unseen: frames since the factor was last seen, 0 if it is in this
+            frame. age: frames since its birth. identity: number of its track, unique within an episode. born: number
+            of tracks so far. place: centre of the patch, (x, y) in pixels. velocity: pixels per frame. depth: smaller
+            is nearer. statistics, look: see looks.py.
     """
 
     alive: Bool[Tensor, "B K"]
@@ -72,26 +75,26 @@ class TrackerState:
 
     @property
     def extent(self) -> Extent:
-        """Where looks lie in their patches, and how large they are."""
+        """Offsets of the looks within their patches, and their sizes."""
         return extent(self.look[:, :, 3])
 
     def first(self, count: int) -> TrackerState:
-        """The states of the first so many episodes, which share memory with this."""
+        """The states of the first `count` episodes, a view of this state."""
         return TrackerState(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     def clone(self) -> TrackerState:
-        """A state that shares no memory with this one."""
+        """A copy that shares no memory with this state."""
         return TrackerState(**{f.name: getattr(self, f.name).clone() for f in fields(self)})
 
 
 class Tracker:
-    """Steps a state by a frame; see the module's text."""
+    """Steps a state by a frame; the module's docstring says how."""
 
     def __init__(self, config: TrackerConfig = TrackerConfig()) -> None:
         self.config = config
 
     def start(self, batch: int, device: torch.device | str = "cpu") -> TrackerState:
-        """No factor yet in any of `batch` episodes."""
+        """The state of `batch` episodes without any factor."""
         k, p = self.config.factors, self.config.patch
         whole = torch.zeros(batch, k, dtype=torch.long, device=device)
         return TrackerState(
@@ -119,8 +122,8 @@ class Tracker:
 
         Args:
             frame_B3HW: colours in 0..1.
-            context_B3HW: as this frame shows it.
-            moved_B2: by how many pixels (x, y) the context moved since the last frame; not at all by default.
+            context_B3HW: the background where this frame shows it.
+            moved_B2: pixels (x, y) by which the context moved since the last frame; 0 by default.
         """
         state = state.clone()
         self.advance(state, frame_B3HW, context_B3HW, moved_B2)
@@ -134,7 +137,7 @@ class Tracker:
         context_B3HW: Float[Tensor, "B 3 H W"],
         moved_B2: Float[Tensor, "B 2"] | None = None,
     ) -> None:
-        """`step` that writes into `state`."""
+        """As `step`, in place."""
         ground = Ground(frame_B3HW, context_B3HW)
         if bool(state.alive.any()):
             self._follow(state, ground, moved_B2)
@@ -148,7 +151,7 @@ class Tracker:
         self._bury(state, ground.size)
 
     def _follow(self, state: TrackerState, ground: Ground, moved: Tensor | None) -> None:
-        """Propagate, correct, look around; writes into `state`."""
+        """Propagate, correct and look around, in place."""
         config, rows = self.config, state.alive.nonzero().unbind(1)
         before, last, velocity = state.presence[rows], state.place[rows], state.velocity[rows]
         drift = torch.zeros_like(last) if moved is None else moved[rows[0]]
@@ -177,7 +180,7 @@ class Tracker:
     def _corrected(
         self, sprites: Sprites, there: Tensor, ground: Ground, fitting: FitConfig, orders: bool = True
     ) -> tuple[Sprites, Tensor]:
-        """All sprites, those that are there fitted from where they are, and which of these the frame bears out."""
+        """All sprites, with those in the mask `there` fitted to the frame, and which of these the frame supports."""
         rows = there.nonzero()[:, 0]
         now = Sprites(*(each[rows] for each in (sprites.episode, sprites.look, sprites.place, sprites.depth)))
         predicted = now.place
@@ -193,14 +196,14 @@ class Tracker:
         return replace(sprites, place=place, depth=depth), found
 
     def _present(self, state: TrackerState) -> tuple[Tensor, Sprites]:
-        """Rows of the factors that are in the frames, `(N, 2)`, and these, with room for what they may grow to."""
+        """Rows `(N, 2)` of the factors that are in the frames, and their sprites, with room to grow."""
         present = state.presence.nonzero()
         rows = present.unbind(1)
         look = trimmed(state.look[rows], GROWTH)
         return present, Sprites(rows[0], look, state.place[rows], state.depth[rows])
 
     def _bury(self, state: TrackerState, size: tuple[int, int]) -> None:
-        """Empties the rows of factors that were not seen for too long, or left the frame; writes into `state`."""
+        """Empty the rows of factors that were unseen for too long or have left the frame, in place."""
         rows = (state.alive & (state.unseen > 0)).nonzero().unbind(1)
         if not len(rows[0]):
             return
@@ -211,7 +214,7 @@ class Tracker:
         state.alive[rows] = (state.unseen[rows] <= self.config.patience) & ~gone
 
     def _learn(self, state: TrackerState, present: Tensor, sprites: Sprites, windows: Windows) -> None:
-        """Looks of what is seen, after all that is new has a factor of its own; writes into `state`."""
+        """Update the looks of the present factors, in place; called after new things have factors of their own."""
         config, rows = self.config, present.unbind(1)
         shown = (windows.seen * (1 - windows.others.clamp(0, 1)) * windows.inside)[:, None]
         gain = gains(windows, config.fit)[:, None]
@@ -237,8 +240,10 @@ class Tracker:
     def _discover(
         self, state: TrackerState, ground: Ground, windows: Windows | None, sprites: Sprites
     ) -> bool:
-        """New factors, or pieces of what comes in, from tokens that nothing drawn explains; writes into `state`, and says
-        whether there are any."""
+        """Turn unexplained tokens into new factors, or into pieces of factors that enter the frame, in place.
+
+        Returns whether there were any.
+        """
         config, new = self.config, False
         scene, cover = ground.context, torch.zeros_like(ground.frame[:, 0])
         if windows is not None:
@@ -261,9 +266,11 @@ class Tracker:
         return new
 
     def _comes_in(self, state: TrackerState, b: int, token: Token, ground: Ground) -> int | None:
-        """The factor at the frame's edge of which a token is one more piece, as the two touch in one colour; None if there is none.
+        """The row of a factor at the frame's edge that a token belongs to, or None: the two touch, and have one
+        colour.
 
-        A piece of one colour that came in first fits anywhere in what comes after it.
+        Such a token must not start a factor of its own, because a piece of one colour fits anywhere in a larger area
+        of that colour.
         """
         (x, y), (wide, tall) = token.place, token.size
         rim = torch.as_tensor(filled(token.mask), device=ground.frame.device)
@@ -286,7 +293,7 @@ class Tracker:
         return None
 
     def _extend(self, state: TrackerState, b: int, row: int, mask, residual: Tensor, behind: Tensor) -> None:
-        """Gives a factor what a token adds to it, to the nearest whole pixel; writes into `state`."""
+        """Add a token to a factor's look, to the nearest whole pixel, in place."""
         corner = (state.place[b, row] - self.config.patch / 2).round().long()[None]
         new = self._born_from(corner, mask, residual, behind)
         added = (new[3:6].abs().amax(0) > 0) & (state.look[b, row, 3] < 0.5)
@@ -322,13 +329,13 @@ def scene_of(
     present: Bool[Tensor, "B K"],
     context: Float[Tensor, "B 3 H W"],
 ) -> tuple[Layers, Scene]:
-    """The layers of those present, and the scene that they make over the context."""
+    """The layers of the present factors, and the scene that they form over the context."""
     layers = draw(look * present[..., None, None, None], place, (context.shape[-2], context.shape[-1]))
     return layers, blend(layers.drawn_BK4HW, depth, context)
 
 
 def _free_row(state: TrackerState, b: int) -> int | None:
-    """The first empty row, else that of the factor unseen for longest, else None."""
+    """The first empty row, else the row of the factor that was unseen longest, else None."""
     empty = (~state.alive[b]).nonzero()
     if len(empty):
         return int(empty[0])

@@ -132,13 +132,13 @@ def track_all(
     parts = [order[start : start + batch] for start in range(0, len(order), batch)]
     bar = progress(total=len(order), desc=described, unit="episode", disable=described is None)
 
-    def of(part: list[int]) -> list[Tracks]:
+    def track_part(part: list[int]) -> list[Tracks]:
         found = _track_together([episodes[i] for i in part], config, context, ground, past, shortest, device)
         bar.update(len(part))
         return found
 
     with bar:
-        found = lone_threads().map(of, parts)
+        found = lone_threads().map(track_part, parts)
     tracks = dict(zip(order, [each for part in found for each in part], strict=True))
     return [tracks[index] for index in range(len(episodes))]
 
@@ -189,8 +189,8 @@ def _track_together(
             break
     short = [i for i, tracks in found.items() if len(tracks.presence) < len(colors[i])]
     if short:
-        of_short = [[each[i] for i in short] for each in (colors, views, paths)]
-        again = follow_all(of_short[0], of_short[1], of_short[2], config, shortest)
+        shortened = [[each[i] for i in short] for each in (colors, views, paths)]
+        again = follow_all(shortened[0], shortened[1], shortened[2], config, shortest)
         found |= dict(zip(short, again, strict=True))
     return [without_ground(found[i], context) for i in range(len(colors))]
 
@@ -240,7 +240,7 @@ def follow_all(
         tracker.advance(
             now, *(torch.stack([each[t] for each in parts[:count]]) for parts in (colors, views, moved))
         )
-        seen.append(_Seen.of(now))
+        seen.append(_Seen.from_state(now))
     return [
         _tracks_of([frame.only(b) for frame in seen[: len(each)]], context, path, shortest)
         for b, (each, context, path) in enumerate(zip(colors, contexts, paths, strict=True))
@@ -311,7 +311,7 @@ class _Seen:
     look: Float[Tensor, "N 4 P P"]
 
     @classmethod
-    def of(cls, state: TrackerState) -> _Seen:
+    def from_state(cls, state: TrackerState) -> _Seen:
         rows = state.alive.nonzero().unbind(1)
         kept = (state.presence, state.identity, state.place, state.velocity, state.depth, state.look)
         return cls(*rows, *(each[rows] for each in kept))

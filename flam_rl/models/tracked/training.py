@@ -121,6 +121,8 @@ def read_tracks(path: Path) -> Tracks:
 
 @dataclass(frozen=True)
 class LookTrainingConfig:
+    """Settings of the training of look codes."""
+
     frames: int = 3000
     """Frames at most that looks are learned from, evenly spread."""
     patch_steps: int = 800
@@ -222,6 +224,8 @@ def _drawing_loss(
 
 @dataclass(frozen=True)
 class DynamicsTrainingConfig:
+    """Settings of the training of inverse and forward dynamics."""
+
     steps: int = 3000
     batch: int = 128
     """Clips of a step."""
@@ -270,6 +274,8 @@ def train_dynamics(
 
 @dataclass(frozen=True)
 class PriorTrainingConfig:
+    """Settings of the training of the prior."""
+
     steps: int = 1500
     batch: int = 1024
     """Frames of a step."""

@@ -41,6 +41,7 @@ class TrackedWatcher:
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> Scene:
+        """As `Watcher.see`."""
         new = np.ones(len(frames), bool) if moved is None else moved
         rows = torch.from_numpy(np.flatnonzero(new))
         if fresh.any():

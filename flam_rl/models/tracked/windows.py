@@ -159,17 +159,22 @@ def _beside(sprites: Sprites, room: int) -> Bool[Tensor, "N N"]:
 
 
 def shifted_to(
-    maps_NCVV: Float[Tensor, "N C V V"], of: Int[Tensor, Q], to: Int[Tensor, Q], corner: Int[Tensor, "N 2"]
+    maps_NCVV: Float[Tensor, "N C V V"],
+    source: Int[Tensor, Q],
+    target: Int[Tensor, Q],
+    corner: Int[Tensor, "N 2"],
 ) -> Float[Tensor, "Q C V V"]:
     """Maps of some windows as seen in the windows of others; 0 where they do not reach."""
     window = maps_NCVV.shape[-1]
-    apart = corner[to] - corner[of]
+    apart = corner[target] - corner[source]
     at = torch.arange(window, device=maps_NCVV.device)
     xs, ys = apart[:, 0, None] + at, apart[:, 1, None] + at
     valid = ((ys >= 0) & (ys < window))[:, :, None] & ((xs >= 0) & (xs < window))[:, None]
     index = ys.clamp(0, window - 1)[:, :, None] * window + xs.clamp(0, window - 1)[:, None]
-    taken = maps_NCVV.flatten(2)[of].gather(2, index.flatten(1)[:, None].expand(-1, maps_NCVV.shape[1], -1))
-    return taken.view(len(of), -1, window, window) * valid[:, None]
+    taken = maps_NCVV.flatten(2)[source].gather(
+        2, index.flatten(1)[:, None].expand(-1, maps_NCVV.shape[1], -1)
+    )
+    return taken.view(len(source), -1, window, window) * valid[:, None]
 
 
 def _blend(
@@ -186,11 +191,11 @@ def _blend(
     behind, left = canvas, torch.ones_like(canvas[:, :1])
     seen, others = left.clone(), torch.zeros_like(left)
     for layer in layers.unbind(1):
-        of = order[layer.clamp(max=len(order) - 1)]
+        source = order[layer.clamp(max=len(order) - 1)]
         there = (layer < len(order))[:, None, None, None]
-        picture = shifted_to(drawn, of, crowded, corner) * there
+        picture = shifted_to(drawn, source, crowded, corner) * there
         color, alpha = picture.split((3, 1), 1)
-        mine = there & (of == crowded)[:, None, None, None]
+        mine = there & (source == crowded)[:, None, None, None]
         behind = torch.where(mine, canvas, behind)
         canvas = torch.addcmul(canvas, alpha, canvas, value=-1) + color
         left = torch.addcmul(left, alpha, left, value=-1)

@@ -72,10 +72,10 @@ function see(data) {
   state = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   const pixels = world.height * world.width;
   const at = 4 + length;
-  paint($("frame"), new Uint8Array(data, at, 3 * pixels));
+  drawPixels($("frame"), new Uint8Array(data, at, 3 * pixels));
   owner = new Uint8Array(data, at + 3 * pixels, pixels);
   $("task").hidden = state.task === undefined;
-  if (state.task) paint($("real"), new Uint8Array(data, at + 4 * pixels, 3 * pixels));
+  if (state.task) drawPixels($("real"), new Uint8Array(data, at + 4 * pixels, 3 * pixels));
   for (const name of [...released]) {
     if (state.step > held.get(name)?.step || !held.has(name)) {
       held.delete(name);
@@ -136,7 +136,7 @@ function item(index) {
   return li;
 }
 
-function paint(canvas, rgb) {
+function drawPixels(canvas, rgb) {
   const pen = canvas.getContext("2d");
   const image = pen.createImageData(world.width, world.height);
   for (let from = 0, to = 0; from < rgb.length; from += 3, to += 4) {
