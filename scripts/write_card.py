@@ -45,7 +45,9 @@ def main(config: CardConfig) -> None:
             raise ValueError(
                 f"{config.results} are of another world: {group} is {found}, on the card {on_card}"
             )
-    origin = Origin.from_made_by(results["made_by"], results["training_frames"], results["wall_s"], summary(results))
+    origin = Origin.from_made_by(
+        results["made_by"], results["training_frames"], results["wall_s"], summary(results)
+    )
     world.info = replace(world.info, origin=origin, license=config.license)
     save_world(world, SHIPPED / config.world)
     print(f"wrote {SHIPPED / config.world / 'README.md'}")

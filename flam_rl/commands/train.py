@@ -180,7 +180,9 @@ def train(config: TrainConfig) -> None:
     }
     fps = frame_rate(reading, config.files)
     results["report"] = report_of(world, split.held_out, fps, config.out / UNFINISHED, config.out)
-    origin = Origin.from_made_by(made_by(config.seed), split.training.frames, results["wall_s"], summary(results))
+    origin = Origin.from_made_by(
+        made_by(config.seed), split.training.frames, results["wall_s"], summary(results)
+    )
     world.info = dataclasses.replace(info, metrics=card_figures(results), origin=origin)
     save_world(world, config.out / "world")
     write_results(config.out, results, config.seed)

@@ -62,7 +62,9 @@ def save_world(world: World, folder: Path) -> None:
         _save_tensors(world.stored_starts, scratch / "starts.safetensors")
         if world.labels is not None:
             _save_tensors(world.labels.state_dict(), scratch / "labels.safetensors")
-        (scratch / "config.json").write_text(json.dumps(asdict(WorldConfig.from_world(world)), indent=2) + "\n")
+        (scratch / "config.json").write_text(
+            json.dumps(asdict(WorldConfig.from_world(world)), indent=2) + "\n"
+        )
         (scratch / "README.md").write_text(card_of(world))
     world.source = str(folder.resolve())
 
