@@ -13,8 +13,8 @@ from pathlib import Path
 import tyro
 
 from flam_rl.core.checkpoint import load_world, save_world
+from flam_rl.core.info import Origin
 from flam_rl.core.sources import SHIPPED
-from flam_rl.core.world import Origin
 from flam_rl.evaluation.summary import GROUPS, summary
 from flam_rl.results import read_json
 from flam_rl.types import Json

@@ -14,7 +14,8 @@ from gymnasium.utils.env_checker import check_env
 
 import flam_rl
 from flam_rl.core.checkpoint import load_world, save_world
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.info import WorldInfo
+from flam_rl.core.world import World
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode

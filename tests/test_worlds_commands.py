@@ -18,7 +18,7 @@ import flam_rl
 from flam_rl.cli import COMMANDS, main
 from flam_rl.commands import doctor
 from flam_rl.core.card import card_of
-from flam_rl.core.world import Origin
+from flam_rl.core.info import Origin
 from flam_rl.results import made_by
 
 

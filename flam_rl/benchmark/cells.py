@@ -14,8 +14,8 @@ from stable_baselines3 import PPO
 from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.ppo import train_in_imagination
 from ..core.checkpoint import load_world, save_world
+from ..core.info import Origin, WorldInfo
 from ..core.registry import CONTROLS
-from ..core.world import Origin, WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.frames import Frames
 from ..envs.tasks.record import record_episodes, record_labels

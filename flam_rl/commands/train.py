@@ -18,8 +18,9 @@ import torch
 
 from ..actions import ActionSpace
 from ..core.checkpoint import check_replaceable, save_world
+from ..core.info import Origin, WorldInfo, check_license
 from ..core.registry import ModelName, kind_of
-from ..core.world import Origin, World, WorldInfo, check_license
+from ..core.world import World
 from ..data import cache
 from ..data.hold_out import Split, hold_out
 from ..data.labels import find_labels
