@@ -48,8 +48,10 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.cut = False
+        """Whether large files cannot be fetched."""
         self.listed_size: int | None = None
-        """What the server says of the size of each file, where that is not the true one."""
+        """What the server says of the size of large files, where that is not the true one."""
 
     @property
     def address(self) -> str:
@@ -165,7 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.endswith(LARGE):
             digest = hashlib.sha256(content).hexdigest()
             self.server.large[digest] = content
-            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"'}
+            size = len(content) if self.server.listed_size is None else self.server.listed_size
+            headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{digest}"'}
             self._send(
                 302,
                 b"",
@@ -176,6 +179,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_large(self, digest: str) -> None:
         assert "Authorization" not in self.headers
+        if self.server.cut:
+            raise Refused(400, "", "cut")
         self._send(200, self.server.large[digest], {"ETag": f'"{digest}"'})
 
     def put_large(self, digest: str) -> None:

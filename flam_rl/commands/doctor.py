@@ -63,9 +63,12 @@ def doctor(config: DoctorConfig) -> None:
     ]
     print("\n" + tabulate(rows, ("extra", "", "install it with"), tablefmt="plain"))
     speeds = speed(SECONDS)
-    for worlds, found in speeds.items():
-        print(f"\nspeed: {found:,.0f} env-steps/s with {worlds} worlds, not compiled", end="")
-    print("\n")
+    stepped = [(f"{worlds} at once", f"{found:,.0f} env-steps/s") for worlds, found in speeds.items()]
+    print(
+        "\nthe shipped world, not compiled\n"
+        + tabulate(stepped, tablefmt="plain", disable_numparse=True)
+        + "\n"
+    )
     wrote = None
     if config.out:
         results = {"missing": missing, "env_steps_per_second": speeds}

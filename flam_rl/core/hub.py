@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 SCHEME = "hf://"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -65,20 +67,27 @@ def fetched(address: HubAddress, files: Sequence[str], most_bytes: int) -> tuple
         commit = api.resolve_revision(address.repository, revision=address.revision).resolved
         pinned = replace(address, revision=commit)
 
-        def snapshot(**arguments: bool) -> Any:
+        def snapshot(**arguments: Any) -> Any:
             return hub.snapshot_download(
                 address.repository, revision=commit, allow_patterns=list(files), **arguments
             )
 
         try:
-            return Path(snapshot(local_files_only=True)), pinned
-        except hub.errors.LocalEntryNotFoundError:
-            pass
-        listed = api.list_repo_tree(address.repository, revision=commit)
-        size = sum(file.size for file in listed if file.path in files)
+            listed = snapshot(dry_run=True, tqdm_class=_Quiet)
+        except hub.errors.DryRunError as error:
+            raise error.__cause__ or error from None
+        size = sum(file.file_size or 0 for file in listed)
         if size > most_bytes:
             raise ValueError(f"{pinned}: the world has {size:,} bytes; allowed are {most_bytes:,}")
-        return Path(snapshot()), pinned
+        quiet = {} if any(file.will_download for file in listed) else {"tqdm_class": _Quiet}
+        return Path(snapshot(**quiet)), pinned
+
+
+class _Quiet(tqdm):
+    """No bar, for what is there at once."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **(named | {"disable": True}))
 
 
 def push(folder: Path, address: HubAddress, files: Sequence[str]) -> HubAddress:
@@ -158,7 +167,11 @@ def _said_of(address: HubAddress) -> Iterator[None]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ValueError(f"{address}: there is no such repository that you may read; {login}") from error
-    except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
+    except (
+        errors.RevisionResolutionError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+    ) as error:
         raise OSError(
             f"{address}: the Hub cannot be reached, and the world is not cached ({_first_line(error.__cause__ or error)})"
         ) from error
