@@ -11,8 +11,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
 from ...core.layers import nearest_code
-from ...types import LossAndMetrics
+from ...types import LossAndMetrics, check_ranges
 from ..tiles.dynamics import snap
+from .context_codes import MOST_NUMBERS
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
 from .look_codes import LookCodes, picture
 from .prior import Chances, TrackedPrior
@@ -54,6 +55,7 @@ class TrackedConfig:
 
     Attributes:
         shared_ground: all of the video has one background, which the model knows; else it finds that of the frames it is given.
+        context_code_dim: numbers that tell a policy which background it is in.
     """
 
     state: StateConfig = field(default_factory=StateConfig)
@@ -61,6 +63,10 @@ class TrackedConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     shared_ground: bool = False
+    context_code_dim: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, context_code_dim=(0, MOST_NUMBERS))
 
 
 class TrackedFLAM(nn.Module):
