@@ -461,7 +461,7 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     finders = [AgentFinder(dim) for _ in numbers]
     agents = Agents(space, [2, 0][: len(numbers)], numbers, adapters, finders)
     world.labels = Labels(agents, DenseHead(dim, (0, 2), 3.0, 2.0), EventHead(dim, (1,), 1.0), 7)
-    save_world(world, tmp_path / "world", "")
+    save_world(world, tmp_path / "world")
     again = load_world(tmp_path / "world").labels
     assert again.agents.actions == space
     for (name, one), (_, other) in zip(

@@ -25,7 +25,7 @@ Edit = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def folder(world, tmp_path: Path) -> Path:
-    flam_rl.save_world(world, tmp_path / "world", "# card\n")
+    flam_rl.save_world(world, tmp_path / "world")
     return tmp_path / "world"
 
 

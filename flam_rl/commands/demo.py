@@ -27,6 +27,7 @@ from ..types import Video, check_ranges
 from .checks import check_out
 from .collect import parse_kwargs, with_bar
 from .demo_pictures import rollout_frames, write_plot
+from .endings import ended
 from .tasks import find_task, fitted, misfit
 
 NAMES = {
@@ -50,7 +51,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """Folder for results.json, plot.png, demo.gif, policy.zip and TensorBoard logs."""
     world: str = "multigrid"
-    """Name of a shipped world, or a folder; it must have a task."""
+    """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision; it must have a task."""
     labels: int = 1000
     """Label budget, transitions."""
     expert_episodes: int = 100
@@ -147,7 +148,8 @@ def demo(config: DemoConfig) -> None:
     path = write_results(config.out, results, config.seed)
     write_plot(config.out / "plot.png", {NAMES[name]: score for name, score in scores.items()}, history)
     print(table(scores))
-    print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
+    print(f"{results['wall_s']:.0f} s")
+    ended(f"{path}, plot.png, demo.gif and policy.zip beside it", "flam-rl", "play", "--world", config.world)
 
 
 def table(scores: dict[str, PolicyScore]) -> str:

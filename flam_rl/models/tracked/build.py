@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
+from ...core.info import WorldInfo
 from ...core.model import Model
 from ...core.registry import kind_of
 from ...core.threads import one_core
-from ...core.world import World, WorldInfo
+from ...core.world import World
 from ...training.run import Log
 from ...types import Video, check_ranges
 from .context_codes import EPISODES, fit_codes
