@@ -203,7 +203,7 @@ def test_a_task_of_other_agents_is_refused(grounded) -> None:
 def test_the_commands_and_the_player_take_several_agents(grounded, tmp_path: Path) -> None:
     world, adapter, _ = grounded
     world.info = dataclasses.replace(world.info, task_kwargs={"agents": 4, "controlled": 2})
-    save_world(world, tmp_path / "world", "Two agents.\n")
+    save_world(world, tmp_path / "world")
     arguments = ["--world", str(tmp_path / "world"), "--out", str(tmp_path / "agent"), "--episodes", "3"]
     few = {"steps": 128, "num-envs": 8, "rollout": 8, "batch": 32, "checks": 1}
     main(["agent", *arguments, *(f"--imagination.{name}={value}" for name, value in few.items())])
