@@ -1,4 +1,4 @@
-"""The context as each frame of a clip shows it, what clips have in common, and how large the things in them are."""
+"""The context as each frame of a clip shows it, the context that clips share, and the size of things in clips."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def find_view(
     """The context as each frame shows it; one for all frames where the camera stands still.
 
     Args:
-        path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
+        path: as `camera_path` gives it. valid: where no entity is, in the known frames.
+        past: number of known frames. Ground that none of them shows takes the colours around it.
     """
     known = colors[:past]
     view = _view(colors, path, valid, config, context, past)
@@ -53,7 +53,7 @@ def _view(
     context: ContextConfig,
     past: int | None,
 ) -> Float[Tensor, "C 3 H W"]:
-    """See `find_view`; from one look at the frames."""
+    """One round of `find_view`."""
     known = colors[:past]
     if not bool(path.any()):
         ground = find_context(known, valid, context)
