@@ -87,13 +87,14 @@ class BehaviorCloning:
         seen, target = [], []
         with torch.inference_mode():
             for episode in video.episodes:
-                factors = world.see(torch.as_tensor(episode, device=codebook.device)[None]).factors
-                factors = agents.in_place(factors)
+                scene = world.see(torch.as_tensor(episode, device=codebook.device)[None])
+                factors = agents.in_place(scene.factors)
+                code = world.context_code(scene.context).expand(len(episode) - 1, -1)
                 latent = world.infer_actions(factors).mean[0, :, agents.factors[0]]
-                seen.append(factors[0, :-1].flatten(1))
+                seen.append(world.observation(factors[0, :-1], code))
                 target.append(nearest_code(latent, codebook))
         torch.manual_seed(seed)
-        net = mlp(world.factors * world.factor_dim, 128, len(codebook), layers=3)
+        net = mlp(world.observation_dim, 128, len(codebook), layers=3)
         _fit(net, torch.cat(seen).cpu().clone(), torch.cat(target).cpu().clone(), seed, steps=1500)
         return cls(net, codebook.cpu().numpy(), False, seed)
 

@@ -32,9 +32,13 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     ## Observation space
     | `observation` | space |
     | --- | --- |
-    | `"factors"` | `Box(-sqrt(S), sqrt(S), (K * S,), float32)`, all factors one after the other |
+    | `"factors"` | `Box(-bound, bound, (K * S + C,), float32)`, all factors one after the other, then the code of the context |
     | `"pixels"` | `Box(0, 255, (H, W, 3), uint8)`, the decoded frame |
     | `"features"` | `Box(-inf, inf, (N, D), float32)`, the code vectors of the decoded frame |
+
+    The bound of factors is the model's, sqrt(S) on tiles; that of the code is 3. C is 0 where all scenes of the world
+    share one context. Where they differ, as with another background in each episode, the code tells a policy in which
+    it is; it stays the same until the next reset.
 
     ## Reward
     The mean labelled reward when the world's reward head says that one was entered, else 0; always 0 in a

@@ -115,6 +115,8 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             self._starts = lone_threads().run(lambda: self._imagination.begin(starts.factors))
             self._contexts = starts.context
             self._context_BX = starts.context.new_zeros(num_envs, starts.context.shape[1])
+            self._codes = lone_threads().split(self.world.context_code, starts.context)
+            self._code_BC = self._codes.new_zeros(num_envs, self._codes.shape[1])
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
 
@@ -247,7 +249,9 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             }
             self._restart(ended)
             fresh = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
-            observations[ended] = observe(self.world, self.scene.select(fresh), self.observation)
+            observations[ended] = observe(
+                self.world, self.scene.select(fresh), self.observation, self._code_BC[fresh]
+            )
         return observations, rewards, terminated, truncated, infos | self._infos()
 
     def _restart(self, mask: np.ndarray, seeds: Seeds | None = None) -> None:
@@ -266,14 +270,15 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             for part, start in zip(self._state, self._starts, strict=True):
                 part.index_copy_(1, ended, start.index_select(1, drawn))
         self._context_BX[ended] = self._contexts[drawn]
+        self._code_BC[ended] = self._codes[drawn]
         self._elapsed[mask] = 0
         self._ended[mask] = False
 
     def _observe(self) -> np.ndarray:
         if self._copy:
-            return observe(self.world, self.scene, self.observation)
+            return observe(self.world, self.scene, self.observation, self._code_BC)
         self._buffers.reverse()
-        out = observe(self.world, self.scene, self.observation, self._buffers[0])
+        out = observe(self.world, self.scene, self.observation, self._code_BC, self._buffers[0])
         self._buffers[0] = out
         return out
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from ..core.model import CONTEXT_CODE_BOUND
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
@@ -99,8 +100,9 @@ def make_spaces(
     if observation == "pixels":
         return gym.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8), action_space
     if observation == "factors":
-        bound = world.model.factor_bound
-        return gym.spaces.Box(-bound, bound, (world.factors * world.factor_dim,), np.float32), action_space
+        bounds = np.full(world.observation_dim, CONTEXT_CODE_BOUND, np.float32)
+        bounds[: world.factors * world.factor_dim] = world.model.factor_bound
+        return gym.spaces.Box(-bounds, bounds, dtype=np.float32), action_space
     if world.model.feature_shape is None:
         raise ValueError(
             "observation is 'features', but this world's model has none; allowed are 'factors', 'pixels'"
@@ -109,17 +111,29 @@ def make_spaces(
 
 
 def observe(
-    world: World, scene: Scene, observation: Observation, out: np.ndarray | None = None
+    world: World,
+    scene: Scene,
+    observation: Observation,
+    code_BC: torch.Tensor | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Scenes of a batch as observations, written to `out` where one is given.
 
     Nothing is decoded that is not asked for.
+
+    Args:
+        code_BC: the code of the scenes' contexts, where it is known already.
     """
     if observation == "factors":
         seen = scene.factors.cpu().numpy()
-        out = np.empty((len(seen), world.factors * world.factor_dim), np.float32) if out is None else out
+        out = np.empty((len(seen), world.observation_dim), np.float32) if out is None else out
+        size = world.factors * world.factor_dim
         bound = world.model.factor_bound  # only rounding is beyond it
-        np.clip(seen, -bound, bound, out=out.reshape(seen.shape))
+        np.clip(seen, -bound, bound, out=out[:, :size].reshape(seen.shape))
+        if world.model.context_code_dim:
+            if code_BC is None:
+                code_BC = lone_threads().split(world.context_code, scene.context)
+            out[:, size:] = code_BC.cpu().numpy()
         return out
 
     def decode(factors_BKS: torch.Tensor, context_BX: torch.Tensor) -> torch.Tensor:

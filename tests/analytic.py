@@ -33,6 +33,8 @@ CODES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
 GOAL = 12
 """Column from which on the agent, point 0, is rewarded with 1 and the episode ends."""
 HORIZON = 24
+GREYEST = 100
+"""Grey level of a ground at most, where episodes have one."""
 
 
 def factors_of(pixels: torch.Tensor) -> torch.Tensor:
@@ -46,16 +48,29 @@ def pixels_of(factors: torch.Tensor) -> torch.Tensor:
 
 
 class PointsModel(Model):
-    """Factors are places (x, y); a latent action moves its own point by as many pixels, not beyond the frame."""
+    """Factors are places (x, y); a latent action moves its own point by as many pixels, not beyond the frame.
+
+    Args:
+        ground: whether each episode has a grey ground of its own; the context is its level, 0 to 1, and the code the
+            level again, -1 to 1.
+    """
 
     kind = "points"
     settings = None
     frame_size, factors, factor_dim, factor_bound = (SIDE, SIDE), POINTS, 2, 1.0
     latent_actions, latent_action_dim = POINTS, 2
 
-    def __init__(self) -> None:
+    def __init__(self, ground: bool = False) -> None:
         super().__init__()
+        self.context_dim = int(ground)
         self.register_buffer("codes", torch.as_tensor(CODES))
+
+    @property
+    def context_code_dim(self) -> int:
+        return self.context_dim
+
+    def context_code(self, context_BX: torch.Tensor) -> torch.Tensor:
+        return context_BX * (2 * 255 / GREYEST) - 1
 
     @property
     def action_codes(self) -> torch.Tensor:
@@ -64,7 +79,8 @@ class PointsModel(Model):
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
         brightest = frames.flatten(-3, -2).argmax(-2)
         pixels = torch.stack([brightest % SIDE, brightest // SIDE], -1)
-        return Scene(factors_of(pixels.float()), frames.new_zeros(len(frames), 0, dtype=torch.float32))
+        levels = frames.flatten(1).amin(1, keepdim=True).float() / 255
+        return Scene(factors_of(pixels.float()), levels[:, : self.context_dim])
 
     def infer_actions(self, factors_BTKS: torch.Tensor) -> Normal:
         moved = factors_BTKS.diff(dim=1) * (SIDE - 1) / 2
@@ -85,7 +101,10 @@ class PointsModel(Model):
         return self.codes[code], torch.full(code.shape, -float(np.log(len(CODES))))
 
     def draw(self, scene: Scene) -> torch.Tensor:
-        return (self.shares(scene) * 255).to(torch.uint8).movedim(1, -1)
+        frames = self.shares(scene)
+        if self.context_dim:
+            frames = frames.maximum(scene.context[..., None, None])
+        return (frames * 255).round().to(torch.uint8).movedim(1, -1)
 
     def shares(self, scene: Scene) -> torch.Tensor:
         x, y = pixels_of(scene.factors).unbind(-1)
@@ -109,11 +128,13 @@ class PointsModel(Model):
         return PointsWatcher(self, count)
 
     def scenes(self, starts: Starts) -> Scene:
-        return Scene(starts["factors"], starts["factors"].new_zeros(len(starts["factors"]), 0))
+        return Scene(starts["factors"], starts["context"])
 
     def check_starts(self, starts: Starts) -> None:
         if starts["factors"].shape[1:] != (POINTS, 2):
             raise ValueError(f"starts are {starts['factors'].shape}; allowed is (S, {POINTS}, 2)")
+        if starts["context"].shape[1:] != (self.context_dim,):
+            raise ValueError(f"contexts are {starts['context'].shape}; allowed is (S, {self.context_dim})")
 
 
 class PointsStepper:
@@ -152,13 +173,15 @@ class PointsWatcher:
 
     def __init__(self, model: PointsModel, count: int) -> None:
         self.model, self.factors = model, torch.zeros(count, POINTS, 2)
+        self.context = torch.zeros(count, model.context_dim)
 
     def see(self, frames: np.ndarray, fresh: np.ndarray, moved: np.ndarray | None = None) -> Scene:
         new = np.ones(len(frames), bool) if moved is None else moved
         seen = self.model.see(torch.as_tensor(frames[new])[:, None])
-        self.factors = self.factors.clone()
+        self.factors, self.context = self.factors.clone(), self.context.clone()
         self.factors[torch.as_tensor(new)] = seen.factors[:, 0]
-        return Scene(self.factors, self.factors.new_zeros(len(frames), 0))
+        self.context[torch.as_tensor(new)] = seen.context
+        return Scene(self.factors, self.context)
 
 
 @torch.no_grad()
@@ -190,12 +213,13 @@ def points_labels() -> Labels:
     return labels
 
 
-def points_world(horizon: int = HORIZON, labels: bool = True) -> World:
+def points_world(horizon: int = HORIZON, labels: bool = True, ground: bool = False) -> World:
     """Its starts are those of `PointsTask`, seeds 0 to 255."""
     starts = torch.stack([factors_of(torch.as_tensor(start_pixels(seed)).float()) for seed in range(256)])
+    levels = torch.tensor([[start_level(seed) / 255] * ground for seed in range(256)])
     return World(
-        PointsModel(),
-        {"factors": starts},
+        PointsModel(ground),
+        {"factors": starts, "context": levels},
         WorldInfo(horizon=horizon),
         points_labels() if labels else None,
     )
@@ -212,9 +236,20 @@ def start_of(rng: np.random.Generator) -> np.ndarray:
     return pixels
 
 
-def frame_of(pixels: np.ndarray) -> np.ndarray:
+def start_level(seed: int) -> int:
+    """Grey level of the ground after `PointsTask(ground=True).reset(seed=seed)`."""
+    rng = seeding.np_random(seed)[0]
+    start_of(rng)
+    return level_of(rng)
+
+
+def level_of(rng: np.random.Generator) -> int:
+    return int(rng.integers(GREYEST + 1))
+
+
+def frame_of(pixels: np.ndarray, level: int = 0) -> np.ndarray:
     """uint8 `(H, W, 3)`."""
-    frame = np.zeros((SIDE, SIDE, 3), np.uint8)
+    frame = np.full((SIDE, SIDE, 3), level, np.uint8)
     frame[pixels[:, 1], pixels[:, 0], np.arange(POINTS)] = 255
     return frame
 
@@ -225,13 +260,14 @@ class PointsTask(gym.Env):
     Args:
         agents: the points that actions move, the first of them to the goal; one has `Discrete` actions, several have a
             number of `MultiDiscrete` ones each.
+        ground: whether each episode has a grey ground of its own.
     """
 
     metadata = {"render_modes": []}
     observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
 
-    def __init__(self, max_steps: int = HORIZON, agents: Sequence[int] = (0,)) -> None:
-        self.max_steps, self.agents = max_steps, list(agents)
+    def __init__(self, max_steps: int = HORIZON, agents: Sequence[int] = (0,), ground: bool = False) -> None:
+        self.max_steps, self.agents, self.ground = max_steps, list(agents), ground
         self.action_space = (
             gym.spaces.Discrete(len(CODES))
             if len(agents) == 1
@@ -243,7 +279,8 @@ class PointsTask(gym.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.pixels, self.elapsed = start_of(self.np_random), 0
-        return frame_of(self.pixels), {}
+        self.level = level_of(self.np_random) if self.ground else 0
+        return frame_of(self.pixels, self.level), {}
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         chosen = self.np_random.integers(len(CODES), size=POINTS)
@@ -252,4 +289,5 @@ class PointsTask(gym.Env):
         self.elapsed += 1
         reached = bool(self.pixels[self.agents[0], 0] >= GOAL)
         truncated = self.elapsed >= self.max_steps and not reached
-        return frame_of(self.pixels), float(reached), reached, truncated, {"success": reached}
+        frame = frame_of(self.pixels, self.level)
+        return frame, float(reached), reached, truncated, {"success": reached}

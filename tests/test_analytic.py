@@ -12,6 +12,7 @@ import torch
 from analytic import (
     CODES,
     GOAL,
+    GREYEST,
     HORIZON,
     SIDE,
     PointsTask,
@@ -19,21 +20,23 @@ from analytic import (
     frame_of,
     pixels_of,
     points_world,
+    start_level,
     start_pixels,
 )
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.env_checker import check_env as check_for_sb3
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from flam_rl.actions import ActionSpace
-from flam_rl.agents import ImaginationConfig, train_in_imagination
+from flam_rl.agents import BehaviorCloning, ImaginationConfig, train_in_imagination
 from flam_rl.agents.ppo import judge
 from flam_rl.core.heads import EventHead
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv, make_sb3_vec_env
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.grounding.adapter import fit_labels
-from flam_rl.types import LabelledTransitions
+from flam_rl.types import LabelledTransitions, Video
 
 UP, RIGHT = CODES[4], CODES[1]
 
@@ -41,6 +44,12 @@ UP, RIGHT = CODES[4], CODES[1]
 @pytest.fixture
 def world() -> World:
     return points_world()
+
+
+@pytest.fixture
+def grounds() -> World:
+    """The same with a ground of another grey in each episode, which the observation tells."""
+    return points_world(ground=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +68,10 @@ def moved(pixels: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.clip(pixels + codes.astype(int), 0, SIDE - 1)
 
 
-def observed(pixels: np.ndarray) -> np.ndarray:
-    """The observation `factors` of points at these pixels."""
-    return factors_of(torch.as_tensor(pixels).float()).flatten().numpy()
+def observed(pixels: np.ndarray, level: int | None = None) -> np.ndarray:
+    """The observation `factors` of points at these pixels, in front of a ground of this grey level if episodes have one."""
+    factors = factors_of(torch.as_tensor(pixels).float()).flatten().numpy()
+    return factors if level is None else np.append(factors, np.float32(level / GREYEST * 2 - 1))
 
 
 def test_the_verbs_are_exact(world: World, episode: np.ndarray) -> None:
@@ -207,6 +217,112 @@ def test_imagine_is_differentiable_and_exact(world: World) -> None:
     assert torch.equal(rollout.factors_BTKS[:, 0], starts.factors)
     rollout.factors_BTKS[:, -1, 0, 0].mean().backward()
     assert torch.allclose(push.grad, torch.tensor([4 * 2 / (SIDE - 1), 0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized.*")
+def test_the_observation_tells_the_context_of_the_episode(grounds: World) -> None:
+    env = gym.make("FLAM-v0", world=grounds).unwrapped
+    check_env(env)
+    check_for_sb3(env)
+    assert env.observation_space.shape == (grounds.observation_dim,) == (7,)
+    assert env.observation_space.high.tolist() == [1.0] * 6 + [3.0]
+    assert points_world().observation_dim == 6
+    told = {observed(start_pixels(seed), start_level(seed)).tobytes() for seed in range(256)}
+    for seed in range(5):
+        observation, _ = env.reset(seed=seed)
+        rounded = pixels_of(torch.as_tensor(observation[:6].reshape(3, 2))).numpy()
+        level = round((float(observation[6]) + 1) / 2 * GREYEST)
+        assert observed(rounded, level).tobytes() in told
+        for _ in range(3):
+            following, *_ = env.step(env.action_space.sample())
+            assert following[6] == observation[6]
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+@pytest.mark.parametrize("copy", [True, False])
+def test_each_imagined_world_is_told_its_own_context(grounds: World, mode: str, copy: bool) -> None:
+    venv = gym.make_vec(
+        "FLAM-v0", num_envs=40, world=grounds, horizon=6, autoreset_mode=mode, copy=copy
+    ).unwrapped
+    observations, _ = venv.reset(seed=0)
+    rng, changes = np.random.default_rng(0), 0
+    for _ in range(20):
+        context = venv.scene.context
+        assert np.allclose(observations[:, 6:], grounds.context_code(context))
+        assert np.allclose(observations[:, :6], venv.factors_BKS.flatten(1))
+        before = observations[:, 6:].copy()
+        observations, _, terminated, truncated, infos = venv.step(rng.uniform(-1, 1, (40, 2)))
+        ended = terminated | truncated
+        if mode == "SameStep" and ended.any():
+            assert np.array_equal(np.stack(infos["final_obs"][ended])[:, 6:], before[ended])
+        if mode == "Disabled" and ended.any():
+            assert np.array_equal(observations[:, 6:], before)
+            observations, _ = venv.reset(options={"reset_mask": ended})
+        changes += (observations[:, 6:] != before).sum()
+    assert changes > 50
+
+
+def test_a_policy_in_imagination_gets_what_flam_v0_has(grounds: World) -> None:
+    venv = gym.make_vec("FLAM-v0", num_envs=9, world=grounds, control="all", compile=False).unwrapped
+    observations, _ = venv.reset(seed=0)
+    start = type(venv.scene)(*(part.clone() for part in venv.scene))
+    actions = torch.as_tensor(CODES[np.random.default_rng(0).integers(5, size=(5, 9, 3))]).flatten(2)
+    seen: list[torch.Tensor] = []
+
+    def policy(given: torch.Tensor) -> torch.Tensor:
+        seen.append(given)
+        return actions[len(seen) - 1]
+
+    grounds.imagine(policy, start, 5, [0, 1, 2])
+    for given, action in zip(seen, actions, strict=True):
+        assert np.allclose(given, observations, atol=1e-6)
+        observations, *_ = venv.step(action.numpy())
+    weights = torch.zeros(grounds.observation_dim, 6, requires_grad=True)
+    rollout = grounds.imagine(lambda given: given @ weights, start, 3, [0, 1, 2])
+    rollout.factors_BTKS[:, -1].sum().backward()
+    assert (weights.grad.abs().sum(1) > 0).all()
+
+
+def test_decoded_tasks_tell_the_context_that_their_frames_show(grounds: World) -> None:
+    env = DecodedEnv(PointsTask(ground=True), grounds)
+    assert env.observation_space == gym.make("FLAM-v0", world=grounds).observation_space
+    observation, _ = env.reset(seed=5)
+    assert np.allclose(observation, observed(start_pixels(5), start_level(5)), atol=1e-6)
+    tasks = SyncVectorEnv(
+        [partial(PointsTask, steps, ground=True) for steps in (3, 5, 7)], autoreset_mode="Disabled"
+    )
+    many = DecodedVectorEnv(tasks, grounds)
+    observations, _ = many.reset(seed=[0, 1, 2])
+    for _ in range(12):
+        shown = [observed(task.pixels, task.level) for task in tasks.envs]
+        assert np.allclose(observations, shown, atol=1e-6)
+        observations, _, terminated, truncated, _ = many.step(np.tile(UP, (3, 1)))
+        if (ended := terminated | truncated).any():
+            observations, _ = many.reset(seed=[7, 8, 9], options={"reset_mask": ended})
+    assert len({task.level for task in tasks.envs}) == 3
+
+
+@pytest.mark.learning
+def test_latent_actions_are_cloned_from_what_flam_v0_shows(grounds: World) -> None:
+    """Experts go right where the ground is dark, and up where it is light: only the context tells."""
+    films, rng = [], np.random.default_rng(0)
+    for level in [10, 90] * 12:
+        pixels = rng.integers(5, 11, (3, 2))
+        frames = [frame_of(pixels, level)]
+        for _ in range(5):
+            chosen = CODES[rng.integers(5, size=3)]
+            chosen[0] = RIGHT if level < GREYEST / 2 else UP
+            pixels = moved(pixels, chosen)
+            frames.append(frame_of(pixels, level))
+        films.append(np.stack(frames))
+    clone = BehaviorCloning.from_expert_video(grounds, Video(tuple(films)))
+    env = gym.make("FLAM-v0", world=grounds)
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        for level, expected in ((10, RIGHT), (90, UP)):
+            observation[6] = level / GREYEST * 2 - 1
+            action, _ = clone.predict(observation, deterministic=True)
+            assert np.array_equal(action, expected)
 
 
 CONFIG = ImaginationConfig(steps=24_576, num_envs=64, rollout=24, batch=512, checks=8, learning_rate=3e-3)

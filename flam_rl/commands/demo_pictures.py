@@ -33,6 +33,7 @@ def rollout_frames(
         observation, _ = decoded.reset(seed=seed + index)
         imagined_steps = 0
         state, context = imagination.begin(decoded.scene.factors), decoded.scene.context
+        code = world.context_code(context)
         generator = torch.Generator().manual_seed(seed + index)
         done = finished = False
         real = task.render()
@@ -47,7 +48,8 @@ def rollout_frames(
                 real = task.render()
                 done = terminated or truncated
             if not finished:
-                wanted = torch.as_tensor(model.predict(factors.flatten(1).numpy(), deterministic=True)[0])
+                seen = world.observation(factors, code).numpy()
+                wanted = torch.as_tensor(model.predict(seen, deterministic=True)[0])
                 state, _ = imagination.step(state, wanted[:, None], generator)
                 imagined_steps += 1
                 ended = bool(world.labels.termination(state.factors_BKS) > 0.5)

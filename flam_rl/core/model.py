@@ -18,6 +18,8 @@ from .stepping import Events, LatentDynamics, Stepper
 
 Starts = Mapping[str, torch.Tensor]
 """What a model keeps of the scenes that imagination starts from, by name; S comes first in every tensor that has a row a start."""
+CONTEXT_CODE_BOUND = 3.0
+"""No number of a context's code is larger, nor smaller than minus this; over the video they have mean 0 and spread 1."""
 
 
 @runtime_checkable
@@ -166,6 +168,15 @@ class Model(LatentDynamics, nn.Module, ABC):
     """Its name in the registry."""
     fixed_entities: bool = True
     """Whether factor k is to follow the same entity in all episodes; else whom it follows is found anew in each."""
+
+    @property
+    def context_code_dim(self) -> int:
+        """C: how many numbers tell a policy which context it is in; 0 where all scenes of the video share one."""
+        return 0
+
+    def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
+        """What a policy is told of contexts `(B, X)`: float `(B, C)` within ±`CONTEXT_CODE_BOUND`."""
+        return context_BX[:, :0]
 
     @abstractmethod
     def draw(self, scene: Scene) -> torch.Tensor:

@@ -95,6 +95,11 @@ class World(nn.Module):
         return self.model.factor_dim
 
     @property
+    def observation_dim(self) -> int:
+        """K * S + C: how long FLAM-v0's observation `factors` is."""
+        return self.factors * self.factor_dim + self.model.context_code_dim
+
+    @property
     def latent_actions(self) -> int:
         """L: how many latent actions a step has, one for each factor or one for all."""
         return self.model.latent_actions
@@ -131,6 +136,16 @@ class World(nn.Module):
     def prior(self, factors_BKS: Float[torch.Tensor, "*B K S"]) -> Distribution:
         """What would be done by itself: a distribution of latent actions, batch `(B, L)`, event `(A,)`."""
         return self.model.prior(factors_BKS)
+
+    def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
+        """What a policy is told of contexts `(B, X)`: float `(B, C)` in -3..3; C is 0 where all scenes share one context."""
+        return self.model.context_code(context_BX)
+
+    def observation(
+        self, factors_BKS: Float[torch.Tensor, "B K S"], code_BC: Float[torch.Tensor, "B C"]
+    ) -> Float[torch.Tensor, "B O"]:
+        """FLAM-v0's observation `factors`, `(B, K * S + C)`: all factors one after the other, then the code of the context."""
+        return torch.cat([factors_BKS.flatten(1), code_BC], 1)
 
     def draw(self, scene: Scene) -> torch.Tensor:
         """Frames uint8 `(B, H, W, 3)` of scenes."""
@@ -204,7 +219,7 @@ class World(nn.Module):
         snapping of latent actions; call it under `torch.inference_mode()` where they are not wanted.
 
         Args:
-            policy: factors `(B, K * S)`, FLAM-v0's observation, to the controlled latent actions `(B, C * A)`.
+            policy: FLAM-v0's observation `factors`, float `(B, observation_dim)`, to the controlled latent actions `(B, C * A)`.
             start: where to begin, of `World.start` for instance.
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
@@ -212,11 +227,12 @@ class World(nn.Module):
         """
         imagination, threads = self.imagination(controlled, dtype), lone_threads()
         state = threads.run(lambda: imagination.begin(start.factors))
+        code = threads.run(lambda: self.context_code(start.context))
         factors, latent_actions, log_prior = [start.factors], [], []
         for _ in range(horizon):
             wanted = None
             if controlled:
-                seen = threads.run(lambda: state.factors_BKS.flatten(1))  # noqa: B023, it runs at once
+                seen = threads.run(lambda: self.observation(state.factors_BKS, code))  # noqa: B023, it runs at once
                 wanted = policy(seen).unflatten(-1, (len(controlled), -1))
             state, taken = imagination.step(state, wanted, generator)
             factors.append(state.factors_BKS)

@@ -18,6 +18,7 @@ from ...core.threads import one_core
 from ...core.world import World, WorldInfo
 from ...training.run import Log
 from ...types import Video, check_ranges
+from .context_codes import EPISODES, fit_codes
 from .dynamics import DynamicsConfig
 from .flam import LossConfig, TrackedConfig
 from .model import TrackedModel
@@ -130,11 +131,22 @@ def build(
             yield from zip(video.episodes, track_video(video, ground, cache), strict=True)
 
         state = state_config(footage.training, ground, episodes, tracked)
+        shared = ground.context is not None
+        context_codes = None
+        if not shared:
+            coded = episodes(spread_over(footage.training, EPISODES))
+            context_codes = fit_codes(context_of(state, tracks) for _, tracks in coded)
         settings = TrackedConfig(
-            state, ground.tracker, tracked.dynamics, tracked.loss, ground.context is not None
+            state,
+            ground.tracker,
+            tracked.dynamics,
+            tracked.loss,
+            shared,
+            len(context_codes.components_CP) if context_codes else 0,
         )
         torch.manual_seed(config.seed)
         model = cast(TrackedModel, kind_of(config.model).make(settings))
+        model.context_codes = context_codes
         flam = model.flam
         if ground.context is not None:
             flam.ground_3HW.copy_(ground.context)
@@ -213,6 +225,11 @@ def state_config(
 @torch.no_grad()
 def _factors(model: TrackedModel, rows: Rows) -> torch.Tensor:
     return rows.factors(model.settings.state, model.flam.codes.encode(rows.look))
+
+
+def spread_over(video: Video, most: int) -> Video:
+    """So many episodes at most, evenly spread."""
+    return Video(video.episodes[:: -(-len(video.episodes) // most)])
 
 
 def started_from(video: Video, settings: TrackedConfig) -> Video:

@@ -11,8 +11,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
 from ...core.layers import nearest_code
-from ...types import LossAndMetrics
+from ...types import LossAndMetrics, check_ranges
 from ..tiles.dynamics import snap
+from .context_codes import MOST_NUMBERS
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
 from .look_codes import LookCodes, picture
 from .prior import Chances, TrackedPrior
@@ -57,6 +58,7 @@ class TrackedConfig:
     Attributes:
         shared_ground: whether the whole video has one background, which the model stores; else the background is
             found from the given frames.
+        context_code_dim: numbers of the code that tells a policy which background a scene has.
     """
 
     state: StateConfig = field(default_factory=StateConfig)
@@ -64,6 +66,10 @@ class TrackedConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     shared_ground: bool = False
+    context_code_dim: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, context_code_dim=(0, MOST_NUMBERS))
 
 
 class TrackedFLAM(nn.Module):

@@ -13,6 +13,7 @@ from ...core.registry import Kind
 from ...core.stepping import Events, Stepper
 from ...types import Entities, Scene
 from . import seeing
+from .context_codes import ContextCodes
 from .flam import TrackedConfig, TrackedFLAM
 from .look_codes import draw_factors
 from .sprites import masks
@@ -30,6 +31,8 @@ class TrackedModel(Model):
     def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()
         self.flam = flam(config)
+        count = config.context_code_dim
+        self.context_codes = ContextCodes(count) if count else None
 
     @property
     def settings(self) -> TrackedConfig:
@@ -78,6 +81,18 @@ class TrackedModel(Model):
         return 3 * (state.height + 2 * state.margin) * (state.width + 2 * state.margin)
 
     @property
+    def context_code_dim(self) -> int:
+        """As `Model.context_code_dim`."""
+        return self.settings.context_code_dim
+
+    def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
+        """As `Model.context_code`."""
+        if self.context_codes is None:
+            return super().context_code(context_BX)
+        found: torch.Tensor = self.context_codes(self._ground(context_BX))
+        return found
+
+    @property
     def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
         """As `Model.action_codes`."""
         return self.flam.latent_action_prior.codebook
@@ -117,7 +132,7 @@ class TrackedModel(Model):
 
     def colors(self, scene: Scene) -> torch.Tensor:
         """As `Model.colors`."""
-        return self.flam.draw(scene.factors, self._ground(scene)).movedim(1, -1)
+        return self.flam.draw(scene.factors, self._ground(scene.context)).movedim(1, -1)
 
     def draw(self, scene: Scene) -> torch.Tensor:
         """As `Model.draw`."""
@@ -126,21 +141,21 @@ class TrackedModel(Model):
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
         """As `Model.shares`; the camera's share is 0."""
         layers, drawn = draw_factors(
-            self.flam.codes, self.flam.config.state, scene.factors, self._ground(scene)
+            self.flam.codes, self.flam.config.state, scene.factors, self._ground(scene.context)
         )
         found = masks(layers.drawn_BK4HW, drawn.seen_BKHW)
         camera = found.new_zeros(len(found), self.factors - found.shape[1], *self.frame_size)
         return torch.cat([found, camera], 1)
 
-    def _ground(self, scene: Scene) -> torch.Tensor:
+    def _ground(self, context: torch.Tensor) -> torch.Tensor:
+        """`(..., X)` as colours `(..., 3, Y, X)`."""
         state = self.flam.config.state
         size = state.height + 2 * state.margin, state.width + 2 * state.margin
-        return scene.context.unflatten(-1, (3, *size))
+        return context.unflatten(-1, (3, *size))
 
     def entities_of(self, scene: Scene, masks: bool = False) -> Entities:
         """Whom factors follow: entity k is row k."""
-        ground = self._ground(Scene(scene.factors[:1], scene.context[None]))[0]
-        return seeing.entities(self.flam, Scene(scene.factors, ground), masks)
+        return seeing.entities(self.flam, Scene(scene.factors, self._ground(scene.context)), masks)
 
     def stepper(
         self,
