@@ -42,6 +42,8 @@ class ContextConfig:
     may have been missed."""
     continues: float = 0.1
     """Most difference of a colour that continues the context from the colours around."""
+    smoothed: int = 64
+    """Rounds in which a guessed colour is replaced by the mean of the colours around, so that a filled hole has no edges."""
     votes: int = 2
     """Rounds of masking what differs from the context and finding it again, before tracking."""
     ghost: tuple[float, float] = (1.3, 2.0)
@@ -98,8 +100,9 @@ def _continued(
     config: ContextConfig,
 ) -> Float[Tensor, "3 H W"]:
     """Fill the hidden pixels of a context, from their border inwards, with the colour in a frame that best continues
-    the pixels around, or else with the mean of these pixels."""
+    the pixels around, or else smoothly."""
     context, known = context_3HW.clone(), ~hidden_HW
+    guessed = torch.zeros_like(known)
     if not bool(known.any()):
         return context
     while not bool(known.all()):
@@ -111,7 +114,11 @@ def _continued(
         off, best = off.min(0)
         chosen = colors.gather(0, best.expand(1, 3, -1))[0]
         context[:, ring] = torch.where(off <= config.continues, chosen, around)
+        guessed[ring] = off > config.continues
         known = known | ring
+    for _ in range(config.smoothed if bool(guessed.any()) else 0):
+        around = avg_pool2d(context[None], 3, 1, 1, count_include_pad=False)[0]
+        context[:, guessed] = around[:, guessed]
     return context
 
 
@@ -135,6 +142,8 @@ def grown(
 
 def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool[Tensor, "T H W"]:
     """Where no pixel around changes from the frame before, or to the next frame."""
+    if len(frames_T3HW) == 1:
+        return torch.ones_like(frames_T3HW[:, 0], dtype=torch.bool)
     changes = (frames_T3HW[1:] - frames_T3HW[:-1]).abs().amax(1, keepdim=True) > config.alike
     changes = max_pool2d(changes.float(), config.around, 1, config.around // 2)[:, 0] > 0
     first = torch.zeros_like(changes[:1])

@@ -20,6 +20,9 @@ from .prior import Chances, TrackedPrior
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
 
+KNOWN = 16
+"""Looks of the video that are kept to be found in frames where nothing has moved yet, if the background is not known."""
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -76,6 +79,7 @@ class TrackedFLAM(nn.Module):
     """Factored latent action world model (arXiv 2602.16229) on tracked layers: a factor for each entity."""
 
     ground_3HW: Tensor
+    known_ML: Tensor
     lowest_S: Tensor
     highest_S: Tensor
     spread_A: Tensor
@@ -87,6 +91,11 @@ class TrackedFLAM(nn.Module):
         state = config.state
         self.config = config
         self.register_buffer("ground_3HW", torch.zeros(3, state.height, state.width))
+        self.register_buffer(
+            "known_ML",
+            torch.zeros(0 if config.shared_ground else KNOWN, state.look_dim),
+            persistent=not config.shared_ground,
+        )
         self.register_buffer("lowest_S", torch.full((state.dim,), -3.0))
         self.register_buffer("highest_S", torch.full((state.dim,), 3.0))
         self.register_buffer("spread_A", torch.ones(config.dynamics.latent_action_dim))
@@ -99,6 +108,12 @@ class TrackedFLAM(nn.Module):
     def factors(self) -> int:
         """K."""
         return self.config.state.factors
+
+    @property
+    @torch.no_grad()
+    def known_looks(self) -> Float[Tensor, "M 4 P P"]:
+        """What entities of the video look like."""
+        return self.codes.decode(self.known_ML)
 
     def infer_actions(self, factors_BTKS: Float[Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive frames, a Normal of shape `(B, T - 1, K, A)`."""

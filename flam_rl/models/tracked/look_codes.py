@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from ...core.layers import mlp
+from ...core.layers import mlp, nearest_code
 from .sprites import Layers, Scene, blend, draw, hats
 from .states import DEPTH, LOOK, PLACE, PRESENCE, StateConfig
 
@@ -60,6 +61,19 @@ class LookCodes(nn.Module):
         raw = self._raw(looks_N4PP)
         self.center_L.copy_(raw.mean(0))
         self.spread_L.copy_(raw.std(0).clamp_min(1e-3))
+
+    @torch.no_grad()
+    def typical(self, looks_N4PP: Float[Tensor, "N 4 P P"], count: int, seed: int) -> Float[Tensor, "M L"]:
+        """Codes of looks that many others are like: of each of `count` groups the one in its middle. Groups of less than half
+        of an equal share are left out, and the first is repeated in their place."""
+        codes_NL = self.encode(looks_N4PP)
+        found = KMeans(min(count, len(codes_NL)), n_init=4, random_state=seed).fit(codes_NL.numpy())
+        share = torch.from_numpy(found.labels_).bincount() / len(codes_NL)
+        order = share.argsort(descending=True, stable=True)
+        order = order[share[order] >= 0.5 / count]
+        centres = torch.as_tensor(found.cluster_centers_, dtype=codes_NL.dtype)[order]
+        middle = codes_NL[nearest_code(centres, codes_NL)]
+        return middle[torch.arange(count).where(torch.arange(count) < len(middle), 0)]
 
     def encode(self, look_B4PP: Float[Tensor, "*B 4 P P"]) -> Float[Tensor, "*B L"]:
         """Codes of looks that are centred in their patches."""

@@ -50,7 +50,9 @@ class TrackedPrior(nn.Module):
         super().__init__()
         self.state = state
         a = config.latent_action_dim
-        self.net = mlp(state.seen_dim + config.pair_hidden, config.hidden, config.action_codes + 1, layers=3)
+        self.net = mlp(
+            state.seen_dim + config.pair_hidden + 1, config.hidden, config.action_codes + 1, layers=3
+        )
         self.birth = mlp(state.dim + 2, config.hidden // 2, 1)
         self.codes = VectorQuantize(
             a,
@@ -65,8 +67,9 @@ class TrackedPrior(nn.Module):
 
     def forward(self, factors_BKS: Float[Tensor, "*B K S"], seen_BKH: Float[Tensor, "*B K H"]) -> Chances:
         """Factors, and what each sees of others."""
-        out = self.net(torch.cat([self.state.seen(factors_BKS), seen_BKH], -1))
         there = factors_BKS[..., PRESENCE].sum(-1, keepdim=True)
+        crowd = (there / self.state.factors).unsqueeze(-2).expand(*seen_BKH.shape[:-1], 1)
+        out = self.net(torch.cat([self.state.seen(factors_BKS), seen_BKH, crowd], -1))
         scene = torch.cat([factors_BKS.sum(-2) / there.clamp_min(1), there, 1 / (there + 1)], -1)
         birth = self.birth(scene).expand(out.shape[:-1])
         death = out[..., -1]

@@ -44,9 +44,9 @@ def follow_film(model: TrackedFLAM, frames: np.ndarray, past: int) -> Tracks:
             f"this world sees uint8 frames (T, {size[0]}, {size[1]}, 3); given {frames.dtype} {frames.shape}"
         )
     ground = model.ground_3HW if config.shared_ground else None
-    film = np.concatenate([frames, frames]) if len(frames) == 1 else frames
     tracker = replace(config.tracker, patch=config.state.patch)
-    tracks = track(film, tracker, ground=ground, past=max(past, 2), shortest=1)
+    film = np.concatenate([frames, frames]) if len(frames) == 1 else frames
+    tracks = track(film, tracker, ground=ground, past=past, shortest=1, looks=model.known_looks)
     return first_frames(tracks, len(frames))
 
 
