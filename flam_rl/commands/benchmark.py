@@ -44,7 +44,7 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = ()
     """Seeds of the cells; by default 0, 1, ... as many as the budget says, in motion of each task."""
     models: tuple[str, ...] = ()
-    """Models of the suites entities and motion: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (told the true actions); by default those of the budget."""
+    """Models of the suites entities and motion: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (given the true actions); by default those of the budget."""
     out: Path = Path("docs/results")
     """The report goes to OUT/SUITE: results.json, README.md, plots."""
     work: Path = Path("runs/benchmark")

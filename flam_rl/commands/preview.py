@@ -79,7 +79,7 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
 
 
 def frame_rate(reading: Reading, files: ReadingConfig) -> float:
-    """Frames a second of what was read, as films say or are told to have."""
+    """Frames per second of the video: as the films say, or as the options ask."""
     rates = [info.fps for info in reading.episodes if info.fps]
     return (files.fps or (float(np.median(rates)) if rates else FPS)) / files.stride
 

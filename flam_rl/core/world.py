@@ -114,7 +114,7 @@ class World(nn.Module):
         return self.model.prior(factors_BKS)
 
     def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
-        """What a policy is told of contexts `(B, X)`: float `(B, C)` in -3..3; C is 0 where all scenes share one context."""
+        """The code of contexts `(B, X)` that a policy sees: float `(B, C)` in -3..3; C is 0 where all scenes share one context."""
         return self.model.context_code(context_BX)
 
     def observation(

@@ -71,7 +71,7 @@ class Visit:
         self.restart(0)
 
     def obey(self, message: said.Message) -> Json | None:
-        """Do what a message says; returns what the page is to be told beyond the view.
+        """Do what a message says; returns the answer for the page, beside the view.
 
         Raises:
             ValueError: it cannot be.
@@ -280,7 +280,7 @@ class Visit:
         self.film.add(self.steps, frame, real, led)
 
     def end_film(self) -> Json:
-        """What was recorded is `shot` from now on; returns what the page is to be told.
+        """Keep what was recorded as `shot`; returns the answer for the page.
 
         Raises:
             ValueError: nothing was recorded.

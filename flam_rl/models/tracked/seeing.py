@@ -1,4 +1,4 @@
-"""From frames to factors and back: what a tracked FLAM sees in a film, predicts, and says of its entities."""
+"""From frames to factors and entities by a tracked FLAM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def see(model: TrackedFLAM, frames: np.ndarray) -> Scene:
 
 
 def follow_film(model: TrackedFLAM, frames: np.ndarray, past: int) -> Tracks:
-    """Tracks of a film of which the context is known from the first `past` frames only.
+    """Tracks of a film; the context is found from its first `past` frames only.
 
     Raises:
         ValueError: frames of another form or size.
@@ -51,7 +51,7 @@ def follow_film(model: TrackedFLAM, frames: np.ndarray, past: int) -> Tracks:
 
 
 def first_frames(tracks: Tracks, count: int) -> Tracks:
-    """The tracks as they were known after so many frames."""
+    """The tracks of the first `count` frames."""
     parts = {f.name: getattr(tracks, f.name)[:count] for f in fields(tracks)}
     return Tracks(**parts)
 
@@ -104,7 +104,7 @@ def opening(
 
 @torch.no_grad()
 def entities(model: TrackedFLAM, scene: Scene, with_masks: bool = False) -> Entities:
-    """Who is where in the frames of a scene: entity k is factor k."""
+    """The entities in the frames of a scene: entity k is factor k."""
     config = model.config.state
     shown = scene.factors[:, : config.entities]
     look = model.codes.decode(shown[..., LOOK])

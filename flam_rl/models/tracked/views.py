@@ -1,4 +1,4 @@
-"""The context as each frame of a clip shows it, what clips have in common, and how large the things in them are."""
+"""The context as each frame of a clip shows it, the context that clips share, and the size of things in clips."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def find_view(
     """The context as each frame shows it; one for all frames where the camera stands still.
 
     Args:
-        path: of `camera_path`.
-        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
-        things: where entities are in the frames that are known, as far as that is known.
-        complete: whether there are no others; else what differs from a first view is one as well.
+        path: as `camera_path` gives it.
+        past: number of known frames. Ground that none of them shows takes the colours around it.
+        things: where entities are in the known frames, as far as that is known.
+        complete: whether there are no other entities; else pixels that differ from a first view count as entities too.
     """
     known = colors[:past]
     view = _view(colors, path, things, config, context, past)
@@ -55,7 +55,7 @@ def _view(
     context: ContextConfig,
     past: int | None,
 ) -> Float[Tensor, "C 3 H W"]:
-    """See `find_view`; from one look at the frames."""
+    """One round of `find_view`."""
     known = colors[:past]
     if not bool(path.any()):
         ground = find_context(known, None if things is None else ~things, context)

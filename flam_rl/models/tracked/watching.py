@@ -21,10 +21,10 @@ SHOWN = (1, 2, 4, 8, 16, 32, 64)
 
 
 class TrackedWatcher:
-    """Factors of B running tasks. A row keeps its entity as long as that is followed.
+    """Factors of B running tasks. An entity keeps its row while it is tracked.
 
     Raises:
-        ValueError: the world's camera moves, which is found from whole films only.
+        ValueError: the world's camera moves; camera paths are found from whole films only.
     """
 
     def __init__(self, flam: TrackedFLAM, count: int) -> None:
