@@ -14,7 +14,7 @@ from films import boxed, error, only, scene, write_film
 from PIL import Image
 
 from flam_rl.data import cache
-from flam_rl.data.hold_out import hold_out
+from flam_rl.data.hold_out import ENOUGH, hold_out
 from flam_rl.data.reading import ReadingConfig, read
 from flam_rl.types import Video
 
@@ -119,3 +119,12 @@ def test_long_episodes_go_to_training_in_pieces() -> None:
     ):
         assert truth["action"].tolist() == list(range(piece.start, piece.stop))
         assert np.array_equal(frames[:, 0, 0, 0], truth["action"] % 256)
+
+
+def test_of_a_large_video_no_more_is_held_out_than_evaluation_needs() -> None:
+    films = tuple(np.broadcast_to(np.uint8(0), (500, 8, 8, 3)) for _ in range(1000))
+    split = hold_out(Video(films), None, 0, 0.1)
+    assert split.held_out.frames == ENOUGH
+    assert split.training.frames == 500_000 - ENOUGH
+    alone = hold_out(Video((np.broadcast_to(np.uint8(0), (500_000, 8, 8, 3)),)), None, 0, 0.1)
+    assert (alone.held_out.frames, alone.training.frames) == (ENOUGH, 500_000 - ENOUGH)

@@ -83,7 +83,7 @@ class TrainConfig(BuildConfig):
     task: str | None = None
     """Gymnasium id of the real task; for data that names one which is not flam_rl's own."""
     held_out: float = 0.1
-    """Share of episodes, of a single one its last part, that is only evaluated on and started from."""
+    """Share of episodes, of a single one its last part, that is only evaluated on and started from; of 20,000 frames at most."""
     episodes: int = 200
     """Episodes of the random agent on the real task, for the reward rate."""
     device: DeviceName = "auto"

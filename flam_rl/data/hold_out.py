@@ -14,6 +14,10 @@ LONGEST = 1000
 """Frames; a longer episode goes to training and evaluation in pieces, because some of it works on a whole episode at once."""
 
 
+ENOUGH = 20_000
+"""Frames held out at most, however large the video: figures of more are no surer, and evaluation holds factors of all of them."""
+
+
 class Piece(NamedTuple):
     """Frames `start` to `stop` of an episode."""
 
@@ -43,19 +47,21 @@ class Split:
 
 
 def hold_out(video: Video, entities: list[dict[str, np.ndarray]] | None, seed: int, share: float) -> Split:
-    """Whole episodes are held out; where that would be most of the video, the last part of the longest one.
+    """Whole episodes are held out, of `ENOUGH` frames at most but for the last one; where that would be most of the video, the
+    last part of the longest one.
 
     Raises:
         ValueError: no episode is long enough to be parted.
     """
     lengths = [len(frames) for frames in video.episodes]
     order = np.random.default_rng(seed).permutation(len(lengths)).tolist()
-    cut = max(1, round(share * len(order)))
+    seen_before = np.cumsum([0] + [lengths[number] for number in order[:-1]])
+    cut = max(1, min(round(share * len(order)), int((seen_before < ENOUGH).sum())))
     held_out = [Piece(number, 0, lengths[number]) for number in order[:cut]]
     training = [Piece(number, 0, lengths[number]) for number in order[cut:]]
     if 2 * sum(lengths[number] for number in order[:cut]) > video.frames:
         longest = max(order, key=lambda number: lengths[number])
-        last = lengths[longest] - max(2, round(share * lengths[longest]))
+        last = lengths[longest] - max(2, min(ENOUGH, round(share * lengths[longest])))
         if last < 2:
             raise ValueError(
                 f"training needs 4 frames or more of one episode; the longest of {len(order)} has {lengths[longest]}"
