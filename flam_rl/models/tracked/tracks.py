@@ -181,6 +181,7 @@ def _track_together(
             [paths[i][first] for i in left],
             config,
             shortest,
+            looks,
         )
         found |= dict(zip(left, tracks, strict=True))
         if last:
@@ -238,9 +239,10 @@ def follow_all(
     paths: Sequence[Float[Tensor, "_ 2"]],
     config: TrackerConfig,
     shortest: int,
+    looks: Float[Tensor, "M 4 P P"] | None = None,
 ) -> list[Tracks]:
     """The tracks of several episodes side by side, longest first, over known contexts, which move along paths with the camera."""
-    tracker = Tracker(config)
+    tracker = Tracker(config, looks)
     states = tracker.start(len(colors), colors[0].device)
     moved = [torch.cat([torch.zeros_like(path[:1]), path[1:] - path[:-1]]) for path in paths]
     views = [context.expand(len(each), -1, -1, -1) for each, context in zip(colors, contexts, strict=True)]

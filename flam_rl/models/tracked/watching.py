@@ -33,7 +33,8 @@ class TrackedWatcher:
             raise ValueError("this world's camera moves; running tasks are watched with a still one only")
         self.flam = flam
         tracker = replace(config.tracker, factors=config.state.entities, patch=config.state.patch)
-        self._tracker = Tracker(tracker)
+        looks = None if config.shared_ground else flam.known_looks
+        self._tracker = Tracker(tracker, looks)
         self._state = self._tracker.start(count)
         self._factors = torch.zeros(count, config.state.factors, config.state.dim)
         self._identity = torch.full((count, config.state.entities), -1)
