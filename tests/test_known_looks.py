@@ -82,3 +82,17 @@ def test_who_rests_from_the_first_frame_on_is_followed() -> None:
     nearest = torch.cdist(where, places[0]).amin(1)
     assert nearest.max() < 1.0
     assert set(knowing.identity[0][knowing.presence[0]].tolist()) <= set(knowing.identity[-1].tolist())
+
+
+def test_two_that_touch_from_the_first_frame_on_and_a_mark_on_the_ground_are_apart() -> None:
+    look = disc(4.0, (0.9, 0.2, 0.2))
+    ground = texture(3)
+    ground[:, 28:31, 30:40] = 0.95  # a mark that the left disc touches
+    places = torch.tensor([[25.0, 30.0], [25.0, 38.4]]).repeat(10, 1, 1)
+    places[:, 1, 1] += 1.2 * torch.arange(10)
+    frames = (film(ground, look, places) * 255).round().byte().movedim(1, -1).numpy()
+    tracks = track(frames, past=3, shortest=1, looks=look[None])
+    where = tracks.place[-1][tracks.presence[-1]]
+    assert torch.cdist(places[-1], where).amin(1).max() < 1.0
+    mark = tracks.context[0][:, 28:31, 34:40]
+    assert float((mark - 0.95).abs().mean()) < 0.05

@@ -166,7 +166,7 @@ def _track_together(
     paths = [camera_path(each) for each in colors]
     known = [None if looks is None else find_known(each[:past], looks.to(device)) for each in colors]
     views = [
-        find_view(each, path, config, context, past, mask)
+        find_view(each, path, config, context, past, mask, complete=mask is not None)
         for each, path, mask in zip(colors, paths, known, strict=True)
     ]
     found: dict[int, Tracks] = {}
@@ -188,9 +188,8 @@ def _track_together(
             break
         changed = []
         for i in left:
-            things = grown(things_in(found[i], colors[i][first], context), colors[i][first], context)
-            mask = known[i]
-            things = things if mask is None else things | mask
+            things, mask = things_in(found[i], colors[i][first], context), known[i]
+            things = grown(things, colors[i][first], context) if mask is None else things | mask
             clearer = find_view(colors[i], paths[i], config, context, past, things, complete=True)
             better = differs(clearer - views[i], config.threshold)
             if better.sum() >= context.area * len(views[i]):

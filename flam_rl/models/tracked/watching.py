@@ -71,7 +71,9 @@ class TrackedWatcher:
             if len(film) in SHOWN:
                 colors = as_colors(np.stack(film))
                 path, things = torch.zeros(len(colors), 2), find_known(colors, self.flam.known_looks)
-                self._ground[row] = find_view(colors, path, config, ContextConfig(), things=things)[0]
+                self._ground[row] = find_view(
+                    colors, path, config, ContextConfig(), things=things, complete=True
+                )[0]
 
     def _factors_of(self, state: TrackerState, before_BKS: Tensor, identity_BK: Tensor) -> Tensor:
         config = self.flam.config.state
