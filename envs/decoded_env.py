@@ -15,7 +15,8 @@ from ..core.agent import Agents, FollowedAgents, in_order
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
-from .flam_vector_env import Observation, check_actions, make_spaces, observe
+from .action_types import ActionType, RealActions, make_actions
+from .spaces import Observation, observe
 
 
 class DecodedVectorEnv(VectorWrapper):
@@ -27,7 +28,7 @@ class DecodedVectorEnv(VectorWrapper):
         tasks: as gymnasium makes them, each with uint8 `(H, W, 3)` observations and the actions that the adapter knows; ended
             ones start anew in the next step, or are reset by the caller with
             `reset(options={"reset_mask": ...})` (autoreset mode `Disabled`).
-        world, adapter, observation: as `DecodedEnv`'s.
+        world, adapter, observation, actions: as `DecodedEnv`'s.
 
     Raises:
         ValueError: the spaces of the tasks do not fit the world's, there are no labels, or ended tasks start anew
@@ -35,7 +36,12 @@ class DecodedVectorEnv(VectorWrapper):
     """
 
     def __init__(
-        self, tasks: VectorEnv, world: World, adapter: Any = None, observation: Observation = "factors"
+        self,
+        tasks: VectorEnv,
+        world: World,
+        adapter: Any = None,
+        observation: Observation = "factors",
+        actions: ActionType = "latent",
     ) -> None:
         super().__init__(tasks)
         mode = tasks.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -48,6 +54,7 @@ class DecodedVectorEnv(VectorWrapper):
             world,
             adapter,
             observation,
+            actions,
         )
         self.world, self.agents = world, self._decoder.agents
         self.single_observation_space, self.single_action_space = self._decoder.spaces
@@ -95,17 +102,24 @@ class DecodedEnv(gym.Wrapper):
         task: uint8 `(H, W, 3)` observations and the actions that the adapter knows.
         world: what turns frames into factors.
         adapter: an `ActionAdapter`; by default the one that the world's own labels gave.
-        observation: as FLAM-v0's.
+        observation, actions: as FLAM-v0's.
 
     Raises:
         ValueError: the task's spaces do not fit the world's, or there are no labels.
     """
 
     def __init__(
-        self, task: gym.Env, world: World, adapter: Any = None, observation: Observation = "factors"
+        self,
+        task: gym.Env,
+        world: World,
+        adapter: Any = None,
+        observation: Observation = "factors",
+        actions: ActionType = "latent",
     ) -> None:
         super().__init__(task)
-        self._decoder = _Decoder(1, task.observation_space, task.action_space, world, adapter, observation)
+        self._decoder = _Decoder(
+            1, task.observation_space, task.action_space, world, adapter, observation, actions
+        )
         self.world, self.agents = world, self._decoder.agents
         self.observation_space, self.action_space = self._decoder.spaces
 
@@ -126,8 +140,8 @@ class DecodedEnv(gym.Wrapper):
         return self._decoder.see(frame[None], np.ones(1, bool))[0], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Step the task by a latent action `(C * A,)`, decoded to a real action by the adapter."""
-        real = self._decoder.act(np.asarray(action, np.float32)[None])[0]
+        """Step the task by an action of the action space; the adapter decodes latent ones."""
+        real = self._decoder.act(np.asarray(action)[None])[0]
         frame, reward, terminated, truncated, info = self.env.step(real if real.ndim else real.item())
         return (
             self._decoder.see(frame[None], np.zeros(1, bool))[0],
@@ -149,6 +163,7 @@ class _Decoder:
         world: World,
         adapter: Any,
         observation: Observation,
+        actions: ActionType,
     ) -> None:
         if adapter is None:
             if world.labels is None:
@@ -166,7 +181,8 @@ class _Decoder:
             raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.agents, self._controlled = agents, world.moved_by_agents(agents)
-        self.spaces = make_spaces(world, self._controlled, observation)
+        self._actions = make_actions(actions, world, self._controlled, agents)
+        self.spaces = observation_space(world, observation), self._actions.space
         self._threads = lone_threads()
         self._watcher = world.model.watch(count)
         self._scene: Scene | None = None
@@ -210,13 +226,16 @@ class _Decoder:
         return scene._replace(factors=after.take_along_dim(order.unsqueeze(-1), 1))
 
     def act(self, actions: np.ndarray) -> np.ndarray:
-        """The tasks' own actions `(B, ...)` for latent ones float `(B, controlled * A)`."""
-        latent = check_actions(actions, (self.count, *self.spaces[1].shape))
+        """The tasks' own actions `(B, ...)` for those of the action space."""
+        given = self._actions.check(actions, self.count)
         factors = self.scene.factors
+        if isinstance(self._actions, RealActions):
+            self._sent = torch.from_numpy(given).to(factors.device)
+            return given
 
         @torch.inference_mode()
         def real() -> np.ndarray:
-            wanted = torch.from_numpy(latent).to(factors.device).unflatten(1, (len(self._controlled), -1))
+            wanted = self._actions.wanted(given, factors)
             moved_by = [self._controlled.index(self.world.moved_by(factor)) for factor in self.agents.factors]
             snapped = [
                 self.world.snap(factors, factor, wanted[:, row])

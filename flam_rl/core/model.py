@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, MixtureSameFamily, Normal
 
 from ..types import Entities, Scene
+from .codes import plausible
 from .layers import nearest_code, parameters
 from .stepping import Events, LatentDynamics, Stepper
 
@@ -134,6 +135,17 @@ class Model(LatentDynamics, nn.Module, ABC):
         """The codes nearest to latent actions `(..., A)`, as imagination takes them; None in a model without codes."""
         codes = self.action_codes
         return None if codes is None else codes[nearest_code(latent_actions, codes)]
+
+    def plausible_codes(self, factors_BKS: Float[torch.Tensor, "B K S"], index: int) -> torch.Tensor:
+        """Which action codes the prior finds plausible for latent action number `index` if it moves first: bool `(B, M)`.
+
+        Raises:
+            NotImplementedError: the prior chooses from no codes.
+        """
+        prior = self.prior(factors_BKS)
+        if not isinstance(prior, MixtureSameFamily) or self.action_codes is None:
+            raise NotImplementedError(f"{type(self).__name__} has no action codes")
+        return plausible(prior.mixture_distribution.probs[:, index])
 
     def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
         """What prediction starts from in a clip of frames uint8 `(T, H, W, 3)`: factors `(K, S)` and context `(X,)` of frame
