@@ -74,7 +74,7 @@ class CodeActions(Actions):
         codes = world.model.action_codes
         if codes is None:
             raise ValueError(
-                "actions is 'codes', but this world's model has no action codes; allowed is 'latent'"
+                "actions is 'codes', but this world's model has no action codes; allowed are 'latent' and, with labels, 'real'"
             )
         self.world, self.controlled, self.codes_MA = world, list(controlled), codes
         self.space = _whole_numbers([len(codes)] * len(controlled))
@@ -90,8 +90,8 @@ class CodeActions(Actions):
 
     def mask(self, factors_BKS: torch.Tensor) -> np.ndarray | None:
         """The codes that the prior finds plausible for each controlled factor if it moves first."""
-        found = [self.world.model.plausible_codes(factors_BKS, index) for index in self.controlled]
-        return torch.cat(found, 1).cpu().numpy()
+        found = self.world.model.plausible_codes(factors_BKS)
+        return found[:, self.controlled].flatten(1).cpu().numpy()
 
 
 class RealActions(Actions):

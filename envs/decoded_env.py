@@ -85,11 +85,15 @@ class DecodedVectorEnv(VectorWrapper):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the tasks by latent actions `(B, C * A)`, decoded to real actions by the adapter."""
+        """Step the tasks by actions `(B, ...)` of the action space; the adapter decodes latent ones."""
         frames, rewards, terminated, truncated, infos = self.env.step(self._decoder.act(actions))
         fresh = self._ended if self._restarts_itself else np.zeros(self.num_envs, bool)
         self._ended = terminated | truncated
         return self._decoder.see(frames, fresh), rewards, terminated, truncated, infos
+
+    def action_masks(self) -> np.ndarray | None:
+        """As `FLAMVectorEnv.action_masks`, of what the tasks show."""
+        return self._decoder.masks()
 
 
 class DecodedEnv(gym.Wrapper):
@@ -150,6 +154,11 @@ class DecodedEnv(gym.Wrapper):
             truncated,
             info,
         )
+
+    def action_masks(self) -> np.ndarray | None:
+        """As `FLAMEnv.action_masks`, of what the task shows."""
+        found = self._decoder.masks()
+        return None if found is None else found[0]
 
 
 class _Decoder:
@@ -224,6 +233,12 @@ class _Decoder:
         self._shown = after
         order = in_order(followed.agents_BC, self.agents.factors, self.world.factors)
         return scene._replace(factors=after.take_along_dim(order.unsqueeze(-1), 1))
+
+    @torch.inference_mode()
+    def masks(self) -> np.ndarray | None:
+        """Which actions are plausible now, bool `(B, controlled * M)`, where they are codes; else None."""
+        factors = self.scene.factors
+        return self._threads.run(lambda: self._actions.mask(factors))
 
     def act(self, actions: np.ndarray) -> np.ndarray:
         """The tasks' own actions `(B, ...)` for those of the action space."""

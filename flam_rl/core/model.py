@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import nn
 from torch.distributions import Distribution, MixtureSameFamily, Normal
 
@@ -136,8 +136,11 @@ class Model(LatentDynamics, nn.Module, ABC):
         codes = self.action_codes
         return None if codes is None else codes[nearest_code(latent_actions, codes)]
 
-    def plausible_codes(self, factors_BKS: Float[torch.Tensor, "B K S"], index: int) -> torch.Tensor:
-        """Which action codes the prior finds plausible for latent action number `index` if it moves first: bool `(B, M)`.
+    def plausible_codes(
+        self, factors_BKS: Float[torch.Tensor, "B K S"]
+    ) -> Bool[torch.Tensor, "B L M"]:
+        """Which action codes the prior finds plausible for each latent action if it moves first: those that `snap` leaves as
+        they are.
 
         Raises:
             NotImplementedError: the prior chooses from no codes.
@@ -145,7 +148,7 @@ class Model(LatentDynamics, nn.Module, ABC):
         prior = self.prior(factors_BKS)
         if not isinstance(prior, MixtureSameFamily) or self.action_codes is None:
             raise NotImplementedError(f"{type(self).__name__} has no action codes")
-        return plausible(prior.mixture_distribution.probs[:, index])
+        return plausible(prior.mixture_distribution.probs)
 
     def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
         """What prediction starts from in a clip of frames uint8 `(T, H, W, 3)`: factors `(K, S)` and context `(X,)` of frame
