@@ -15,6 +15,7 @@ from ..core.world import World
 
 ActionType = Literal["latent", "codes", "real"]
 ACTION_TYPES: tuple[ActionType, ...] = ("latent", "codes", "real")
+WholeNumbers = gym.spaces.Discrete | gym.spaces.MultiDiscrete
 ACTION_BOUND = 3.0
 """Latent actions are kept near a standard normal: three standard deviations."""
 
@@ -48,6 +49,8 @@ class Actions(ABC):
 class LatentActions(Actions):
     """Latent actions themselves, one after the other."""
 
+    space: gym.spaces.Box
+
     def __init__(self, world: World, controlled: Sequence[int]) -> None:
         self.count = len(controlled)
         self.space = gym.spaces.Box(
@@ -69,6 +72,8 @@ class CodeActions(Actions):
     Raises:
         ValueError: the world's prior chooses from no codes.
     """
+
+    space: WholeNumbers
 
     def __init__(self, world: World, controlled: Sequence[int]) -> None:
         codes = world.model.action_codes
@@ -124,6 +129,7 @@ class RealActions(Actions):
                     f"actions have shape {given.shape}; allowed are finite numbers ({worlds}, *{self.space.shape})"
                 )
             return given.clip(self.space.low, self.space.high)
+        assert isinstance(self.space, WholeNumbers)  # an `ActionSpace` is nothing else
         return _checked_numbers(actions, worlds, self.space)
 
     def wanted(self, actions: np.ndarray, factors_BKS: torch.Tensor) -> torch.Tensor:
@@ -148,16 +154,22 @@ def make_actions(
     if kind == "codes":
         return CodeActions(world, controlled)
     if kind == "real":
-        return RealActions(world, controlled, agents or (world.labels and world.labels.agents))
+        if agents is None and world.labels is not None:
+            agents = world.labels.agents
+        return RealActions(world, controlled, agents)
     raise ValueError(f"actions is {kind!r}; allowed are {', '.join(map(repr, ACTION_TYPES))}")
 
 
-def _whole_numbers(counts: list[int]) -> gym.Space:
+def _whole_numbers(counts: list[int]) -> WholeNumbers:
     return gym.spaces.Discrete(counts[0]) if len(counts) == 1 else gym.spaces.MultiDiscrete(counts)
 
 
-def _checked_numbers(actions: Any, worlds: int, space: gym.Space) -> np.ndarray:
-    """Whole numbers of a `Discrete` or `MultiDiscrete` space for so many worlds, int64."""
+def _checked_numbers(actions: Any, worlds: int, space: WholeNumbers) -> np.ndarray:
+    """Actions of a space for so many worlds, int64.
+
+    Raises:
+        ValueError: they are none.
+    """
     given = np.asarray(actions)
     start = np.asarray(space.start)
     count = np.asarray(space.n if isinstance(space, gym.spaces.Discrete) else space.nvec)

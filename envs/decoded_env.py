@@ -16,7 +16,7 @@ from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
 from .action_types import ActionType, RealActions, make_actions
-from .spaces import Observation, observe
+from .spaces import Observation, observation_space, observe
 
 
 class DecodedVectorEnv(VectorWrapper):
@@ -167,8 +167,8 @@ class _Decoder:
     def __init__(
         self,
         count: int,
-        observation_space: gym.Space,
-        action_space: gym.Space,
+        task_observations: gym.Space,
+        task_actions: gym.Space,
         world: World,
         adapter: Any,
         observation: Observation,
@@ -182,12 +182,12 @@ class _Decoder:
             adapter = world.labels
         agents: Agents = adapter.agents
         expected = (*world.frame_size, 3)
-        if observation_space.shape != expected or observation_space.dtype != np.uint8:
+        if task_observations.shape != expected or task_observations.dtype != np.uint8:
             raise ValueError(
-                f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
+                f"the task's observations are {task_observations}; allowed are uint8 frames {expected}"
             )
-        if ActionSpace.from_gym(action_space) != agents.actions:
-            raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
+        if ActionSpace.from_gym(task_actions) != agents.actions:
+            raise ValueError(f"the task's actions are {task_actions}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.agents, self._controlled = agents, world.moved_by_agents(agents)
         self._actions = make_actions(actions, world, self._controlled, agents)

@@ -136,9 +136,11 @@ class Model(LatentDynamics, nn.Module, ABC):
         codes = self.action_codes
         return None if codes is None else codes[nearest_code(latent_actions, codes)]
 
-    def plausible_codes(
-        self, factors_BKS: Float[torch.Tensor, "B K S"]
-    ) -> Bool[torch.Tensor, "B L M"]:
+    def present(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Bool[torch.Tensor, "B K"]:
+        """Which factors follow an entity that is there; all of them in a model whose entities neither come nor go."""
+        return factors_BKS.new_ones(factors_BKS.shape[:2], dtype=torch.bool)
+
+    def plausible_codes(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Bool[torch.Tensor, "B L M"]:
         """Which action codes the prior finds plausible for each latent action if it moves first: those that `snap` leaves as
         they are.
 
