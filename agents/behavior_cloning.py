@@ -26,7 +26,8 @@ class BehaviorCloning:
     """A cloned policy with Stable-Baselines3's `predict`.
 
     Args:
-        net: observations float to logits, or without `choices` to the action itself.
+        net: observations float to logits `(B, choices)`, of several agents `(B, C, choices)`, whose choices are put one after the
+            other; or without `choices` to the action itself.
         choices: what each logit stands for, an action each; None for real numbers, which are predicted.
         pixels: whether observations are uint8 frames.
     """
@@ -66,19 +67,15 @@ class BehaviorCloning:
     @classmethod
     @one_core()
     def from_expert_video(cls, world: World, video: Video, seed: int = 0) -> BehaviorCloning:
-        """Factors to the action code inferred from expert video, for a `DecodedEnv` of `world`.
+        """Factors to the action code of each agent inferred from expert video, for a `DecodedEnv` of `world`.
 
         Raises:
             ValueError: the world's model has no action codes, or the world has no labels that tell which
-                factor is the agent's, or several agents.
+                factors are the agents'.
         """
         if world.labels is None:
             raise ValueError("this world has no labels: which factor is the expert's is not known")
         agents = world.labels.agents
-        if len(agents) > 1:
-            raise ValueError(
-                f"latent behaviour cloning is of one agent; the actions of this world move {len(agents)}"
-            )
         codebook = world.model.action_codes
         if codebook is None:
             raise ValueError(
@@ -90,12 +87,16 @@ class BehaviorCloning:
                 scene = world.see(torch.as_tensor(episode, device=codebook.device)[None])
                 factors = agents.in_place(scene.factors)
                 code = world.context_code(scene.context).expand(len(episode) - 1, -1)
-                latent = world.infer_actions(factors).mean[0, :, agents.factors[0]]
+                latent = world.infer_actions(factors).mean[0, :, list(agents.factors)]
                 seen.append(world.observation(factors[0, :-1], code))
-                target.append(nearest_code(latent, codebook))
+                target.append(nearest_code(latent.flatten(0, 1), codebook).unflatten(0, latent.shape[:2]))
         torch.manual_seed(seed)
-        net = mlp(world.observation_dim, 128, len(codebook), layers=3)
-        _fit(net, torch.cat(seen).cpu().clone(), torch.cat(target).cpu().clone(), seed, steps=1500)
+        net: nn.Module = mlp(world.observation_dim, 128, len(agents) * len(codebook), layers=3)
+        if len(agents) > 1:
+            net = nn.Sequential(net, nn.Unflatten(1, (len(agents), len(codebook))))
+        chosen = torch.cat(target).cpu()
+        chosen = chosen if len(agents) > 1 else chosen[:, 0]
+        _fit(net, torch.cat(seen).cpu().clone(), chosen.clone(), seed, steps=1500)
         return cls(net, codebook.cpu().numpy(), False, seed)
 
     def predict(
@@ -119,8 +120,11 @@ class BehaviorCloning:
         if deterministic:
             chosen = logits.argmax(-1)
         else:
-            chosen = torch.multinomial(logits.softmax(-1), 1, generator=self.generator)[:, 0]
+            rows = logits.flatten(0, -2).softmax(-1)
+            chosen = torch.multinomial(rows, 1, generator=self.generator).view(logits.shape[:-1])
         actions = self.choices[chosen.numpy()]
+        if logits.ndim == 3:
+            actions = actions.reshape(len(actions), -1)
         return (actions[0] if single else actions), state
 
 
@@ -166,7 +170,10 @@ def _fit(net: nn.Module, inputs: torch.Tensor, target: torch.Tensor, seed: int, 
         optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.randint(len(target), (128,), generator=generator)
         miss = nn.functional.mse_loss if target.is_floating_point() else nn.functional.cross_entropy
-        loss = miss(net(inputs[rows]), target[rows])
+        wanted, outputs = target[rows], net(inputs[rows])
+        if not target.is_floating_point():
+            wanted, outputs = wanted.flatten(), outputs.flatten(0, -2)
+        loss = miss(outputs, wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

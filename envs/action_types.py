@@ -124,10 +124,12 @@ class RealActions(Actions):
         """Actions of the task: whole numbers, or finite ones clipped to its bounds."""
         if isinstance(self.space, gym.spaces.Box):
             given = np.asarray(actions, self.space.dtype)
-            if given.shape != (worlds, *self.space.shape) or not np.isfinite(given).all():
+            if given.shape != (worlds, *self.space.shape):
                 raise ValueError(
-                    f"actions have shape {given.shape}; allowed are finite numbers ({worlds}, *{self.space.shape})"
+                    f"actions have shape {given.shape}; allowed is {(worlds, *self.space.shape)}"
                 )
+            if not np.isfinite(given).all():
+                raise ValueError(f"actions hold {given[~np.isfinite(given)][0]}; allowed are finite numbers")
             return given.clip(self.space.low, self.space.high)
         assert isinstance(self.space, WholeNumbers)  # an `ActionSpace` is nothing else
         return _checked_numbers(actions, worlds, self.space)

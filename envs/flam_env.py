@@ -59,7 +59,7 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     sb3-contrib's MaskablePPO asks for it.
 
     ## Arguments
-    world: name of a shipped world, a folder, or a `World`.
+    world: name of a shipped world, a folder, a zip, `hf://user/name`, or a `World`.
     control: `"agent"` (the factor that the labels showed to be the agent's), `"all"`, or a list of factor
     indices. By default `"agent"`, in a world without labels `"all"` with a warning.
     observation, actions: as above. horizon: steps, by default the world's own. masks: whether info holds them.

@@ -44,7 +44,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
 
     Args:
         num_envs: imagined worlds, B.
-        world: name of a shipped world, a folder, or a `World`.
+        world: name of a shipped world, a folder, a zip, `hf://user/name`, or a `World`.
         control, observation, horizon, masks, device, actions: as `FLAMEnv`.
         autoreset_mode: when an ended world starts anew: on the next step, in the same step, or by the
             caller with `reset(options={"reset_mask": ...})`.

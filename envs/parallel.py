@@ -61,7 +61,7 @@ class FLAMParallelEnv(ParallelEnv):
     `"action_mask"` of an agent, bool `(M,)`, which action codes are plausible now if it moves first, with `actions="codes"`.
 
     ## Arguments
-    world: name of a shipped world, a folder, or a `World`.
+    world: name of a shipped world, a folder, a zip, `hf://user/name`, or a `World`.
     control: `"all"`, `"agent"` (those whom the task's own actions move), or a list of factor indices, the agents.
     rewards, actions: as above. horizon: steps, by default the world's own.
 

@@ -81,7 +81,7 @@ def _source(world: World) -> str:
 def _holds(source: str, world: World) -> bool:
     try:
         return _alike(load_world(source), world)
-    except ValueError:  # moved, deleted or damaged
+    except (ValueError, OSError, ImportError):  # moved, deleted, damaged or out of reach
         return False
 
 

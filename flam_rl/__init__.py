@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "load_world": ".core.checkpoint",
     "save_world": ".core.checkpoint",
-    "shipped_worlds": ".core.checkpoint",
+    "shipped_worlds": ".core.sources",
 }
 _ROOMS = ("agents", "core", "data", "envs", "evaluation", "grounding", "models", "training")
 __all__ = ["__version__", *sorted(_NAMES), *_ROOMS]

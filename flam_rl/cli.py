@@ -18,7 +18,10 @@ from typing import Any
 import gymnasium as gym
 import tyro
 
-COMMANDS = ("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark")
+COMMANDS = (
+    *("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark"),
+    *("worlds", "info", "push", "pull", "doctor"),
+)
 """`flam-rl NAME` is the function NAME in `commands/NAME.py`, with its NameConfig."""
 
 

@@ -22,6 +22,7 @@ from env_speed import (
     precision_choice,
     split,
     stepping,
+    tracked,
     training,
     wrapping,
 )
@@ -77,6 +78,7 @@ def main(config: SpeedConfig) -> None:
     results["split"] = split(bench, world)
     results["wrapping"] = wrapping(bench, world)
     results["scaling"] = scaling(bench, world, sizes, config.quick)
+    results["tracked"] = tracked(bench, device, config.quick)
     results["training"] = training(world, device, config.quick)
     results["memory"] = memory(world, 20_000 if config.quick else 1_000_000)
     path = write_results(config.out, results, 0)
@@ -105,6 +107,10 @@ def summary(results: Json, device: torch.device) -> str:
         )
     for name in ("precision", "compile", "split", "wrapping", "training", "memory"):
         lines.append(f"{name:<10}" + "  ".join(f"{k} {v:.3g}" for k, v in (results[name] or {}).items()))
+    moving = results["tracked"]
+    speeds = "  ".join(f"{k} entities: {v:,.0f}/s" for k, v in moving["env_steps_per_second"].items())
+    pixels = "  ".join(f"{k}: {v:,.0f}/s" for k, v in moving["pixels_per_second"].items())
+    lines.append(f"tracked   {speeds}  exponent {moving['exponent']:.2f}  pixels {pixels}")
     exponents = "  ".join(f"{name} {found['exponent']:.2f}" for name, found in results["scaling"].items())
     return "\n".join([*lines, f"exponents {exponents}"])
 

@@ -12,7 +12,7 @@ import torch
 
 from flam_rl.agents.ppo import ImaginationConfig, train_in_imagination
 from flam_rl.commands.tasks import find_task
-from flam_rl.core.world import World
+from flam_rl.core.world import World, WorldInfo
 from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.flam_vector_env import FLAMVectorEnv
 from flam_rl.envs.sb3 import make_sb3_vec_env
@@ -24,6 +24,7 @@ from flam_rl.evaluation.speed import (
     BATCH,
     Bench,
     beside_busy_neighbours,
+    exponent,
 )
 from flam_rl.evaluation.truth import truths_of
 from flam_rl.evaluation.validity import random_reward_rate
@@ -32,6 +33,9 @@ from flam_rl.models.tiles.code_model import FLAMConfig
 from flam_rl.models.tiles.tokenizer import TokenizerConfig
 from flam_rl.models.tiles.tokenizer_training import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_prior, train_world
+from flam_rl.models.tracked.flam import TrackedConfig
+from flam_rl.models.tracked.model import TrackedModel
+from flam_rl.models.tracked.states import PRESENCE, StateConfig
 from flam_rl.training.run import Log
 from flam_rl.types import Json, Video
 
@@ -224,6 +228,34 @@ def wrapping(bench: Bench, world: World) -> dict[str, float]:
         "world_imagine_milliseconds": 1e3 * seconds["core"] / horizon,
         "gymnasium_overhead": seconds["gymnasium"] / seconds["core"] - 1,
         "sb3_overhead": seconds["sb3"] / seconds["core"] - 1,
+    }
+
+
+def tracked(bench: Bench, device: torch.device, quick: bool) -> Json:
+    """Env-steps/s of the plain call of FLAM-v0 at 256 worlds on tracked layers, by the number of entities, whose weights have not
+    been trained, and the exponent of the time for a step; and with pixels."""
+    counts = (4, 8) if quick else (4, 8, 16, 32)
+
+    def seconds(count: int, observation: str) -> float:
+        torch.manual_seed(0)
+        state = StateConfig(entities=count)
+        model = TrackedModel(TrackedConfig(state, shared_ground=True))
+        factors = 0.5 * torch.randn(BATCH, count, state.dim).clamp(-1, 1)
+        factors[..., PRESENCE] = 1
+        starts = {
+            "factors": factors,
+            "context": torch.zeros(1, model.context_dim, dtype=torch.uint8),
+            "episode": torch.zeros(BATCH, dtype=torch.int64),
+        }
+        model.flam.latent_action_prior.codebook.normal_()
+        world = World(model, starts, WorldInfo()).to(device)
+        compile = False if quick else None
+        return bench(_stepper(world, BATCH, observation=observation, control=[0], compile=compile))
+
+    taken = {count: seconds(count, "factors") for count in counts}
+    return exponent(taken) | {
+        "env_steps_per_second": {str(count): BATCH / each for count, each in taken.items()},
+        "pixels_per_second": {"8": BATCH / seconds(8, "pixels")},
     }
 
 

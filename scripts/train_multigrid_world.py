@@ -15,7 +15,7 @@ import tyro
 
 from flam_rl.commands.collect import CollectConfig, collect
 from flam_rl.commands.train import TrainConfig, train
-from flam_rl.core.checkpoint import SHIPPED
+from flam_rl.core.sources import SHIPPED
 
 
 @dataclass(frozen=True)

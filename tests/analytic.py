@@ -18,10 +18,11 @@ from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import DiscreteAdapter
 from flam_rl.core.agent import Agents
 from flam_rl.core.heads import EventHead, Labels
+from flam_rl.core.info import WorldInfo
 from flam_rl.core.layers import EnsembleMLP, nearest_code
 from flam_rl.core.model import Model, Starts
 from flam_rl.core.stepping import Events, Imagined, Taken, judge
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.world import World
 from flam_rl.types import Entities, Scene
 
 SIDE = 16

@@ -116,20 +116,17 @@ def serve(stage: Stage, token: str | None = None, visitors: Visitors | None = No
 
 
 def make_task() -> gym.Env:
+    """The task beside the shipped MultiGrid world."""
     return gym.make("flam_rl/MultiGrid-v0", agents=4)
 
 
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
 def view(visit: Visit) -> View:
+    """What a visitor's page shows now."""
     return read_view(visit.view(), visit.stage.world.frame_size)
 
 
 def play(visit: Visit, steps: int, *held: tuple[int, int]) -> None:
+    """Step while keys are held: pairs of a latent action's index and a key's."""
     visit.held = held
     for _ in range(steps):
         visit.step()

@@ -33,6 +33,12 @@ from flam_rl.types import LabelledTransitions, Video
 MOVES = ActionSpace.discrete(4)
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits of fewer steps, which are enough for rows that are made up."""
+    monkeypatch.setattr("flam_rl.grounding.fitting.STEPS", 250)
+
+
 @pytest.fixture(scope="module")
 def fitted(episodes):
     import flam_rl
@@ -272,6 +278,7 @@ SPACES = [
 FAST = [(SPACES[0], True), (SPACES[3], True)]
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize(
     ("space", "differs"),
     [
@@ -310,6 +317,7 @@ def test_the_agents_factor_is_found_in_each_episode(space: ActionSpace, differs:
     assert (back - data["action"]).abs().float().mean() < 0.15
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() -> None:
     space = SPACES[0]
     data, agent = rows(space, 25, 20, True)
@@ -333,6 +341,7 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
     assert torch.equal(followed.agents_BC[3:], before[3:])
 
 
+@pytest.mark.usefixtures("brief")
 def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
     """In a third of the episodes it did one thing all the time; in one episode another factor rests, so that its latent actions say nothing."""
     space, each = SPACES[0], torch.arange(30 * 20)
@@ -351,6 +360,7 @@ def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
     assert torch.equal(fit_finder(16, data, candidates, 0)[1], agent)
 
 
+@pytest.mark.usefixtures("brief")
 def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
     """What a latent action does depends on nothing else: the adapter sees no factor, and is right on fresh transitions."""
     data, agent = rows(SPACES[0], 10, 10, False)
@@ -395,6 +405,7 @@ def test_labels_put_the_agent_in_its_place() -> None:
     assert agents.in_place(factors) is factors
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_action_that_labels_never_showed_is_never_chosen() -> None:
     """18 actions as in Atari, 5 of them taken."""
     data, agent = rows(ActionSpace.discrete(5), 20, 20, False)
@@ -417,6 +428,7 @@ def entered(world, count: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return data, look[:, 2]
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize(
     "kind",
     ["signed", "event", *(pytest.param(kind, marks=pytest.mark.learning) for kind in ("dense", "costs"))],
@@ -440,6 +452,7 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
         assert torch.allclose(found, head.expected(factors), atol=1e-4)
 
 
+@pytest.mark.usefixtures("brief")
 def test_what_never_ends_is_predicted_not_to_end(world) -> None:
     data, _ = entered(world, 1000)
     factors = data["next"]
@@ -461,7 +474,7 @@ def test_labels_of_every_kind_are_saved_and_an_adapter_is_checked(
     finders = [AgentFinder(dim) for _ in numbers]
     agents = Agents(space, [2, 0][: len(numbers)], numbers, adapters, finders)
     world.labels = Labels(agents, DenseHead(dim, (0, 2), 3.0, 2.0), EventHead(dim, (1,), 1.0), 7)
-    save_world(world, tmp_path / "world", "")
+    save_world(world, tmp_path / "world")
     again = load_world(tmp_path / "world").labels
     assert again.agents.actions == space
     for (name, one), (_, other) in zip(

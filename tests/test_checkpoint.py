@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import flam_rl
-from flam_rl.core.checkpoint import SHIPPED
+from flam_rl.core.card import card_of
+from flam_rl.core.sources import SHIPPED
 
 
 @pytest.fixture
 def folder(world, tmp_path: Path) -> Path:
-    flam_rl.save_world(world, tmp_path / "world", "# card\n")
+    flam_rl.save_world(world, tmp_path / "world")
     return tmp_path / "world"
 
 
@@ -40,23 +41,23 @@ def test_video_and_labels_are_kept_apart(world, folder: Path) -> None:
         "README.md",
     }
     world.labels = None
-    flam_rl.save_world(world, folder, "# card\n")
+    flam_rl.save_world(world, folder)
     assert not (folder / "labels.safetensors").exists()
     assert flam_rl.load_world(folder).labels is None
 
 
 def test_a_run_folder_stands_for_its_world(world, tmp_path: Path) -> None:
-    flam_rl.save_world(world, tmp_path / "run" / "world", "")
+    flam_rl.save_world(world, tmp_path / "run" / "world")
     assert flam_rl.load_world(tmp_path / "run").info == world.info
 
 
 def test_saving_leaves_no_scratch_and_spares_other_folders(world, folder: Path, tmp_path: Path) -> None:
-    flam_rl.save_world(world, folder, "again")
+    flam_rl.save_world(world, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("...")
     with pytest.raises(FileExistsError, match="is not a world"):
-        flam_rl.save_world(world, tmp_path / "home", "")
+        flam_rl.save_world(world, tmp_path / "home")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "labels.safetensors", "starts.safetensors"])
@@ -94,9 +95,17 @@ def test_a_config_that_does_not_fit_is_named(folder: Path) -> None:
         flam_rl.load_world(folder)
 
 
-def test_the_shipped_world_is_small_and_has_a_card() -> None:
-    folder = SHIPPED / "multigrid"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 8 * 2**20
-    card = (folder / "README.md").read_text()
-    assert "label budget" in card
-    assert "disentanglement" in card
+def test_shipped_worlds_are_small() -> None:
+    sizes = [path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()]
+    assert len(sizes) > 2 * 4
+    assert sum(sizes) < 25e6
+
+
+@pytest.mark.parametrize("name", flam_rl.shipped_worlds())
+def test_cards_of_shipped_worlds_are_what_saving_writes(name: str) -> None:
+    world = flam_rl.load_world(name)
+    assert (SHIPPED / name / "README.md").read_text() == card_of(world)
+    assert world.info.license == "mit"
+    assert world.info.origin is not None
+    assert world.info.origin.commit
+    assert world.info.origin.figures

@@ -174,7 +174,7 @@ def test_ppo_acts_on_the_task_as_in_imagination(labelled: World) -> None:
 
 @pytest.mark.learning
 def test_a_saved_world_tells_the_same(trained: World, tmp_path: Path) -> None:
-    flam_rl.save_world(trained, tmp_path / "world", "")
+    flam_rl.save_world(trained, tmp_path / "world")
     loaded = flam_rl.load_world(tmp_path / "world")
     context = trained.starts().context
     assert torch.equal(loaded.context_code(context), trained.context_code(context))

@@ -94,7 +94,7 @@ def test_nothing_that_is_written_whole_leaves_a_part_on_a_full_disk(
     before = names(mount)
     adapter = ActionAdapter(world.labels.agents, (1.0,), (1.0,), 1)
     for write in (
-        lambda: flam_rl.save_world(world, mount / "world", ""),
+        lambda: flam_rl.save_world(world, mount / "world"),
         lambda: write_results(mount, {"long": "x" * 10**6}, 0),
         lambda: [adapter.save(mount / f"adapter{i}.safetensors") for i in range(9)],
         lambda: tokenize(world.model.tokenizer, Video(video.episodes * 2), mount / "codes.npy"),

@@ -26,7 +26,6 @@ from flam_rl.evaluation import (
     tokens,
     tracking,
     transfer,
-    validity,
 )
 from flam_rl.evaluation.card import TOLERANCES
 from flam_rl.evaluation.correspondence import dci
@@ -66,15 +65,12 @@ def test_dci_of_a_hand_computed_matrix() -> None:
     assert found.informativeness == pytest.approx((0.9 + 0.5) / 2)
 
 
-FIGURES: dict[str, dict[str, float]] = {}
-"""Of the shipped world on the first 1,500 recorded transitions; they are to be the same on any machine."""
-
-
 @pytest.fixture(scope="module")
 def encoded(video: Video, episodes) -> Encoded:
-    """The shipped world, and what it makes of real video."""
+    """Real video as the shipped world encodes it."""
+    few = Video(video.episodes[:24])
     return encode(
-        flam_rl.load_world("multigrid"), video, truths_of([episode.entities for episode in episodes])
+        flam_rl.load_world("multigrid"), few, truths_of([episode.entities for episode in episodes[:24]])
     )
 
 
@@ -86,12 +82,8 @@ def measured(encoded: Encoded, task: gym.Env) -> Json:
         return measure_world(encoded, task.unwrapped, seed=1, probe_iterations=10)
 
 
-def test_figures_of_the_shipped_world_are_what_they_were(encoded: Encoded, measured: Json) -> None:
+def test_figures_of_the_shipped_world_are_beside_their_floors(encoded: Encoded, measured: Json) -> None:
     found = measured
-    for name, stored in FIGURES.items():
-        for key, value in stored.items():
-            tolerance = 0.05 if name in ("psnr", "psnr_by_code") else 0.005
-            assert found[name][key] == pytest.approx(value, abs=tolerance), (name, key)
     assert found["frames"] == sum(map(len, encoded.frames))
     assert min(found["kl_per_factor"]) > 0.5  # no dead factor
     assert found["codes"] == 33
@@ -207,8 +199,8 @@ def test_the_shipped_world_binds_one_factor_to_one_agent(encoded: Encoded, measu
         correspondence.correspond(few, few.truth)
 
 
-def test_the_shipped_world_holds_in_imagination(encoded: Encoded, task: gym.Env) -> None:
-    found = validity.measure(encoded, None, task.unwrapped, seed=0, count=256)
+def test_the_shipped_world_holds_in_imagination(measured: Json) -> None:
+    found = measured["imagination_validity"]
     assert found["1"] > 0.93
     assert found["40"] > 0.8
 
@@ -224,7 +216,7 @@ def test_factors_keep_their_norm_for_100_imagined_steps(world) -> None:
 
 
 def test_pictures_are_pictures(encoded: Encoded, video: Video, tmp_path: Path) -> None:
-    strip = prediction_picture(encoded, max(range(len(video.episodes)), key=lambda i: len(video.episodes[i])))
+    strip = prediction_picture(encoded, max(range(len(encoded.frames)), key=lambda i: len(encoded.frames[i])))
     assert strip.dtype == np.uint8
     assert strip.shape[2] == 3
     assert strip.std() > 20

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as vector_wrappers
 
 import flam_rl
-from flam_rl.core.checkpoint import SHIPPED
+from flam_rl.core.sources import SHIPPED
 from flam_rl.envs import DecodedEnv
 
 
@@ -51,7 +51,7 @@ def test_a_spec_names_the_world_that_it_was_made_with(world, tmp_path: Path) -> 
     assert json.loads(env.spec.to_json())["kwargs"] == {"world": "multigrid"}
     assert again(env).observation_space == env.observation_space
     assert gym.make(env.spec).unwrapped.core.world.source == "multigrid"  # without JSON, the world itself
-    flam_rl.save_world(world, tmp_path / "mine", "A card.")
+    flam_rl.save_world(world, tmp_path / "mine")
     assert json.loads(env.unwrapped.spec.to_json())["kwargs"] == {"world": str(tmp_path / "mine")}
     loaded = flam_rl.load_world(tmp_path / "mine")
     named = gym.make("FLAM-v0", world=loaded)
@@ -63,7 +63,7 @@ def test_a_spec_never_names_a_world_that_is_another(world, tmp_path: Path) -> No
     world.labels = None
     with pytest.raises(ValueError, match=r"this env's world is no longer what multigrid holds.*save_world"):
         env.unwrapped.spec.to_json()
-    flam_rl.save_world(world, tmp_path / "mine", "A card.")
+    flam_rl.save_world(world, tmp_path / "mine")
     assert env.unwrapped.spec.to_json()
     world.model.code_model.forward_dynamics.net[0].weight.add_(1e-3)
     with pytest.raises(ValueError, match=r"no longer what .*mine holds"):

@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import flam_rl
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +43,38 @@ def test_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
     tree = {f"flam_rl/{name}" if not name.startswith("flam_rl/") else name for name in listed}
     tree -= {"flam_rl/envs", "flam_rl/agents"}  # the symlinks
     assert packed == tree
+
+
+@pytest.mark.learning
+def test_wheel_and_sdist_are_what_a_registry_takes(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), "."]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    built = sorted(path.name for path in tmp_path.iterdir())
+    assert [name.removeprefix(f"flam_rl-{flam_rl.__version__}") for name in built] == [
+        "-py3-none-any.whl",
+        ".tar.gz",
+    ]
+    check = [sys.executable, "-m", "twine", "check", "--strict", *(str(path) for path in tmp_path.iterdir())]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == flam_rl.__version__
+    assert citation["license"] == "MIT"
+    assert citation["title"] == "flam_rl"
+    (paper,) = citation["references"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2602.16229"
+
+
+def test_every_shipped_picture_has_its_licence_stated() -> None:
+    said = (ROOT / "docs" / "images" / "README.md").read_text()
+    pictures = [path for path in (ROOT / "docs" / "images").iterdir() if path.suffix != ".md"]
+    assert pictures
+    assert [path.name for path in pictures if f"`{path.name}`" not in said] == []
+    assert "MIT licence" in said
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,8 @@ def after(stage: Stage, scene: Scene, index: int, held: list[int]) -> Scene:
 
 
 def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> None:
-    assert stage.agent is not None
-    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.by_action[stage.agent])}
+    assert len(stage.agents) == 1
+    named = {key.name: (number, key.slot) for number, key in enumerate(stage.keys.by_action[stage.agents[0]])}
     assert {name: slot for name, (_, slot) in named.items()} == {
         "turn left": "left", "turn right": "right", "forward": "up", "stay": "down",
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_agents_keys_are_its_tasks_actions_in_every_state(stage: Stage) -> N
     shown = headings[:, agent] >= 0
     right = {}
     for name, (number, _) in named.items():
-        then, now = agents_of(stage, after(stage, scene, stage.agent, [number]))
+        then, now = agents_of(stage, after(stage, scene, stage.agents[0], [number]))
         turn = {"turn left": -1, "turn right": 1}.get(name, 0)
         turned = now[:, agent] == (headings[:, agent] + turn) % 4
         walked = (then[:, agent] == cells[:, agent] + AHEAD[headings[:, agent]]).all(-1)
@@ -86,7 +86,7 @@ def test_directions_mean_the_same_where_no_label_says_what_a_factor_does(stage: 
     scene = stage.starts.select(slice(0, None, 10))
     cells, headings = agents_of(stage, scene)
     shares = {}
-    for index in set(range(4)) - {stage.agent}:
+    for index in set(range(4)) - set(stage.agents):
         own = stage.world.shares(scene)[:, index].unflatten(1, (8, 8)).unflatten(-1, (8, 8)).mean((2, 4))
         drawn = [
             sum(float(own[row, y, x]) for row, (x, y) in enumerate(cells[:, agent])) for agent in range(4)

@@ -126,7 +126,7 @@ def test_damaged_links_are_refused_in_a_line(pucks_stage: Stage) -> None:
 
 
 def test_the_real_task_runs_beside_from_the_same_frame_under_the_same_keys(stage: Stage) -> None:
-    assert stage.agent is not None
+    assert len(stage.agents) == 1
     visit = Visit(stage)
     visit.seed = 3
     visit.obey(messages.Task(kind="task", on=True))
@@ -138,8 +138,8 @@ def test_the_real_task_runs_beside_from_the_same_frame_under_the_same_keys(stage
     frames = []
     names = ("turn left", "forward", "forward", "turn right", "stay", "forward")
     for name in names:
-        number = [key.name for key in stage.keys.by_action[stage.agent]].index(name)
-        play(visit, 1, (stage.agent, number))
+        number = [key.name for key in stage.keys.by_action[stage.agents[0]]].index(name)
+        play(visit, 1, (stage.agents[0], number))
         found = view(visit)
         expected = task.step(["turn left", "turn right", "forward", "stay"].index(name))[0]
         assert (found.real == expected).all(), name

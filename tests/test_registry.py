@@ -129,10 +129,12 @@ def test_it_is_collected_and_its_record_is_known(site: Path) -> None:
 
 
 def test_what_another_package_brings_wrong_is_said(site: Path) -> None:
-    done = run(site, "import flam_rl; print('fine')")
+    done = run(
+        site,
+        "import flam_rl; print('fine'); from flam_rl.envs.tasks.registry import find; find('other/Wrong-v0')",
+    )
     assert done.stdout == "fine\n"
     assert "the entry point 'no id at all' of flam_rl.tasks is left out" in done.stderr
-    done = run(site, "from flam_rl.envs.tasks.registry import find; find('other/Wrong-v0')")
     assert "allowed is a Task of this id" in done.stderr.splitlines()[-1]
     done = run(
         site, "from flam_rl.cli import main; main(['collect', '--out', 'x', '--task', 'other/Gone-v0'])"

@@ -91,7 +91,7 @@ def test_all_have_as_many_latent_dims(rival: World) -> None:
 
 
 def test_a_saved_rival_is_the_same_world(rival: World, tmp_path: Path) -> None:
-    flam_rl.save_world(rival, tmp_path / "world", "")
+    flam_rl.save_world(rival, tmp_path / "world")
     loaded = flam_rl.load_world(tmp_path / "world")
     assert type(loaded.model.code_model) is type(rival.model.code_model)
     before, after = rival.state_dict(), loaded.state_dict()
@@ -100,7 +100,7 @@ def test_a_saved_rival_is_the_same_world(rival: World, tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_named(rival: World, tmp_path: Path) -> None:
-    flam_rl.save_world(rival, tmp_path / "world", "")
+    flam_rl.save_world(rival, tmp_path / "world")
     path = tmp_path / "world" / "config.json"
     path.write_text(path.read_text().replace(f'"model": "{rival.model.kind}"', '"model": "dreamer"'))
     with pytest.raises(ValueError, match=r"model: Input should be 'flam', 'genie'.*found 'dreamer'"):

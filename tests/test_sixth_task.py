@@ -98,7 +98,7 @@ def test_frames_of_a_cropped_world_are_cropped(tmp_path: Path) -> None:
     world = load_world("multigrid")
     world.info = replace(world.info, fit="crop", task="", task_kwargs={})
     world.labels = None
-    save_world(world, tmp_path / "world", "")
+    save_world(world, tmp_path / "world")
     again = load_world(tmp_path / "world")
     assert again.info.fit == "crop"
     task = _find_task(EvaluateConfig(tmp_path / "out", task=TASK[1]), again)

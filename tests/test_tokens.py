@@ -175,7 +175,7 @@ def test_an_unseparated_world_is_not_saved(shipped: World, tmp_path) -> None:
     codes = world.model.tokenizer.quantizer._codebook.embed
     codes[0, 1] = codes[0, 0] + 0.1 * MARGIN
     with pytest.raises(ValueError, match="codes 0 and 1 of the tokenizer"):
-        flam_rl.save_world(world, tmp_path / "world", "")
+        flam_rl.save_world(world, tmp_path / "world")
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,8 @@ from gymnasium.utils.env_checker import check_env
 
 import flam_rl
 from flam_rl.core.checkpoint import load_world, save_world
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.info import WorldInfo
+from flam_rl.core.world import World
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.evaluation import correspondence, disentanglement
 from flam_rl.evaluation.encoded import encode
@@ -230,7 +231,7 @@ def test_a_world_of_the_control_is_saved_and_imagined(tmp_path: Path) -> None:
         "context": torch.randint(256, (1, model.context_dim), dtype=torch.uint8),
         "episode": torch.zeros(5, dtype=torch.long),
     }
-    save_world(World(model, starts, WorldInfo()), tmp_path / "world", "A control.\n")
+    save_world(World(model, starts, WorldInfo()), tmp_path / "world")
     world = load_world(tmp_path / "world")
     assert world.model.kind == "tracked-joint"
     stepper = world.imagination([0])
@@ -323,7 +324,7 @@ def test_gradients_reach_a_policy(blank: World) -> None:
 
 
 def test_a_saved_world_is_the_same(blank: World, tmp_path: Path) -> None:
-    flam_rl.save_world(blank, tmp_path / "world", "")
+    flam_rl.save_world(blank, tmp_path / "world")
     loaded = flam_rl.load_world(tmp_path / "world")
     before, after = blank.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()

@@ -71,7 +71,7 @@ def sprung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool
 @pytest.fixture
 def stranger(world, tmp_path: Path) -> Path:
     """A world that names code."""
-    flam_rl.save_world(world, tmp_path / "world", "")
+    flam_rl.save_world(world, tmp_path / "world")
     config = json.loads((tmp_path / "world" / "config.json").read_text())
     config["info"] |= {"task": NAME, "task_kwargs": {}}
     (tmp_path / "world" / "config.json").write_text(json.dumps(config))

@@ -16,7 +16,7 @@ from tiles import tile_world
 
 import flam_rl
 from flam_rl.cli import main
-from flam_rl.core.world import WorldInfo
+from flam_rl.core.info import WorldInfo
 from flam_rl.data.minari import write_dataset
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
 from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
@@ -196,7 +196,7 @@ def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys)
     tokenizer.quantizer._codebook.embed.normal_()
     info = WorldInfo("flam_rl/MultiGrid-v0", {"agents": 4})
     wide = tile_world(tokenizer, model, torch.zeros((2, 4, 96), dtype=torch.uint8), info)
-    flam_rl.save_world(wide, tmp_path / "wide", "")
+    flam_rl.save_world(wide, tmp_path / "wide")
     evaluate = ["evaluate", "--world", str(tmp_path / "wide"), "--out", str(tmp_path / "out")]
     assert "allowed are uint8 frames of (64, 96, 3)" in fails(evaluate, capsys)
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from flam_rl.core.heads import Labels
-from flam_rl.core.world import World, WorldInfo
+from flam_rl.core.info import WorldInfo
+from flam_rl.core.world import World
 from flam_rl.models.tiles.code_model import CodeModel
 from flam_rl.models.tiles.kinds import CODE_MODELS
 from flam_rl.models.tiles.model import TileModel

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from ...types import Truth
+from .controlled import each, joint, joint_space
 from .drawing import disc_boxes, draw_discs
 from .registry import Task
 
@@ -49,10 +50,11 @@ COVERED = 0.1
 
 
 class MPETask(gym.Env):
-    """A scenario of mpe2 in which the caller controls one agent and scripts the others.
+    """A scenario of mpe2 in which the caller controls one agent, or several, and the others are scripted.
 
     ## Description
-    `tag`: the caller is the green agent, faster than the red ones that chase it among obstacles. `spread`: the caller and the
+    `tag`: the caller is the green agent, faster than the red ones that chase it among obstacles; with several controlled agents the
+    caller has red ones, which chase it together, and it is scripted. `spread`: the caller's and the
     other agents, alike, are to cover all landmarks without running into each other. Physics, sizes, colours and rewards are
     mpe2's own; frames are drawn from where its entities are.
 
@@ -61,28 +63,31 @@ class MPETask(gym.Env):
     that it was given for the episode, a different one for each. A tenth of all their actions are random.
 
     ## Action space
-    `Discrete(5)`: 0 none, 1 left, 2 right, 3 down, 4 up.
+    `Discrete(5)`: 0 none, 1 left, 2 right, 3 down, 4 up; of several controlled agents `MultiDiscrete([5] * controlled)`.
 
     ## Observation space
     `Box(0, 255, (H, W, 3), uint8)`: landmarks below, agents above, antialiased at sub-pixel places.
 
     ## Rewards
-    mpe2's own of the caller's agent, at each step. tag: -10 for each red agent that touches it, less a growing price of being
-    out of the arena. spread: half of what all share, minus each landmark's distance to its nearest agent, and half of -1 for
-    each agent that it touches.
+    mpe2's own of the caller's agent, at each step; of several their mean. tag: -10 for each red agent that touches it, less a
+    growing price of being out of the arena; of red agents 10 for each of them that touches the green one, whoever it is. spread:
+    half of what all share, minus each landmark's distance to its nearest agent, and half of -1 for each agent that it touches.
 
     ## Episode end
     Truncates after `max_steps`.
 
     ## Info
-    `info["success"]`: bool; tag: nobody has touched the caller's agent in this episode; spread: all landmarks are covered.
+    `info["success"]`: bool; tag: nobody has touched the caller's agent in this episode, or if red ones are the caller's the green one
+    has been touched; spread: all landmarks are covered.
     `info["truth"]`, for evaluation only: `flam_rl.types.Truth` with a row for each agent, the caller's first. An agent is
     present when what is in the frame of it is a pixel or more wide and high; velocity is what it moved by in the step,
     `contact` with another agent or an obstacle.
 
     ## Arguments
     scenario: `tag` or `spread`, which the id says.
-    others: agents beside the caller's, 1 to 8; by default mpe2's own number, 3 or 2.
+    others: agents beside the caller's, 1 to 8, in `spread` none too if several are the caller's; by default as many as there are in
+    mpe2 beside those, but 1 at least in `tag`.
+    controlled: agents of the caller, 1 to 8, with the others 9 at most.
     frame_size: height and width in pixels, 32 or more; a larger frame shows the same world larger.
     max_steps: steps of an episode.
 
@@ -102,13 +107,17 @@ class MPETask(gym.Env):
         others: int | None = None,
         frame_size: Sequence[int] = (64, 64),
         max_steps: int = 50,
+        controlled: int = 1,
         render_mode: str | None = "rgb_array",
     ) -> None:
         if scenario not in SCENARIOS:
             raise ValueError(f"scenario is {scenario!r}; allowed are {SCENARIOS}")
-        others = OTHERS[scenario] if others is None else others
-        if not 1 <= others <= 8:
-            raise ValueError(f"others is {others!r}; allowed is 1 to 8")
+        if not 1 <= controlled <= 8:
+            raise ValueError(f"controlled is {controlled!r}; allowed is 1 to 8")
+        least = 0 if scenario == "spread" and controlled > 1 else 1
+        others = max(OTHERS[scenario] + 1 - controlled, least) if others is None else others
+        if not least <= others <= 9 - controlled:
+            raise ValueError(f"others is {others!r}; allowed is {least} to {9 - controlled}")
         if len(frame_size) != 2 or min(frame_size) < 32:
             raise ValueError(f"frame_size is {frame_size!r}; allowed are a height and a width of 32 or more")
         if max_steps < 1:
@@ -116,19 +125,23 @@ class MPETask(gym.Env):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
         sim = TASKS[SCENARIOS.index(scenario)].sim(f"mpe2.simple_{scenario}_v3")
-        count = {"num_adversaries": others} if scenario == "tag" else {"N": others + 1}
+        every = others + controlled
+        count = {"num_adversaries": every - 1} if scenario == "tag" else {"N": every}
         self._env = sim.parallel_env(max_cycles=max_steps, **count)
         self._world = self._env.unwrapped.world
         self.scenario, self.max_steps, self.render_mode = scenario, max_steps, render_mode
+        self.controlled = controlled
         self.height, self.width = frame_size
         self.scale = min(frame_size) / (2 * VIEW)
-        # mpe2 lists the red agents before the green one.
+        # mpe2 lists the red agents before the green one, as it is where they are the caller's.
         agents = self._world.agents
-        self._agents = [agents[-1], *agents[:-1]] if scenario == "tag" else list(agents)
+        runs = scenario == "tag" and controlled == 1
+        self._agents = [agents[-1], *agents[:-1]] if runs else list(agents)
+        self._green = agents[-1] if scenario == "tag" else None
         self._names = [agent.name for agent in self._agents]
         self._drawn = [*self._world.landmarks, *self._agents[::-1]]
         self.observation_space = gym.spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
-        self.action_space = gym.spaces.Discrete(len(PUSHES))
+        self.action_space = joint_space(len(PUSHES), controlled)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -139,32 +152,32 @@ class MPETask(gym.Env):
         self._clean = True
         self._goals = self.np_random.permutation(len(self._agents))
         """The landmark of each agent, in `spread`."""
-        self._others = [self.make_behavior(None, self.np_random, row) for row in range(1, len(self._agents))]
         rows = len(self._agents)
+        self._others = [self._behave(None, self.np_random, row) for row in range(self.controlled, rows)]
         return self.render(), self._info(np.full(rows, -1), self._places(self._agents)[0])
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """As in gymnasium.
 
         Raises:
             ValueError: the action is not one of the task's.
         """
-        if not self.action_space.contains(action):
-            raise ValueError(f"action is {action!r}; allowed are the integers 0 to 4")
+        own = each(self.action_space, action)
         before = self._places(self._agents)[0]
-        actions = [int(action), *(act() for act in self._others)]
+        actions = [*own, *(act() for act in self._others)]
         found = self._env.step(dict(zip(self._names, actions, strict=True)))
         _, rewards, terminations, truncations, _ = found
-        me = self._names[0]
+        me, mine = self._names[0], self._names[: self.controlled]
+        reward = float(np.mean([rewards[name] for name in mine]))
         info = self._info(np.array(actions), before)
-        return self.render(), float(rewards[me]), bool(terminations[me]), bool(truncations[me]), info
+        return self.render(), reward, bool(terminations[me]), bool(truncations[me]), info
 
-    def expert_action(self) -> int:
-        """tag: away from who is near, and from the border; spread: to the landmark that the others leave free."""
-        return self._seek(0)
+    def expert_action(self) -> int | np.ndarray:
+        """tag: away from who is near, and from the border, or of red agents to the green one; spread: each to its own landmark."""
+        return joint([self._seek(row) for row in range(self.controlled)])
 
-    def make_behavior(self, name: str | None, rng: np.random.Generator, row: int = 0) -> Callable[[], int]:
-        """An agent acting by itself, by default the caller's: call it for its next action.
+    def make_behavior(self, name: str | None, rng: np.random.Generator) -> Callable[[], int | np.ndarray]:
+        """The caller's agents acting by themselves: call it for their next action.
 
         Args:
             name: `wander`; `goal`, as the expert but for a tenth of random actions; None, one after the other.
@@ -174,6 +187,11 @@ class MPETask(gym.Env):
         """
         if name is not None and name not in BEHAVIORS:
             raise ValueError(f"behavior is {name!r}; allowed are {BEHAVIORS}")
+        own = [self._behave(name, rng, row) for row in range(self.controlled)]
+        return lambda: joint([act() for act in own])
+
+    def _behave(self, name: str | None, rng: np.random.Generator, row: int) -> Callable[[], int]:
+        """One agent acting by itself, as `make_behavior` has it."""
         kind, left = name, 0
         direction, hold = 0, 0
 
@@ -205,10 +223,12 @@ class MPETask(gym.Env):
         me = self._agents[row].state.p_pos
         if self.scenario == "spread":
             return self._steer(row, self._world.landmarks[int(self._goals[row])].state.p_pos)
-        if row > 0:
-            return self._steer(row, self._agents[0].state.p_pos, stop=False)
+        if self._green is not None and self._agents[row] is not self._green:
+            return self._steer(row, self._green.state.p_pos, stop=False)
         way = -2 * me * np.maximum(np.abs(me) - 0.5, 0)  # from the border
-        for other in self._drawn[:-1]:
+        for other in self._drawn:
+            if other is self._green:
+                continue
             away = me - other.state.p_pos
             gap = max(float(np.linalg.norm(away)) - other.size, 0.05)
             way = way + (0.02 if other.movable else 0.004) * away / gap**3
@@ -241,9 +261,11 @@ class MPETask(gym.Env):
         numbers = np.concatenate([box, centre, centre - before, radius[:, None]], 1).astype(np.float32)
         numbers[~presence] = np.nan
         if self.scenario == "tag":
-            chasers = np.linalg.norm(centre[1:] - centre[0], axis=1) < radius[1:] + radius[0]
-            self._clean &= not chasers.any()
-            success = self._clean
+            green = self._agents.index(self._green)
+            near = np.linalg.norm(centre - centre[green], axis=1) < radius + radius[green]
+            near[green] = False
+            self._clean &= not near.any()
+            success = self._clean if self.controlled == 1 else not self._clean
         else:
             marks = self._places(self._world.landmarks)[0]
             far = np.linalg.norm(marks[:, None] - centre, axis=-1).min(1) / self.scale

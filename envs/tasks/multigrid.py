@@ -10,6 +10,7 @@ import numpy as np
 
 from ...types import Tiles, Truth
 from .behaviors import BEHAVIORS, STAY, Behavior, BehaviorName, shortest_path_action
+from .controlled import each, joint, joint_space
 from .registry import Task
 
 TASKS = (
@@ -27,12 +28,14 @@ TASKS = (
 FRAME_SIZE = 64
 COLORS = ("red", "blue", "purple", "yellow", "grey", "cyan", "orange", "white", "green")
 """Agents' colours in order; green, the goal's own, comes last, so that up to 8 agents stay visible on it."""
+MOST_CONTROLLED = 4
+"""Agents that find room at the goal, in its corner, and in the cells around it."""
 MORE_COLORS = {"cyan": (0, 255, 255), "orange": (255, 128, 0), "white": (255, 255, 255)}
 """Colours that are added to the six of MultiGrid."""
 
 
 def _make_room(**settings: Any) -> Any:
-    """MultiGrid's empty room where only agent 0 ends the episode; the others walk over the goal.
+    """MultiGrid's empty room where agents walk over the goal, but that agent 0 ends the episode there if it is `alone`.
 
     Raises:
         ImportError: the package multigrid is missing.
@@ -43,11 +46,12 @@ def _make_room(**settings: Any) -> Any:
     from multigrid.envs.empty import EmptyEnv
 
     class Room(EmptyEnv):
+        alone = True
         ACTIONS = (Action.left, Action.right, Action.forward, Action.done)
         """What the task's actions 0..3 are in MultiGrid's own enumeration."""
 
         def on_success(self, agent, rewards, terminations) -> None:
-            if agent.index == 0:
+            if self.alone and agent.index == 0:
                 super().on_success(agent, rewards, terminations)
 
     for name, rgb in MORE_COLORS.items():
@@ -64,11 +68,14 @@ class MultiGridTask(gym.Env):
 
     ## Description
     The third-party `multigrid` package's empty room with a fixed goal in the corner. The caller moves
-    agent 0 (red). The other agents act in the same step, each by a behaviour drawn at reset. Agents
-    start in random cells with random headings and block each other.
+    agent 0 (red), or with `controlled` several agents from 0 on. The other agents act in the same step,
+    each by a behaviour drawn at reset. Agents start in random cells with random headings and block each other.
+
+    Several controlled agents are a team that is to meet at the goal: one of them on it, each of the others in one of the
+    cells around it, diagonal ones too. All of that shows in one frame, who came first does not count.
 
     ## Action space
-    `Discrete(4)`
+    `Discrete(4)`, or of several controlled agents `MultiDiscrete([4] * controlled)`, a number for each.
 
     | action | meaning |
     | --- | --- |
@@ -81,10 +88,10 @@ class MultiGridTask(gym.Env):
     `Box(0, 255, (64, 64, 3), uint8)`: the whole room from above.
 
     ## Reward
-    `1 - 0.9 * step / max_steps` on the step that reaches the goal, else 0.
+    `1 - 0.9 * step / max_steps` on the step that reaches the goal, else 0; of a team once for all.
 
     ## Episode end
-    Terminates when agent 0 stands on the goal; truncates after `max_steps`.
+    Terminates when agent 0 stands on the goal, or the team has met there; truncates after `max_steps`.
 
     ## Info
     `info["success"]`: bool. For evaluation only: `info["truth"]`, a `flam_rl.types.Truth` with a row for each agent, all of
@@ -94,6 +101,7 @@ class MultiGridTask(gym.Env):
 
     ## Arguments
     agents: how many, 1 or more, the caller's included.
+    controlled: how many of them are the caller's, 1 to 4 and no more than there are.
     size: cells along a side, walls included: 8, 16 or 32 (the frame's 64 pixels must divide evenly).
     max_steps: steps before truncation.
     behaviors: what the other agents' behaviours are drawn from, out of `random`, `goal`, `patrol`.
@@ -114,6 +122,7 @@ class MultiGridTask(gym.Env):
         size: int = 8,
         max_steps: int = 64,
         behaviors: Sequence[BehaviorName] = BEHAVIORS,
+        controlled: int = 1,
         render_mode: str | None = "rgb_array",
     ) -> None:
         if size not in (8, 16, 32):
@@ -121,6 +130,10 @@ class MultiGridTask(gym.Env):
         cells = (size - 2) ** 2 - 1
         if not 1 <= agents <= cells:
             raise ValueError(f"agents is {agents!r}; allowed is 1 to {cells} in a room of size {size}")
+        if not 1 <= controlled <= min(agents, MOST_CONTROLLED):
+            raise ValueError(
+                f"controlled is {controlled!r}; allowed is 1 to {min(agents, MOST_CONTROLLED)} of {agents} agents"
+            )
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps!r}; allowed is 1 or more")
         if not behaviors or not set(behaviors) <= set(BEHAVIORS):
@@ -128,7 +141,7 @@ class MultiGridTask(gym.Env):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; allowed are None and 'rgb_array'")
         self.render_mode = render_mode
-        self.behaviors = tuple(behaviors)
+        self.behaviors, self.controlled, self.max_steps = tuple(behaviors), controlled, max_steps
         self.observation_space = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         self._room = _make_room(
             size=size,
@@ -140,7 +153,8 @@ class MultiGridTask(gym.Env):
             highlight=False,
             tile_size=FRAME_SIZE // size,
         )
-        self.action_space = gym.spaces.Discrete(len(TASKS[0].actions))
+        self._room.alone = controlled == 1
+        self.action_space = joint_space(len(TASKS[0].actions), controlled)
         inside = np.arange(1, size - 1)
         self._free = np.stack(np.meshgrid(inside, inside, indexing="ij"), -1).reshape(-1, 2)
         self._walls = np.ones((size, size), bool)
@@ -165,41 +179,54 @@ class MultiGridTask(gym.Env):
                 self._free,
                 self.np_random,
             )
-            for _ in self._room.agents[1:]
+            for _ in self._room.agents[self.controlled :]
         ]
         here = np.array(self._room.agent_states.pos)
         return self.render(), self._info(np.full(len(self._room.agents), -1), here)
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """As in gymnasium.
 
         Raises:
             ValueError: the action is not one of the task's.
         """
-        if not self.action_space.contains(action):
-            raise ValueError(f"action is {action!r}; allowed are the integers 0 to 3")
-        actions = [int(action)] + [
-            other.act(agent.state.pos, int(agent.state.dir), self._blocked(agent.index))
-            for other, agent in zip(self._others, self._room.agents[1:], strict=True)
+        actions = each(self.action_space, action) + [
+            self._act(other, index) for index, other in enumerate(self._others, self.controlled)
         ]
         before = np.array(self._room.agent_states.pos)
-        _, rewards, terminated, truncated, _ = self._room.step(
+        _, _, _, truncated, _ = self._room.step(
             {index: self._room.ACTIONS[chosen] for index, chosen in enumerate(actions)}
         )
         info = self._info(np.array(actions), before)
-        return self.render(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        reached = info["success"]
+        reward = 1 - 0.9 * (self._room.step_count / self.max_steps) if reached else 0.0
+        return self.render(), reward, reached, bool(truncated[0]), info
 
-    def expert_action(self) -> int:
-        """First action of the shortest path of agent 0 to the goal, around the agents as they stand."""
-        me = self._room.agents[0].state
-        action = shortest_path_action(me.pos, int(me.dir), self.goal, self._blocked(0))
-        return shortest_path_action(me.pos, int(me.dir), self.goal, self._walls) if action == STAY else action
+    def expert_action(self) -> int | np.ndarray:
+        """First actions of the shortest paths of the caller's agents, around the others as they stand: to the goal; of a team the
+        nearest one there, the others to the cells around it."""
+        places = self._room.agent_states.pos[: self.controlled]
+        free = [self.goal - (dx, dy) for dx in (0, 1) for dy in (0, 1)]  # in the corner, the goal's own first
+        actions = [STAY] * self.controlled
+        for rank, index in enumerate(np.abs(places - self.goal).sum(1).argsort(kind="stable").tolist()):
+            away = [int(np.abs(places[index] - cell).sum()) for cell in free]
+            target = free.pop(away.index(min(away)) if rank else 0)
+            actions[index] = self._towards(index, target)
+        return joint(actions)
 
-    def make_behavior(self, name: BehaviorName, rng: np.random.Generator) -> Callable[[], int]:
-        """Agent 0 acting as the others do, for recording video: call it for its next action."""
-        behavior = Behavior(name, self.goal, self._free, rng)
-        me = self._room.agents[0].state
-        return lambda: behavior.act(me.pos, int(me.dir), self._blocked(0))
+    def make_behavior(self, name: BehaviorName, rng: np.random.Generator) -> Callable[[], int | np.ndarray]:
+        """The caller's agents acting as the others do, each for itself, for recording video: call it for their next action. `goal` of a
+        team is the expert, but for a tenth of random actions of each agent."""
+        if name == "goal" and self.controlled > 1:
+            return lambda: self._seek_goal(rng)
+        own = [Behavior(name, self.goal, self._free, rng) for _ in range(self.controlled)]
+        return lambda: joint([self._act(behavior, index) for index, behavior in enumerate(own)])
+
+    def _seek_goal(self, rng: np.random.Generator) -> np.ndarray:
+        stray = rng.random(self.controlled) < Behavior.NOISE
+        return np.where(
+            stray, rng.integers(len(TASKS[0].actions), size=self.controlled), self.expert_action()
+        )
 
     def render(self) -> np.ndarray:
         """The room as uint8 `(64, 64, 3)`; agents are drawn where they stand, also at the end."""
@@ -228,6 +255,18 @@ class MultiGridTask(gym.Env):
         images, owner, headings = zip(*drawn, strict=True)
         return Tiles(np.stack(images).astype(np.uint8), np.array(owner), np.array(headings))
 
+    def _act(self, behavior: Behavior, index: int) -> int:
+        state = self._room.agents[index].state
+        return behavior.act(state.pos, int(state.dir), self._blocked(index))
+
+    def _towards(self, index: int, target: np.ndarray) -> int:
+        state = self._room.agents[index].state
+        for blocked in (self._blocked(index), self._walls):
+            action = shortest_path_action(state.pos, int(state.dir), target, blocked)
+            if action != STAY:
+                break
+        return action
+
     def _blocked(self, index: int) -> np.ndarray:
         blocked = self._walls.copy()
         positions = np.delete(self._room.agent_states.pos, index, axis=0)
@@ -238,6 +277,7 @@ class MultiGridTask(gym.Env):
         """What is so now that `actions` led here from the cells `before`."""
         states, side = self._room.agent_states, self._room.tile_size
         position = np.array(states.pos)
+        away = np.abs(position[: self.controlled] - self.goal).max(1)
         truth = Truth(
             identity=np.arange(len(position)),
             presence=np.ones(len(position), bool),
@@ -247,7 +287,7 @@ class MultiGridTask(gym.Env):
             action=actions,
         )
         return {
-            "success": bool(states.terminated[0]),
+            "success": bool((away == 0).any() and (away <= 1).all()),
             "truth": truth,
             "entities": {"action": actions, "position": position, "direction": np.array(states.dir)},
         }

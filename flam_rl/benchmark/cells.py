@@ -14,8 +14,8 @@ from stable_baselines3 import PPO
 from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.ppo import train_in_imagination
 from ..core.checkpoint import load_world, save_world
+from ..core.info import Origin, WorldInfo
 from ..core.registry import CONTROLS
-from ..core.world import WorldInfo
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.frames import Frames
 from ..envs.tasks.record import record_episodes, record_labels
@@ -26,7 +26,7 @@ from ..evaluation.policies import PolicyScore, score_policy, several
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, settled
-from ..results import read_json, write_json
+from ..results import made_by, read_json, write_json
 from ..training.run import Log, pick_device, seed_everything
 from ..types import Episode, Json, Video
 from .budgets import Budget
@@ -112,8 +112,9 @@ def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video) -> Json:
         build = settle(cell, footage.training)
         world = build_world(build, footage, info, pick_device("auto"), log)
     ended = time.perf_counter()
-    card = f"# {cell.name}\n\nA cell of `flam-rl benchmark --suite {cell.suite}`.\n"
-    save_world(world, folder / "world", card)
+    origin = Origin.from_made_by(made_by(cell.seed), footage.training.frames, ended - began)
+    world.info = replace(info, origin=origin)
+    save_world(world, folder / "world")
     return {
         "training_s": ended - training_began,
         "wall_s": ended - began,

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import numpy as np
 from rliable.library import get_interval_estimates
-from scipy.stats import trim_mean
 
 from ..types import Json
 
@@ -68,8 +67,12 @@ def estimate_text(estimate: Estimate, digits: int) -> str:
 
 
 def _of_each(scores: np.ndarray) -> np.ndarray:
-    """rliable's `aggregate_iqm` of each column of scores `(seeds, groups)`, all at once."""
-    means: np.ndarray = trim_mean(scores, 0.25, axis=0)
+    """rliable's `aggregate_iqm` of each column of scores `(seeds, groups)`, all at once.
+
+    scipy's `trim_mean` does the same, but checks its arguments for milliseconds, thousands of times a report.
+    """
+    cut = len(scores) // 4
+    means: np.ndarray = np.partition(scores, (cut, len(scores) - cut - 1), 0)[cut : len(scores) - cut].mean(0)
     return means
 
 

@@ -77,7 +77,7 @@ def _entities(out: Path, cells: list[Json]) -> list[str]:
         lines += table
         if measure is INFORMATIVENESS:
             lines += [
-                "Disentanglement is of what is told: where that is almost nothing, one speck of it scores 1. Chance is 0 in both.",
+                "Disentanglement counts only what latent actions predict: where that is almost nothing, one speck of it scores 1. Chance is 0 in both.",
                 "",
                 *plot_correspondence(out, cells, models),
             ]
@@ -176,7 +176,7 @@ def _motion(out: Path, cells: list[Json]) -> list[str]:
         "action for all factors. What models on tiles predict is never better than what their tokenizer keeps of a frame "
         "(`tokenizer alone`), which is little of things that move continuously: there joint is the fair rival, and the others show what "
         "tiles cost. Predictions are open loop from frame 8 of held-out episodes, with latent actions inferred from the true frames; "
-        "those before show what the background is. Disentanglement is of what is told: where that is almost nothing, one speck of it "
+        "those before show what the background is. Disentanglement counts only what latent actions predict: where that is almost nothing, one speck of it "
         "scores 1.",
         "",
     ]

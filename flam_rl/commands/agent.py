@@ -14,6 +14,7 @@ from ..evaluation.policies import PolicyScore, score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
+from .endings import ended
 from .tasks import find_task, fitted
 
 
@@ -27,7 +28,7 @@ class AgentConfig:
     out: Path
     """Folder for policy.zip (Stable-Baselines3), results.json and TensorBoard logs."""
     world: str = "multigrid"
-    """Name of a shipped world, or a folder."""
+    """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
     episodes: int = 100
     """Episodes on the real task."""
     task: str | None = None
@@ -68,7 +69,8 @@ def agent(config: AgentConfig) -> None:
         )
         results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
         print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
-    print(f"wrote {write_results(config.out, results, config.seed)}")
+    path = write_results(config.out, results, config.seed)
+    ended(f"{path} and {config.out / 'policy.zip'}", "flam-rl", "play", "--world", config.world)
 
 
 def said(score: PolicyScore) -> str:

@@ -17,6 +17,7 @@ from ..evaluation.perceptual import FVD, LPIPS
 from ..results import read_json, write_results
 from ..types import Json
 from .checks import check_out
+from .endings import ended
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = ()
     """Seeds of the cells; by default 0, 1, ... as many as the budget says, in motion of each task."""
     models: tuple[str, ...] = ()
-    """Models of the suites entities and motion: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (told the true actions); by default those of the budget."""
+    """Models of the suites entities and motion: flam, genie, genie-matched, adaworld, lapo, playslot, joint (FLAM with one latent action: the control), copy (copy-last-frame), oracle (given the true actions); by default those of the budget."""
     out: Path = Path("docs/results")
     """The report goes to OUT/SUITE: results.json, README.md, plots."""
     work: Path = Path("runs/benchmark")
@@ -74,7 +75,8 @@ def benchmark(config: BenchmarkConfig) -> None:
         if not named:
             raise ValueError(f"cell is {config.cell!r}; allowed are {', '.join(cell.name for cell in cells)}")
         found = run_cell(named[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
-        print(f"wrote {write_results(root / config.cell, found, named[0].seed)}")
+        path = write_results(root / config.cell, found, named[0].seed)
+        ended(str(path), *shlex.split(_given(config)))
         return
     if config.lpips_weights:
         LPIPS(config.lpips_weights)  # a wrong file is said now, not by every cell
@@ -108,7 +110,8 @@ def benchmark(config: BenchmarkConfig) -> None:
         report({})
         raise
     path = report(failed)
-    print(f"wrote {path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else ""))
+    wrote = f"{path} and {out / 'results.json'}" + (f"; {len(failed)} cells failed" if failed else "")
+    ended(wrote, *(shlex.split(_given(config)) if failed else ("flam-rl", "worlds")))
 
 
 def _spare_another(out: Path, chosen: Json) -> None:

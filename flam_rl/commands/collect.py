@@ -13,6 +13,7 @@ from ..envs.tasks.record import record_episodes
 from ..progress import progress
 from ..types import Episode, Json, check_ranges
 from .checks import check_out
+from .endings import ended
 from .tasks import fitted, make_task
 
 
@@ -67,7 +68,10 @@ def collect(config: CollectConfig) -> None:
     check_policy(task, config.policy)
     episodes = with_bar(record_episodes(task, config.steps, config.seed, config.policy), config.steps)
     dataset = write_dataset(config.out, task, episodes)
-    print(f"{config.out}: {dataset.total_episodes} episodes, {dataset.total_steps} transitions")
+    ended(
+        f"{config.out}: {dataset.total_episodes} episodes, {dataset.total_steps} transitions",
+        *("flam-rl", "train", "--data", config.out, "--out", "runs/mine"),
+    )
 
 
 def parse_kwargs(kwargs: str) -> Json:

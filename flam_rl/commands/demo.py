@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from tabulate import tabulate
 
+from ..actions import ActionSpace
 from ..agents.behavior_cloning import BehaviorCloning
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
@@ -25,8 +25,9 @@ from ..grounding.adapter import fit_labels
 from ..results import write_results
 from ..types import Video, check_ranges
 from .checks import check_out
-from .collect import with_bar
+from .collect import parse_kwargs, with_bar
 from .demo_pictures import rollout_frames, write_plot
+from .endings import ended
 from .tasks import find_task, fitted, misfit
 
 NAMES = {
@@ -43,12 +44,14 @@ class DemoConfig:
     """Learn an agent inside the shipped world from 1,000 labelled steps and evaluate it on the real task.
 
     Example: flam-rl demo --seed 1 --out runs/demo-1
+
+    Example: flam-rl demo --task-kwargs '{"controlled": 2}' --out runs/demo-2
     """
 
     out: Path = Path("runs/demo")
     """Folder for results.json, plot.png, demo.gif, policy.zip and TensorBoard logs."""
     world: str = "multigrid"
-    """Name of a shipped world, or a folder; it must have a task."""
+    """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision; it must have a task."""
     labels: int = 1000
     """Label budget, transitions."""
     expert_episodes: int = 100
@@ -57,6 +60,8 @@ class DemoConfig:
     """Fresh episodes on the real task for each policy."""
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
+    task_kwargs: str = "{}"
+    """Arguments of the task beyond the world's own, as a JSON object."""
     seed: int = 0
     """Changes every draw."""
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
@@ -76,15 +81,19 @@ def demo(config: DemoConfig) -> None:
     began = time.perf_counter()
     check_out(config.out)
     world = load_world(config.world)
-    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", True)
+    kwargs = world.info.task_kwargs | parse_kwargs(config.task_kwargs)
+    task = find_task(world.info.task, kwargs, config.task, f"the world {config.world}", True)
     assert task is not None
     task = fitted(task, (*world.frame_size, 3), world.info.fit)
     if reason := misfit(task, (*world.frame_size, 3)):
         raise ValueError(f"the task of the world {config.world} does not fit it: {reason}")
     for policy in ("mixed", "goal", "expert"):
         check_policy(task, policy)
-    if not isinstance(task.action_space, gym.spaces.Discrete):
-        raise ValueError(f"the task's actions are {task.action_space}; allowed in the demo is Discrete")
+    actions = ActionSpace.from_gym(task.action_space)
+    if actions.kind != "discrete":
+        raise ValueError(
+            f"the task's actions are {actions}; allowed in the demo are Discrete and MultiDiscrete"
+        )
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(4)]
 
     print(f"1/4 recording {config.labels} labelled transitions, fitting adapter and heads")
@@ -108,8 +117,13 @@ def demo(config: DemoConfig) -> None:
     tasks = several(task)
     decoded = DecodedVectorEnv(tasks, world)
     rng = np.random.default_rng(seeds[2])
+
+    def by_chance(seen: np.ndarray) -> np.ndarray:
+        count, start = (np.reshape(numbers, actions.shape) for numbers in (actions.count, actions.start))
+        return start + rng.integers(count, size=(len(seen), *actions.shape))
+
     policies: dict[str, tuple[VectorEnv, Callable[[Any], Any]]] = {
-        "random": (tasks, lambda seen: rng.integers(labelled.action_space.count[0], size=len(seen))),
+        "random": (tasks, by_chance),
         "bc": (tasks, lambda seen: bc.predict(seen)[0]),
         "latent_bc": (decoded, lambda seen: latent_bc.predict(seen)[0]),
         "imagination": (decoded, lambda seen: model.predict(seen, deterministic=True)[0]),
@@ -126,13 +140,16 @@ def demo(config: DemoConfig) -> None:
         "seed": config.seed,
         "episodes": config.episodes,
         "policies": {name: asdict(score) for name, score in scores.items()},
+        "task_kwargs": kwargs,
+        "agents": adapter.agents.factors,
         "adapter_accuracy": adapter.accuracy,
         "imagination": [asdict(found) for found in history],
     }
     path = write_results(config.out, results, config.seed)
     write_plot(config.out / "plot.png", {NAMES[name]: score for name, score in scores.items()}, history)
     print(table(scores))
-    print(f"{results['wall_s']:.0f} s; wrote {path}, plot.png and demo.gif beside it")
+    print(f"{results['wall_s']:.0f} s")
+    ended(f"{path}, plot.png, demo.gif and policy.zip beside it", "flam-rl", "play", "--world", config.world)
 
 
 def table(scores: dict[str, PolicyScore]) -> str:

@@ -27,7 +27,8 @@ def rollout_frames(
     assert world.labels is not None
     frames: list[np.ndarray] = []
     task: Any = decoded.env
-    imagination = world.imagination(world.moved_by_agents(decoded.agents))
+    controlled = world.moved_by_agents(decoded.agents)
+    imagination = world.imagination(controlled)
     colors = factor_colors(world, world.starts().select(slice(None, None, 16)))  # the same in every frame
     for index in range(episodes):
         observation, _ = decoded.reset(seed=seed + index)
@@ -50,7 +51,8 @@ def rollout_frames(
             if not finished:
                 seen = world.observation(factors, code).numpy()
                 wanted = torch.as_tensor(model.predict(seen, deterministic=True)[0])
-                state, _ = imagination.step(state, wanted[:, None], generator)
+                wanted = wanted.unflatten(1, (len(controlled), -1))
+                state, _ = imagination.step(state, wanted, generator)
                 imagined_steps += 1
                 ended = bool(world.labels.termination(state.factors_BKS) > 0.5)
                 finished = ended or imagined_steps == world.info.horizon

@@ -32,6 +32,7 @@ from ..training.run import DeviceName, pick_device
 from ..types import Json, Video, check_ranges
 from .checks import check_out
 from .collect import with_bar
+from .endings import ended
 from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class EvaluateConfig:
     out: Path
     """Folder for results.json and pictures."""
     world: str = "multigrid"
-    """Name of a shipped world, or a folder."""
+    """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
     data: Path | None = None
     """Film, folder of video or Minari dataset to measure on; without it, video is made fresh on the world's own task."""
     task: str | None = None
@@ -97,7 +98,13 @@ def evaluate(config: EvaluateConfig) -> None:
     print(comparison_text(results["card"]))
     if missing := lacking(lpips is not None, fvd is not None):
         print(missing)
-    print(f"wrote {path}")
+    ended(f"{path} and pictures beside it", *_following(config, world))
+
+
+def _following(config: EvaluateConfig, world: World) -> tuple[str, ...]:
+    if world.labels is None:
+        return "flam-rl", "play", "--world", config.world
+    return "flam-rl", "agent", "--world", config.world, "--out", "runs/agent"
 
 
 def _find_task(config: EvaluateConfig, world: World) -> gym.Env | None:

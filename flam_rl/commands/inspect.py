@@ -17,6 +17,7 @@ from ..files import written_whole
 from ..results import write_results
 from ..types import Json
 from .checks import check_out
+from .endings import ended
 from .labels import placed_labels
 
 SHOWN = 64
@@ -56,6 +57,7 @@ def inspect(config: InspectConfig) -> None:
     counts = placed_labels(reading, films)[1]
     for name, (rows, dropped) in counts.items():
         print(f"labels of {name}: {rows} rows, {rows - dropped} of transitions, {dropped} dropped")
+    wrote = None
     if config.out:
         results = {
             "episodes": [_facts(info) for info in reading.episodes],
@@ -69,8 +71,9 @@ def inspect(config: InspectConfig) -> None:
         if reading.arrays:
             with written_whole(config.out / "contact_sheet.png") as scratch:
                 contact_sheet(reading).save(scratch)
-        print(f"wrote {path}, contact_sheet.png and frames.npz")
+        wrote = f"{path}, contact_sheet.png and frames.npz"
     reading.video  # noqa: B018  # says so where there is none
+    ended(wrote, "flam-rl", "train", "--data", config.data, "--out", "runs/mine")
 
 
 def _facts(info: EpisodeInfo) -> Json:

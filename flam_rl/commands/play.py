@@ -14,6 +14,7 @@ from ..actions import ActionSpace
 from ..core.checkpoint import load_world
 from ..core.world import World
 from ..types import check_ranges
+from .endings import ended
 from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class PlayConfig:
     """
 
     world: str = "multigrid"
-    """Name of a shipped world, or a folder."""
+    """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     host: str = "127.0.0.1"
@@ -61,7 +62,10 @@ def play(config: PlayConfig) -> None:
         host = f"[{config.host}]" if ":" in config.host else config.host
         address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         print(f"{config.world} is at {address} (end with Ctrl+C)", flush=True)
-        make_server(make_app(stage, token)).run(sockets=[listening])
+        try:
+            make_server(make_app(stage, token)).run(sockets=[listening])
+        finally:
+            ended(None, "flam-rl", "info", "--world", config.world)
 
 
 def _listen(config: PlayConfig) -> socket.socket:

@@ -16,6 +16,7 @@ from ..progress import progress
 from ..results import write_results
 from ..types import Json
 from .checks import check_out
+from .endings import ended
 
 SECONDS, FEWEST = 40.0, 3
 """No further clip is tracked after so many seconds, nor its background found after half of them, but for so many clips."""
@@ -70,12 +71,15 @@ def preview(data: Path, out: Path, files: ReadingConfig, factors: int | None, se
         f"tracked {results['frames']} frames of {results['clips']} clips, {results['tracking_ms_a_frame']:.0f} ms a frame"
     )
     print("\n".join(report_lines(results)))
-    print(f"wrote {out}/film.gif and {out}/results.json in {time.perf_counter() - began:.0f} s")
+    ended(
+        f"{out}/film.gif and {out}/results.json in {time.perf_counter() - began:.0f} s",
+        *("flam-rl", "train", "--data", data, "--out", "runs/mine"),
+    )
     return results
 
 
 def frame_rate(reading: Reading, files: ReadingConfig) -> float:
-    """Frames a second of what was read, as films say or are told to have."""
+    """Frames per second of the video: as the films say, or as the options ask."""
     rates = [info.fps for info in reading.episodes if info.fps]
     return (files.fps or (float(np.median(rates)) if rates else FPS)) / files.stride
 

@@ -18,8 +18,9 @@ import torch
 
 from ..actions import ActionSpace
 from ..core.checkpoint import check_replaceable, save_world
+from ..core.info import Origin, WorldInfo, check_license
 from ..core.registry import ModelName, kind_of
-from ..core.world import World, WorldInfo
+from ..core.world import World
 from ..data import cache
 from ..data.hold_out import Split, hold_out
 from ..data.labels import find_labels
@@ -40,10 +41,11 @@ from ..evaluation.tracked import failures_of_frames
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, check_build, settled
-from ..results import made_by, read_json, source_text, write_json, write_results
+from ..results import made_by, read_json, write_json, write_results
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Json, Video, check_ranges
 from .checks import check_out
+from .endings import ended
 from .evaluate import evaluate_world, write_pictures
 from .labels import film_actions, label_budget
 from .preview import choose_clips, frame_rate, preview
@@ -92,8 +94,11 @@ class TrainConfig(BuildConfig):
     """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
     factors: int | None = None
     """Factors at most. By default FLAM on tracked layers has as many as the video needs, FLAM on tiles 4."""
+    license: str = "unknown"
+    """Licence of the world, for its card: an identifier of the Hub, as mit or cc-by-4.0."""
 
     def __post_init__(self) -> None:
+        check_license(self.license)
         check_ranges(self, seed=(0, 2**31), labels=(0, 10**9), held_out=(0, 0.9), episodes=(1, 10**9))
         if self.factors is not None:
             check_ranges(self, factors=(1, 256))
@@ -146,6 +151,7 @@ def train(config: TrainConfig) -> None:
             task_kwargs,
             fit=config.files.fit,
             training=_resolved(config),
+            license=config.license,
         )
 
         def pictures(world: World, step: int) -> None:
@@ -160,11 +166,11 @@ def train(config: TrainConfig) -> None:
         world = build_world(built, footage, info, device, log, pictures, config.out / UNFINISHED)
     if config.deterministic:
         torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
-    save_world(world, config.out / "world", "Trained; labels and evaluation were not finished.\n")
+    save_world(world, config.out / "world")
     if labelled is not None:
         world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
         print(adapter.summary)
-    save_world(world, config.out / "world", "Trained; its evaluation was not finished.\n")
+    save_world(world, config.out / "world")
     encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
     results = evaluate_world(encoded, task, config.seed, config.episodes)
     results |= {
@@ -175,8 +181,11 @@ def train(config: TrainConfig) -> None:
     }
     fps = frame_rate(reading, config.files)
     results["report"] = report_of(world, split.held_out, fps, config.out / UNFINISHED, config.out)
-    world.info = dataclasses.replace(info, metrics=card_figures(results))
-    save_world(world, config.out / "world", model_card(world, results, config))
+    origin = Origin.from_made_by(
+        made_by(config.seed), split.training.frames, results["wall_s"], summary(results)
+    )
+    world.info = dataclasses.replace(info, metrics=card_figures(results), origin=origin)
+    save_world(world, config.out / "world")
     write_results(config.out, results, config.seed)
     write_pictures(encoded, results, config.out)
     shutil.rmtree(config.out / UNFINISHED)
@@ -186,8 +195,9 @@ def train(config: TrainConfig) -> None:
         print(
             "\n".join([*report_lines(results["report"]), "film.gif shows the factors over held-out frames"])
         )
-    print(
-        f"wrote {config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')"
+    ended(
+        f"{config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')",
+        *("flam-rl", "play", "--world", config.out),
     )
 
 
@@ -246,32 +256,3 @@ def _log_pictures(
         for name, value in found.items():
             log.scalar(f"world/{name}", value, step)
     world.model.train()
-
-
-def model_card(world: World, results: Json, config: TrainConfig) -> str:
-    """The README.md of a world folder."""
-    budget = world.labels.budget if world.labels else 0
-    made = made_by(config.seed)
-    return f"""# A FLAM world
-
-| | |
-| --- | --- |
-| task | {world.info.task or "none: video files"} {world.info.task_kwargs or ""} |
-| video | {results["training_frames"]} action-free frames of {world.frame_size[0]}x{world.frame_size[1]} |
-| label budget | {budget} transitions, for labels.safetensors only |
-| factors | {world.factors} of {world.factor_dim}, latent actions of {world.latent_action_dim} |
-| parameters | {results["parameters"]} |
-| seed | {config.seed} |
-| made by | {source_text(made)} |
-| machine | {made["gpu"] or made["cpu"]}, {made["instruction_set"]}, {made["threads"]} threads, torch {made["torch"]}, Python {made["python"]} |
-| training | {results["wall_s"] / 60:.1f} minutes on {config.device}, evaluation included |
-
-Measured on held-out episodes at the end of training:
-
-```
-{summary(results)}
-```
-
-`model.safetensors` came from video alone, `labels.safetensors` from the label budget, `starts.safetensors` holds
-the codes of held-out clips that imagination starts from. `config.json` holds the settings to rebuild it with.
-"""

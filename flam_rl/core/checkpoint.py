@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,13 +21,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ..files import folder_written_whole
+from .card import card_of
 from .config import WorldConfig, read_config
 from .heads import Labels
 from .model import Model
+from .sources import world_source
 from .weights import Shapes, check_shapes, fill, shapes_of
 from .world import World
 
-SHIPPED = Path(__file__).parent.parent / "worlds"
 MOST_NUMBERS = 2**31
 """Numbers that a tensor of starts may have."""
 TYPES = {
@@ -47,16 +47,8 @@ TYPES = {
 """What safetensors calls them."""
 
 
-def shipped_worlds() -> list[str]:
-    """Names of the worlds that come with the package."""
-    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
-
-
-def save_world(world: World, folder: Path, card: str) -> None:
-    """Write `world` to `folder` atomically: it is complete in a scratch folder before it takes its place.
-
-    Args:
-        card: the model card, Markdown.
+def save_world(world: World, folder: Path) -> None:
+    """Write `world` with its card to `folder` atomically: it is complete in a scratch folder before it takes its place.
 
     Raises:
         FileExistsError: `folder` exists and is no world.
@@ -65,9 +57,7 @@ def save_world(world: World, folder: Path, card: str) -> None:
     world.model.check()
     folder = Path(folder)
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with folder_written_whole(folder) as scratch:
         _save_tensors(world.model.state_dict(), scratch / "model.safetensors")
         _save_tensors(world.stored_starts, scratch / "starts.safetensors")
         if world.labels is not None:
@@ -75,21 +65,8 @@ def save_world(world: World, folder: Path, card: str) -> None:
         (scratch / "config.json").write_text(
             json.dumps(asdict(WorldConfig.from_world(world)), indent=2) + "\n"
         )
-        (scratch / "README.md").write_text(card)
-        scratch.chmod(0o755)
-        for path in scratch.iterdir():
-            path.chmod(0o644)  # a temporary folder and its files are private; a world is to be shared
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}-old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(folder, old)
-            os.replace(scratch, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(scratch, folder)
-        world.source = str(folder.resolve())
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / "README.md").write_text(card_of(world))
+    world.source = str(folder.resolve())
 
 
 def check_replaceable(folder: Path) -> None:
@@ -109,22 +86,25 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device | str = "cpu") -> World:
-    """A shipped world by its name, or one in a folder, its own or that of the run that trained it.
+    """A shipped world by its name; one in a folder, its own or that of the run that trained it, or in a zip of one; or one
+    on the Hugging Face Hub, `hf://user/name` or `hf://user/name@revision`.
 
-    Nothing in the folder is run, and nothing that it names is imported.
+    Nothing in it is run, and nothing that it names is imported. Only an `hf://` address touches the network.
 
     Raises:
         ValueError: there is no such world, or a file of it is missing, damaged, of another version or does not fit
             the others; the message names the file, what was found in it and what is allowed.
+        OSError: the Hub cannot be reached, and the world is not cached.
+        ImportError: the world is on the Hub, and the extra `hub` is not installed.
     """
-    folder = SHIPPED / name if str(name) in shipped_worlds() else Path(name)
-    if (folder / "world" / "config.json").is_file():
-        folder = folder / "world"
+    with world_source(name) as source:
+        world = _load(source.folder).to(device)
+    world.source = source.name
+    return world
+
+
+def _load(folder: Path) -> World:
     path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"no world {str(name)!r}: allowed are the shipped worlds {shipped_worlds()} and folders with a config.json"
-        )
     with _default_float32():
         with _said_of(path):
             config = read_config(path)
@@ -139,9 +119,7 @@ def load_world(name: str | os.PathLike[str] = "multigrid", device: torch.device 
         _fill(labels, folder / "labels.safetensors")
         _check_sees(folder / "labels.safetensors", config, labels)
         labels.eval().requires_grad_(False)
-    world = World(model, starts, config.info, labels).to(device)
-    world.source = str(name) if str(name) in shipped_worlds() else str(folder.resolve())
-    return world
+    return World(model, starts, config.info, labels)
 
 
 class _Allowed(NamedTuple):

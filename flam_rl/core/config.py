@@ -15,9 +15,10 @@ from ..types import check_ranges
 from .adapters import make_adapter
 from .agent import AgentFinder, Agents
 from .heads import DenseHead, EventHead, Labels
+from .info import WorldInfo
 from .model import Model
 from .registry import ModelName, kind_of
-from .world import World, WorldInfo
+from .world import World
 
 VERSION = 4
 MOST_BYTES = 2**20

@@ -192,7 +192,7 @@ class Model(LatentDynamics, nn.Module, ABC):
         return 0
 
     def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
-        """What a policy is told of contexts `(B, X)`: float `(B, C)` within ±`CONTEXT_CODE_BOUND`."""
+        """The code of contexts `(B, X)` that a policy sees: float `(B, C)` within ±`CONTEXT_CODE_BOUND`."""
         return context_BX[:, :0]
 
     @abstractmethod

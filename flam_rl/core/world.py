@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,36 +10,13 @@ from jaxtyping import Float
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from ..types import Entities, FitName, Rollout, Scene, check_ranges
+from ..types import Entities, Rollout, Scene
 from .agent import Agents
 from .heads import FrozenEvents, Labels
+from .info import WorldInfo
 from .model import Model, Starts
 from .stepping import Stepper
 from .threads import lone_threads
-
-
-@dataclass(frozen=True)
-class WorldInfo:
-    """What a world's config.json holds beyond the settings of its networks.
-
-    Attributes:
-        task: gymnasium id of the real task that the video shows; empty if there is none.
-        task_kwargs: its arguments.
-        horizon: steps of an imagined episode by default.
-        fit: how frames of another aspect were brought to the world's size; those of its task are so too.
-        training: the resolved configs that it was trained with.
-        metrics: the figures of its card, what evaluation on held-out video measured; None for what it could not.
-    """
-
-    task: str = ""
-    task_kwargs: dict[str, Any] = field(default_factory=dict)
-    horizon: int = 64
-    fit: FitName = "letterbox"
-    training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, horizon=(1, 10**6))
 
 
 class World(nn.Module):
@@ -51,7 +26,8 @@ class World(nn.Module):
         starts: what the model keeps of held-out clips; imagination starts from them.
 
     Attributes:
-        source: the shipped name or the folder that it was last loaded from or saved to; empty if it never was.
+        source: what it was last loaded from or saved to, for `load_world`: a shipped name, a folder, a zip, or an address of
+            the Hub with its commit; empty if it never was.
     """
 
     source: str = ""
@@ -138,7 +114,7 @@ class World(nn.Module):
         return self.model.prior(factors_BKS)
 
     def context_code(self, context_BX: Float[torch.Tensor, "B X"]) -> Float[torch.Tensor, "B C"]:
-        """What a policy is told of contexts `(B, X)`: float `(B, C)` in -3..3; C is 0 where all scenes share one context."""
+        """The code of contexts `(B, X)` that a policy sees: float `(B, C)` in -3..3; C is 0 where all scenes share one context."""
         return self.model.context_code(context_BX)
 
     def observation(

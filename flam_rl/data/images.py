@@ -18,7 +18,7 @@ SLACK = 0.02
 """Share of the range from black to white by which floats may leave it, as those of a resized picture do."""
 
 
-class Untold(ValueError):
+class AmbiguousValues(ValueError):
     """Arrays that do not show how the values of their data set are meant."""
 
 
@@ -106,7 +106,7 @@ class Conversion:
             sample: `(T, *space.shape)`, successive.
 
         Raises:
-            Untold: the values are so small that they may be symbols, or are no numbers.
+            AmbiguousValues: the values are so small that they may be symbols, or are no numbers.
             ValueError: the values are no picture's.
         """
         low, high = _range(image, sample)
@@ -235,7 +235,7 @@ def _range(image: Image, sample: np.ndarray) -> tuple[float, float]:
     least, most = float(sample.min()), float(sample.max())
     name, space = _called(image), image.space
     if not np.isfinite([least, most]).all():
-        raise Untold(f"{name} holds values that are no numbers or infinite")
+        raise AmbiguousValues(f"{name} holds values that are no numbers or infinite")
     bounds = float(space.low.min()), float(space.high.max())
     ranges: list[tuple[float, float]] = [(0, 255)]
     slack = SLACK if sample.dtype.kind == "f" else 0.0
@@ -252,7 +252,7 @@ def _range(image: Image, sample: np.ndarray) -> tuple[float, float]:
         )
     low, high = fitting[0]
     if (most - low) / (high - low) < DIMMEST / 256:
-        raise Untold(
+        raise AmbiguousValues(
             f"the values of {name} never exceed {most:g} where white is {high:g}: they number things "
             "(as Minigrid's symbols do), or the film is too dark to learn from"
         )

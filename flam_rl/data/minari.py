@@ -22,7 +22,7 @@ from minari.dataset.minari_storage import MinariStorage
 
 from ..actions import ActionSpace
 from ..types import Episode, Json
-from .images import Conversion, Image, Untold, find_image
+from .images import AmbiguousValues, Conversion, Image, find_image
 from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
 
 _ENTITIES = "entities_"
@@ -249,7 +249,7 @@ def _conversion(stored: Stored, image: Image) -> Conversion:
             for arrays, _ in stored.pieces(index, image.path, image.space):
                 try:
                     return Conversion.from_sample(image, arrays)
-                except Untold as error:
+                except AmbiguousValues as error:
                     reason = error
         except Damaged as error:
             reason = error

@@ -180,16 +180,17 @@ def scaling(bench: Bench, world: World, sizes: tuple[int, ...], quick: bool) -> 
 
     start = world.start(BATCH)
     return {
-        "factors": _exponent({k: step_of(k, 8) for k in factors}),
-        "tokens": _exponent({side**2: step_of(4, side) for side in grids}),
-        "horizon": _exponent(
+        "factors": exponent({k: step_of(k, 8) for k in factors}),
+        "tokens": exponent({side**2: step_of(4, side) for side in grids}),
+        "horizon": exponent(
             {t: bench(partial(world.imagine, lambda seen: seen, start, t)) for t in horizons}
         ),
-        "num_envs": _exponent({n: step_of(4, 8, n) for n in sizes}),
+        "num_envs": exponent({n: step_of(4, 8, n) for n in sizes}),
     }
 
 
-def _exponent(seconds: dict[int, float]) -> Json:
+def exponent(seconds: dict[int, float]) -> Json:
+    """The exponent of the line through the logarithms of sizes and seconds, and these in milliseconds."""
     sizes, values = np.log(list(seconds)), np.log(list(seconds.values()))
     return {
         "exponent": float(np.polyfit(sizes, values, 1)[0]),

@@ -168,7 +168,7 @@ def failures_of_frames(clips: Sequence[np.ndarray], config: TrackerConfig) -> li
         ]
     if (often := float(pixels.median())) > RESTLESS:
         return [
-            f"the background changes with every frame: {100 * often:.0f}% of the pixels; what moves cannot be told from it"
+            f"the background changes with every frame: {100 * often:.0f}% of the pixels; what moves cannot be told apart from it"
         ]
     return []
 

@@ -20,6 +20,9 @@ RIDGE = 0.1
 ALIKE = 0.05
 """How much more of its latent actions (a share) must be explained for one factor to be preferred to another within an
 episode."""
+MOST = 1000
+"""The most transitions, spread over all, that the regression over all episodes is fitted to: it solves a matrix of so
+many rows and columns."""
 LEAST = 0.01
 """How much a factor's latent actions must vary for its explained share to count in full, in units of the factor that
 varies most."""
@@ -65,7 +68,9 @@ def agents_by_episode(fit: Fit, data: dict[str, torch.Tensor], agent: int) -> to
 def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> list[list[int]]:
     """The numbers of an action that belong to each agent: those that move the same factor. Most tasks have one agent.
 
-    A number that moves no factor, or hardly moves one, belongs to the first agent.
+    Within an episode a number moves the factor whose latent actions are a linear function of it. Where no episode shows
+    that, as where a latent action also depends on the factor's heading, one factor in all episodes may still tell the
+    number. A number that moves no factor, or hardly moves one, belongs to the first agent.
 
     Args:
         data: as for `agents_by_episode`. parts: each number of the actions as `Adapter.encode` gives it, float `(n,
@@ -76,7 +81,10 @@ def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tenso
     moved = []
     for part in parts if len(parts) > 1 and not bool(first.all()) else ():
         held = _explained(data, part, episode, first, ~first)
-        moved.append(torch.where(held.amax(-1) > GAIN, first_least(-held), -1))
+        own = torch.where(held.amax(-1) > GAIN, first_least(-held), -1)
+        if (own >= 0).float().mean() < 0.5:
+            own = torch.full_like(own, _told_by(data["latent"], part, first))
+        moved.append(own)
     found: list[list[int]] = []
     for number, own in enumerate(moved):
         if (own >= 0).float().mean() < 0.5:
@@ -92,6 +100,28 @@ def numbers_of_agents(data: dict[str, torch.Tensor], parts: Sequence[torch.Tenso
         return [list(range(len(parts)))]
     rest = set(range(len(parts))) - {number for numbers in found for number in numbers}
     return [sorted([*found[0], *rest]), *found[1:]]
+
+
+def _told_by(latent_NKA: torch.Tensor, part_NW: torch.Tensor, first: torch.Tensor) -> int:
+    """The factor whose latent actions tell a number best; -1 where none does so for certain in the second halves of episodes."""
+    fitted, tested = (rows.nonzero()[:, 0] for rows in (first, ~first))
+    fitted = fitted[torch.linspace(0, len(fitted) - 1, min(MOST, len(fitted))).long().to(fitted.device)]
+    target = part_NW - part_NW[fitted].mean(0)
+    missed, shares = target[tested].square().sum(-1), []
+    for latent_NA in latent_NKA.unbind(1):
+        spread = latent_NA[fitted].std(correction=0).clamp_min(1e-6)
+        seen, asked = latent_NA[fitted] / spread, latent_NA[tested] / spread
+        between = torch.cdist(seen, seen).square()
+        width = between.median().clamp_min(1e-6)
+        ridge = RIDGE * torch.eye(len(fitted)).to(between)
+        weights = torch.linalg.solve((-between / width).exp() + ridge, target[fitted])
+        told = (-torch.cdist(asked, seen).square() / width).exp() @ weights
+        gain = missed - (target[tested] - told).square().sum(-1)
+        certain = gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+        share = gain.sum() / missed.sum().clamp_min(1e-6)
+        shares.append(torch.where(certain & (share > GAIN), share, 0.0))
+    best = torch.stack(shares)
+    return int(first_least(-best, ALIKE)) if bool(best.amax() > 0) else -1
 
 
 def first_halves(episode: torch.Tensor) -> torch.Tensor:

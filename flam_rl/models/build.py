@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..core.info import WorldInfo
 from ..core.registry import ModelName, kind_of
-from ..core.world import World, WorldInfo
+from ..core.world import World
 from ..training.run import Log
 from ..types import Video
 from .choosing import choose_model

@@ -14,7 +14,7 @@ from .stage import Stage
 
 
 class Beside:
-    """A real task that is acted in by latent actions of the agent's factor.
+    """A real task that is acted in by latent actions of the agents' factors.
 
     Attributes:
         frame: uint8 `(H, W, 3)`, what it shows. reward, ended: of the latest step.
@@ -42,11 +42,11 @@ class Beside:
         self._seed, self._done, self.reward, self.ended = seed, [], 0.0, False
         self._decoded.reset(seed=seed)
 
-    def step(self, latent_action_A: torch.Tensor) -> None:
-        """Act, until it has ended."""
+    def step(self, latent_actions: torch.Tensor) -> None:
+        """Act until it has ended, by the agents' latent actions one after the other, float `(C * A,)`."""
         if self.ended:
             return
-        action = latent_action_A.cpu().numpy()
+        action = latent_actions.cpu().numpy()
         self._done.append(action)
         _, self.reward, terminated, truncated, _ = self._decoded.step(action)
         self.ended = terminated or truncated

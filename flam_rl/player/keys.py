@@ -1,6 +1,6 @@
 """What keys do: the same in every state of a world.
 
-The agent's keys are its task's own actions, where labels say how those are done in latent ones. Every other factor is moved
+An agent's keys are its task's own actions, where labels say how those are done in latent ones. Every other factor is moved
 up, left, down and right in the frame: each action code has an effect, by how much further it takes a factor than other codes
 would from the same state, on average over many; in a state the code is taken that is plausible there and whose effect is
 nearest to that of the keys that are held, or to none when none is.
@@ -60,20 +60,25 @@ class Keys:
         self.world = world
         self.codes_MA = _choices(world)
         self._effects, self._targets = _effects(world, self.codes_MA)
-        self._agent = agent_of(world)
-        self._actions: list[int] = []
         moved = [Key(slot, slot) for slot in SLOTS]
         self.by_action: list[list[Key]] = [moved] * world.latent_actions
-        if self._agent is not None and (named := _named_actions(world)):
-            self.by_action[self._agent] = [key for key, _ in named]
-            self._actions = [action for _, action in named]
+        self._agents = agents_of(world)
+        self._actions: dict[int, list[int]] = {}
+        """Of a latent action that moves an agent with an action of its own what each key is."""
+        for agent, index in enumerate(self._agents):
+            if named := _named_actions(world, agent):
+                self.by_action[index] = [key for key, _ in named]
+                self._actions[index] = [action for _, action in named]
 
     def latent_action(self, factors_BKS: torch.Tensor, index: int, held: Sequence[int]) -> torch.Tensor:
         """What latent action number `index` is `(1, A)` in one state `(1, K, S)` while these of its keys are held."""
         labels = self.world.labels
-        if held and index == self._agent and self._actions and labels is not None:
-            action = torch.tensor([self._actions[held[0]]], device=factors_BKS.device)
-            return labels.agents.latent(factors_BKS, action)[:, 0]
+        if held and index in self._actions and labels is not None:
+            agent = self._agents.index(index)
+            numbers = torch.tensor(labels.agents.actions.start, device=factors_BKS.device)
+            numbers[list(labels.agents.numbers[agent])] = self._actions[index][held[0]]
+            action = numbers.view(1, *labels.agents.actions.shape)
+            return labels.agents.latent(factors_BKS, action)[:, agent]
         count = len(self.codes_MA)
         kept = self.world.snap(factors_BKS.expand(count, -1, -1), index, self.codes_MA)
         plausible = (kept - self.codes_MA).abs().amax(-1) < SAME
@@ -84,11 +89,12 @@ class Keys:
         return self.codes_MA[chosen][None]
 
 
-def agent_of(world: World) -> int | None:
-    """The latent action that moves the task's agent; None where labels tell of none, or of several."""
-    if world.labels is None or len(world.labels.agents) > 1:
-        return None
-    return world.moved_by_agents(world.labels.agents)[0]
+def agents_of(world: World) -> tuple[int, ...]:
+    """The latent action that moves each of the task's agents; none where labels tell of none, or one latent action moves several."""
+    if world.labels is None:
+        return ()
+    moved = world.moved_by_agents(world.labels.agents)
+    return tuple(moved) if len(moved) == len(world.labels.agents) else ()
 
 
 def _choices(world: World) -> torch.Tensor:
@@ -100,11 +106,12 @@ def _choices(world: World) -> torch.Tensor:
     return torch.cat([axes, -axes, torch.zeros_like(axes[:1])])
 
 
-def _named_actions(world: World) -> list[tuple[Key, int]]:
-    """The keys of the task's own actions with the action of each; none where they are not single whole numbers, or too many."""
+def _named_actions(world: World, agent: int) -> list[tuple[Key, int]]:
+    """The keys of an agent's own actions with the action of each; none where they are not single whole numbers, or too many."""
     assert world.labels is not None
-    actions = world.labels.agents.actions
-    if actions.kind != "discrete" or actions.shape != () or actions.count[0] > MOST_KEYS:
+    agents = world.labels.agents
+    actions = agents.actions.part(agents.numbers[agent])
+    if actions.kind != "discrete" or actions.size != 1 or actions.count[0] > MOST_KEYS:
         return []
     record = find(world.info.task)
     names = record.actions if record is not None and len(record.actions) == actions.count[0] else ()

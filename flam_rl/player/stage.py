@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import gymnasium as gym
 import torch
@@ -16,7 +16,7 @@ from ..core.threads import LoneThreads
 from ..core.world import World
 from ..envs.tasks.registry import find
 from ..types import Json
-from .keys import Keys, agent_of
+from .keys import Keys, agents_of
 
 THREADS = 2
 """That step and draw worlds, a core each, however many visitors there are."""
@@ -38,7 +38,7 @@ class Stage:
         self.keys = Keys(world)
         self.starts = world.starts()
         self.fingerprint = _fingerprint(world)
-        self.agent = agent_of(world)
+        self.agents = agents_of(world)
         self.stepper: Callable[[tuple[int, ...]], Stepper] = lru_cache(STEPPERS)(self._stepper)
         self._threads = LoneThreads(THREADS)
 
@@ -51,12 +51,18 @@ class Stage:
 
         return await asyncio.to_thread(alone)
 
-    def action_name(self, action: Any) -> str:
-        """A real action in words."""
-        record = find(self.world.info.task)
-        if record is not None and record.actions and getattr(action, "ndim", 1) == 0:
-            return record.actions[int(action)]
-        return str(action.tolist() if hasattr(action, "tolist") else action)
+    def action_names(self, action: torch.Tensor) -> list[str]:
+        """What each agent does in a real action, in words."""
+        assert self.world.labels is not None
+        agents, record, found = self.world.labels.agents, find(self.world.info.task), []
+        names = record.actions if record is not None and agents.actions.kind == "discrete" else ()
+        for numbers in agents.numbers:
+            part = action.flatten()[list(numbers)].tolist()
+            single = part[0] if len(part) == 1 else None
+            found.append(
+                names[single] if names and single is not None else str(part if single is None else single)
+            )
+        return found
 
     @property
     def facts(self) -> Json:
@@ -68,7 +74,7 @@ class Stage:
             "width": width,
             "factors": self.world.factors,
             "latent_actions": self.world.latent_actions,
-            "agent": self.agent,
+            "agents": self.agents,
             "task": self.world.info.task if self.make_task else "",
             "labels": self.world.labels is not None,
             "starts": len(self.starts.factors),

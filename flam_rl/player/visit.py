@@ -35,13 +35,13 @@ class Moment(NamedTuple):
     """A state, and what led to it, nothing at a start.
 
     Attributes:
-        acting: the latent actions for which the visitor acted. action: the agent's real action, in words.
+        acting: the latent actions for which the visitor acted. actions: each agent's real action, in words.
     """
 
     now: Imagined
     taken: Taken | None = None
     acting: tuple[int, ...] = ()
-    action: str = ""
+    actions: tuple[str, ...] = ()
 
 
 class Step(NamedTuple):
@@ -61,7 +61,7 @@ class Visit:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.controlled: tuple[int, ...] = (stage.agent or 0,)
+        self.controlled: tuple[int, ...] = stage.agents or (0,)
         self.held: tuple[tuple[int, int], ...] = ()
         self.running, self.fps = True, FPS
         self.film: Film | None = None
@@ -71,7 +71,7 @@ class Visit:
         self.restart(0)
 
     def obey(self, message: said.Message) -> Json | None:
-        """Do what a message says; returns what the page is to be told beyond the view.
+        """Do what a message says; returns the answer for the page, beside the view.
 
         Raises:
             ValueError: it cannot be.
@@ -163,14 +163,16 @@ class Visit:
         state = np.random.SeedSequence([self.seed, self.steps]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(stage.world.device).manual_seed(int(state) >> 1)
         following, taken = stage.stepper(done.acting).step(now, latent, generator)
-        if self._beside is not None and stage.agent is not None:
+        if self._beside is not None and stage.agents:
             real = self._beside.scene.factors
-            in_hand = stage.agent in done.acting
-            acted = (
-                self._wanted(real, stage.agent, done) if in_hand else taken.latent_actions_BLA[:, stage.agent]
-            )
-            self._beside.step(acted[0])
-        self._moments.append(Moment(following, taken, done.acting, self._real_action(now, taken)))
+            acted = [
+                self._wanted(real, agent, done)
+                if agent in done.acting
+                else taken.latent_actions_BLA[:, agent]
+                for agent in stage.agents
+            ]
+            self._beside.step(torch.cat(acted, 1)[0])
+        self._moments.append(Moment(following, taken, done.acting, self._real_actions(now, taken)))
         self.linkable = self.linkable and self.steps < said.MOST_STEPS
         if self.linkable:
             self._log[self.steps :] = [done]
@@ -190,12 +192,12 @@ class Visit:
         held = [key for at, key in done.held if at == index and key < len(self.stage.keys.by_action[index])]
         return self.stage.keys.latent_action(factors_BKS, index, held)
 
-    def _real_action(self, before: Imagined, taken: Taken) -> str:
-        labels, agent = self.stage.world.labels, self.stage.agent
-        if labels is None or agent is None:
-            return ""
-        latent = taken.latent_actions_BLA[:, [agent]]
-        return self.stage.action_name(labels.agents.real(before.factors_BKS, latent)[0])
+    def _real_actions(self, before: Imagined, taken: Taken) -> tuple[str, ...]:
+        labels, agents = self.stage.world.labels, self.stage.agents
+        if labels is None or not agents:
+            return ()
+        latent = taken.latent_actions_BLA[:, list(agents)]
+        return tuple(self.stage.action_names(labels.agents.real(before.factors_BKS, latent)[0]))
 
     def undo(self, steps: int) -> None:
         """Go back, as far as is remembered."""
@@ -278,7 +280,7 @@ class Visit:
         self.film.add(self.steps, frame, real, led)
 
     def end_film(self) -> Json:
-        """What was recorded is `shot` from now on; returns what the page is to be told.
+        """Keep what was recorded as `shot`; returns the answer for the page.
 
         Raises:
             ValueError: nothing was recorded.
@@ -342,7 +344,7 @@ class Visit:
             "undo": len(self._moments) - 1,
             "replaying": self._replay is not None,
             "recording": None if self.film is None else len(self.film.shots),
-            "action": moment.action,
+            "actions": moment.actions,
             "ended": taken is not None and bool(taken.ended_B[0]),
             "latent": [],
             "likelihood": {},

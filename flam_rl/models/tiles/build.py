@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ...core.info import WorldInfo
 from ...core.registry import kind_of
-from ...core.world import World, WorldInfo
+from ...core.world import World
 from ...training.run import Log
 from ..rivals import Oracle
 from .clips import Clips, tokenize

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from ...core.info import WorldInfo
 from ...core.model import Model
 from ...core.registry import kind_of
 from ...core.threads import one_core
-from ...core.world import World, WorldInfo
+from ...core.world import World
 from ...training.run import Log
 from ...types import Video, check_ranges
 from .context_codes import EPISODES, fit_codes
@@ -33,6 +34,7 @@ from .training import (
     LookTrainingConfig,
     PriorTrainingConfig,
     find_ground,
+    find_typical,
     sample_looks,
     set_ranges,
     track_video,
@@ -128,6 +130,7 @@ def build(
         ground = find_ground(footage.training, tracked.tracker)
 
         def episodes(video: Video) -> Iterator[tuple[np.ndarray, Tracks]]:
+            """Of looks that are known by now."""
             yield from zip(video.episodes, track_video(video, ground, cache), strict=True)
 
         state = state_config(footage.training, ground, episodes, tracked)
@@ -154,14 +157,11 @@ def build(
             (frames, rows_of(tracks, state.entities), tracks.context)
             for frames, tracks in episodes(footage.training)
         )
-        train_looks(
-            flam.codes,
-            sample_looks(laid, footage.training.frames, state, tracked.looks.frames),
-            state,
-            tracked.looks,
-            log,
-            generator,
-        )
+        sample = sample_looks(laid, footage.training.frames, state, tracked.looks.frames)
+        train_looks(flam.codes, sample, state, tracked.looks, log, generator)
+        if ground.context is None:
+            flam.known_ML.copy_(find_typical(flam.codes, sample, len(flam.known_ML), config.seed))
+        ground = replace(ground, looks=flam.known_looks)
         factors = (
             _factors(model, rows_of(tracks, state.entities))
             for _, tracks in episodes(footage.training)
@@ -186,7 +186,8 @@ def tracks_of(model: Model, video: Video, kept: Path) -> tuple[list[Tracks], Tra
     if not isinstance(model, TrackedModel):
         return None
     settings, flam = model.settings, model.flam
-    ground = Ground(settings.tracker, flam.ground_3HW.cpu() if settings.shared_ground else None)
+    shared = flam.ground_3HW.cpu() if settings.shared_ground else None
+    ground = Ground(settings.tracker, shared, flam.known_looks.cpu())
     return list(track_video(video, ground, kept / TRACKS)), settings.tracker, settings.state.entities
 
 

@@ -1,4 +1,4 @@
-"""The context: what no factor moves, found from the frames of an episode."""
+"""The context (the part of frames that no factor moves), found from the frames of an episode."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ class ContextConfig:
     """Settings of the search for the context."""
 
     rounds: int = 3
-    """How often what the tracks cover is masked and the context taken again, at most."""
+    """Most rounds of masking what the tracks cover and finding the context again."""
     moved: float = 1.5
-    """Tracks that moved by fewer pixels are not masked: they may be ghosts of the context itself."""
+    """Tracks that moved by fewer pixels are not masked, because they may be ghosts of the context."""
     still: tuple[int, float] = (8, 0.5)
-    """Where the camera moves, what was seen in so many frames and in nine of ten of them stayed within so many pixels of the ground
-    is a piece of the ground: it has sharper edges than the mosaic."""
+    """With a moving camera: least frames of a track, and most pixels that nine tenths of its places spread over the
+    ground, for the track to count as a piece of the ground. Such pieces are tracked because they have sharper edges
+    than the mosaic."""
     frames: int = 48
-    """Frames of an episode that it is taken from, evenly spread."""
+    """Most frames, evenly spread over an episode, that the context is found from."""
     alike: float = 0.06
-    """A pixel looks the same in two frames if no channel is off by more; colours are in 0..1."""
+    """A pixel counts as the same in two frames if no channel differs by more; colours are in 0..1."""
     around: int = 11
-    """Height and width of the place around a pixel in which nothing changes where the context shows, in pixels."""
+    """Side in pixels of the square around a pixel that must not change for the pixel to count as still."""
     restless: float = 0.2
-    """What a sighting counts, of 1, where something changes around it."""
+    """Weight of a sighting that is not still; still ones weigh 1."""
     area: int = 8
-    """Pixels of what the context has wrong at least."""
+    """Least number of pixels of an error of the context."""
     growth: int = 8
-    """Pixels by which masks of what moves grow to where the frame has an edge."""
+    """Most pixels by which masks of moving things grow, up to an edge of the frame."""
     sightings: float = 0.1
-    """Share of the frames in which no entity is at a place below which these are not trusted: it may be an entity that was missed."""
+    """Least share of frames without an entity at a place for these frames to be trusted; in fewer frames, an entity
+    may have been missed."""
     continues: float = 0.1
-    """What a colour that continues the context may be off from what lies around."""
+    """Most difference of a colour that continues the context from the colours around."""
+    smoothed: int = 64
+    """Rounds in which a guessed colour is replaced by the mean of the colours around, so that a filled hole has no edges."""
     votes: int = 2
-    """How often what differs from the context is masked and the context taken again, before anything is tracked."""
+    """Rounds of masking what differs from the context and finding it again, before tracking."""
     ghost: tuple[float, float] = (1.3, 2.0)
-    """A difference is the context's fault if its outline is so many times as strong an edge there as in the frame; the second is
-    for pieces of one."""
+    """A difference is an error of the context if its outline is this many times as strong an edge in the context as
+    in the frame; the second number is for pieces of differences."""
 
     def every(self, length: int) -> int:
-        """Of so many frames, how many apart are those that it is taken from."""
+        """Distance between the frames that are used, of `length` frames."""
         return max(1, -(-length // self.frames))
 
 
@@ -57,14 +61,14 @@ def find_context(
     config: ContextConfig = ContextConfig(),
     seen_THW: Bool[Tensor, "T H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
-    """The context of an episode: for each pixel the colour seen most often while all around it was still.
+    """The context of an episode: for each pixel, its most frequent colour while the pixels around it were still.
 
-    A slow entity may cover a place for most of the time, but its edges move; what lies under it is seen when it is away.
-    Give past frames only to know only the past.
+    A slow entity may cover a place most of the time, but its edges move, so that the background has more still
+    sightings. The context depends on the given frames only.
 
     Args:
-        valid_THW: where no entity is; a pixel that seldom is takes its colour from those around it.
-        seen_THW: what of the ground each frame shows, all of it by default.
+        valid_THW: where no entity is; pixels that are seldom valid take their colours from pixels around them.
+        seen_THW: the part of the ground that each frame shows; by default all of it.
     """
     every = config.every(len(frames_T3HW))
     frames = frames_T3HW[::every]
@@ -95,9 +99,10 @@ def _continued(
     seen_THW: Bool[Tensor, "T H W"],
     config: ContextConfig,
 ) -> Float[Tensor, "3 H W"]:
-    """The context with what is hidden in all frames, or in none of them, filled in, from its border inwards: with that colour
-    that a frame has there which continues what lies around best, or else with the mean of what lies around."""
+    """Fill the hidden pixels of a context, from their border inwards, with the colour in a frame that best continues
+    the pixels around, or else smoothly."""
     context, known = context_3HW.clone(), ~hidden_HW
+    guessed = torch.zeros_like(known)
     if not bool(known.any()):
         return context
     while not bool(known.all()):
@@ -109,16 +114,20 @@ def _continued(
         off, best = off.min(0)
         chosen = colors.gather(0, best.expand(1, 3, -1))[0]
         context[:, ring] = torch.where(off <= config.continues, chosen, around)
+        guessed[ring] = off > config.continues
         known = known | ring
+    for _ in range(config.smoothed if bool(guessed.any()) else 0):
+        around = avg_pool2d(context[None], 3, 1, 1, count_include_pad=False)[0]
+        context[:, guessed] = around[:, guessed]
     return context
 
 
 def grown(
     mask_THW: Bool[Tensor, "T H W"], frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig
 ) -> Bool[Tensor, "T H W"]:
-    """Masks of things with what hangs together with them in the frames without an edge, and a pixel around.
+    """Masks grown to all pixels that are connected with them without an edge in the frames, and by one pixel more.
 
-    What covers a place in all frames is in the context with its own colour, so that only its rim stands out.
+    A thing that covers a place in all frames is part of the context there, so that only its rim stands out.
     """
     joined = [(frames_T3HW.diff(dim=axis).abs().amax(1) <= config.alike) for axis in (-1, -2)]
     mask = mask_THW.clone()
@@ -132,7 +141,9 @@ def grown(
 
 
 def _still(frames_T3HW: Float[Tensor, "T 3 H W"], config: ContextConfig) -> Bool[Tensor, "T H W"]:
-    """Where nothing around a pixel changes, neither from the frame before nor to the next."""
+    """Where no pixel around changes from the frame before, or to the next frame."""
+    if len(frames_T3HW) == 1:
+        return torch.ones_like(frames_T3HW[:, 0], dtype=torch.bool)
     changes = (frames_T3HW[1:] - frames_T3HW[:-1]).abs().amax(1, keepdim=True) > config.alike
     changes = max_pool2d(changes.float(), config.around, 1, config.around // 2)[:, 0] > 0
     first = torch.zeros_like(changes[:1])
@@ -146,11 +157,13 @@ def without_ghosts(
     threshold: float = 0.1,
     seen_THW: Bool[Tensor, "T H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
-    """The context with what only stood still for long taken out: a piece whose outline is in the context, not in the frame.
+    """The context without ghosts, things that stood still for long and are part of the context although they have
+    moved on.
 
-    Where frame and context differ, the outline of the difference is an edge of the frame if something is there now, and of
-    the context if something was there while it was taken (a ghost). The frame then shows what is behind it. After
-    whole differences come pieces that end at edges of either: so a ghost that something touches now is found as well.
+    Where frame and context differ, the outline of the difference is an edge of the frame if a thing is there now, and
+    an edge of the context if it is a ghost; the frame then shows the background behind it. Whole differences are
+    examined first, then pieces that end at edges of frame or context, so that ghosts which a thing touches are found
+    as well.
     """
     every = config.every(len(frames_T3HW))
     frames, context = frames_T3HW[::every].cpu().numpy(), context_3HW.cpu().numpy().copy()
@@ -172,11 +185,11 @@ def without_ghosts(
 
 
 MARGIN = 4
-"""Pixels around a piece that tell about its outline: it is made two wider, and an edge is taken over two."""
+"""Pixels around a piece that its outline depends on: the piece is grown by two, and edges are taken over two."""
 
 
 def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
-    """How strong an edge runs along the outline of a mask: mean difference of colour across it, over `step` pixels."""
+    """Strength of the edge along a mask's outline: mean difference of colour across it, over `step` pixels."""
     down = mask_HW[step:] != mask_HW[:-step]
     across = mask_HW[:, step:] != mask_HW[:, :-step]
     total = np.abs(image_3HW[:, step:] - image_3HW[:, :-step]).max(0)[down].sum()
@@ -185,7 +198,7 @@ def outline(image_3HW: np.ndarray, mask_HW: np.ndarray, step: int = 2) -> float:
 
 
 def edges(image_3HW: np.ndarray, threshold: float) -> np.ndarray:
-    """Pixels that differ from one beside or below them by more than `threshold`, and those: bool `(H, W)`."""
+    """Pixels at an edge: both pixels of each adjacent pair that differs by more than `threshold`, bool `(H, W)`."""
     found = np.zeros(image_3HW.shape[1:], bool)
     for axis in (0, 1):
         steps = np.abs(np.diff(image_3HW, axis=1 + axis)).max(0) > threshold

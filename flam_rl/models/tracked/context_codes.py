@@ -1,4 +1,4 @@
-"""What a policy is told of the background: a small code of it, where episodes have backgrounds of their own."""
+"""A small code of the background for policies, where episodes have backgrounds of their own."""
 
 from __future__ import annotations
 

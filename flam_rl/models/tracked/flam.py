@@ -1,4 +1,4 @@
-"""FLAM whose factors are tracked entities: the parts composed, and the loss of its dynamics."""
+"""FLAM with tracked entities as factors: its parts together, and the loss of its dynamics."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from .prior import Chances, TrackedPrior
 from .states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig
 from .tracker import TrackerConfig
 
+KNOWN = 16
+"""Looks of the video that are kept to be found in frames where nothing has moved yet, if the background is not known."""
+
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What an error costs: its square over twice the square of these, linear from `outlier` of them on; in nats."""
+    """Scales of the errors in the loss. An error costs its square over twice the square of its scale, in nats, and
+    grows linearly beyond `outlier` scales."""
 
     place: float = 0.1
     """Pixels."""
@@ -40,22 +44,24 @@ class LossConfig:
     beta: float = 1.0
     """Weight of the KL of latent actions from a standard normal."""
     free: float = 0.1
-    """Nats of each number of a latent action that cost nothing."""
+    """Nats per number of a latent action that are free."""
     change: float = 0.2
     """Nats that a look costs when it changes."""
     unknown: float = 0.1
-    """Share of clips in whose first frame no velocity is known, as where a film begins."""
+    """Share of clips that start without known velocities, like the beginning of a film."""
     snapped: float = 0.5
-    """Share of clips whose latent actions are the nearest action codes, so that the world can be stepped by these."""
+    """Share of clips whose latent actions are replaced by their nearest action codes, so that the world can be
+    stepped by codes."""
 
 
 @dataclass(frozen=True)
 class TrackedConfig:
-    """What a tracked FLAM is made of.
+    """Settings of a tracked FLAM.
 
     Attributes:
-        shared_ground: all of the video has one background, which the model knows; else it finds that of the frames it is given.
-        context_code_dim: numbers that tell a policy which background it is in.
+        shared_ground: whether the whole video has one background, which the model stores; else the background is
+            found from the given frames.
+        context_code_dim: numbers of the code that tells a policy which background a scene has.
     """
 
     state: StateConfig = field(default_factory=StateConfig)
@@ -73,6 +79,7 @@ class TrackedFLAM(nn.Module):
     """Factored latent action world model (arXiv 2602.16229) on tracked layers: a factor for each entity."""
 
     ground_3HW: Tensor
+    known_ML: Tensor
     lowest_S: Tensor
     highest_S: Tensor
     spread_A: Tensor
@@ -84,6 +91,11 @@ class TrackedFLAM(nn.Module):
         state = config.state
         self.config = config
         self.register_buffer("ground_3HW", torch.zeros(3, state.height, state.width))
+        self.register_buffer(
+            "known_ML",
+            torch.zeros(0 if config.shared_ground else KNOWN, state.look_dim),
+            persistent=not config.shared_ground,
+        )
         self.register_buffer("lowest_S", torch.full((state.dim,), -3.0))
         self.register_buffer("highest_S", torch.full((state.dim,), 3.0))
         self.register_buffer("spread_A", torch.ones(config.dynamics.latent_action_dim))
@@ -97,6 +109,12 @@ class TrackedFLAM(nn.Module):
         """K."""
         return self.config.state.factors
 
+    @property
+    @torch.no_grad()
+    def known_looks(self) -> Float[Tensor, "M 4 P P"]:
+        """What entities of the video look like."""
+        return self.codes.decode(self.known_ML)
+
     def infer_actions(self, factors_BTKS: Float[Tensor, "B T K S"]) -> Normal:
         """Latent actions between successive frames, a Normal of shape `(B, T - 1, K, A)`."""
         return self.inverse_dynamics(factors_BTKS[:, :-1], factors_BTKS[:, 1:])
@@ -109,15 +127,15 @@ class TrackedFLAM(nn.Module):
         return self.within(following) * (logit > 0)[..., None]
 
     def within(self, factors_BKS: Float[Tensor, "*B K S"]) -> Float[Tensor, "*B K S"]:
-        """Factors with each number in the range that it has in the video, and a little beyond."""
+        """Factors clipped to slightly more than the range of each number in the video."""
         return torch.maximum(torch.minimum(factors_BKS, self.highest_S), self.lowest_S)
 
     def chances(self, factors_BKS: Float[Tensor, "*B K S"]) -> Chances:
-        """What the prior says of action codes, of who goes and of who comes."""
+        """The prior's logits of action codes, of deaths and of births."""
         return self.latent_action_prior(factors_BKS, self.forward_dynamics.interaction(factors_BKS))
 
     def prior(self, factors_BKS: Float[Tensor, "*B K S"]) -> MixtureSameFamily:
-        """`p(a^i | s)` of those who are there and stay."""
+        """`p(a^i | s)` of factors that are present and stay."""
         logits = self.chances(factors_BKS).code_BKM
         codes = self.latent_action_prior.codebook.expand(*logits.shape, -1)
         components = Normal(codes, self.spread_A.expand(*logits.shape, -1))
@@ -126,15 +144,15 @@ class TrackedFLAM(nn.Module):
     def snap(
         self, factors_BKS: Float[Tensor, "B K S"], index: int, latent_actions_BA: Float[Tensor, "B A"]
     ) -> tuple[Tensor, Tensor]:
-        """The plausible action code nearest to what is wanted of factor `index`, `(B, A)`, and the log-probability of the nearest
-        of all, `(B,)`."""
+        """The plausible action code `(B, A)` nearest to the wanted latent action of factor `index`, and the
+        log-probability `(B,)` of the nearest code, plausible or not."""
         codebook = self.latent_action_prior.codebook
         log_probs = self.chances(factors_BKS).code_BKM[:, index].log_softmax(-1)
         code, log_prior = snap(log_probs, latent_actions_BA, codebook)
         return codebook[code], log_prior
 
     def nearest_codes(self, latent_actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
-        """Of each latent action the action code nearest to it."""
+        """The action code nearest to each latent action."""
         codebook = self.latent_action_prior.codebook
         return codebook[nearest_code(latent_actions, codebook)]
 
@@ -145,9 +163,9 @@ class TrackedFLAM(nn.Module):
         return picture(self.codes, self.config.state, factors_BKS, context_B3YX).clamp(0, 1)
 
     def loss(self, factors_BTKS: Float[Tensor, "B T K S"], beta: float = 1.0) -> LossAndMetrics:
-        """Of open-loop predictions over clips from their first frame, and of what their latent actions tell.
+        """Loss of open-loop predictions over clips from their first frame, and of the information in latent actions.
 
-        Who is there is told while unrolling: its own loss says how well that is predicted.
+        True presence is used while unrolling; how well it is predicted has a term of its own.
         """
         config = self.config.loss
         factors_BTKS = self._forgetting(factors_BTKS)
@@ -182,11 +200,11 @@ class TrackedFLAM(nn.Module):
         return loss, {key: value.detach() for key, value in metrics.items()}
 
     def acting(self, factors: Bool[Tensor, "*B K"]) -> Bool[Tensor, "*B L"]:
-        """What holds of factors, of their latent actions."""
+        """Whether each latent action acts, from whether each factor does."""
         return factors
 
     def _forgetting(self, factors_BTKS: Tensor) -> Tensor:
-        """Clips without velocities in the first frame of some of them."""
+        """Clips, some of them with the velocities of the first frame removed."""
         unknown = torch.rand(len(factors_BTKS), device=factors_BTKS.device) < self.config.loss.unknown
         known = torch.ones_like(factors_BTKS[:, :1])
         known[..., VELOCITY] = (~unknown).to(known.dtype)[:, None, None, None]
@@ -198,7 +216,7 @@ class TrackedFLAM(nn.Module):
         target: Float[Tensor, "B T K S"],
         there: Bool[Tensor, "B T K"],
     ) -> dict[str, Tensor]:
-        """Nats of each part of factors, a factor and step."""
+        """Nats per factor and step of each part of factors."""
         config, state = self.config.loss, self.config.state
         count = there.sum().clamp_min(1)
         weight = there[..., None].to(predicted.dtype)

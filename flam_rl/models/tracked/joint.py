@@ -22,7 +22,7 @@ from .states import PRESENCE, StateConfig
 
 
 class JointInverseDynamics(InverseDynamics):
-    """What each factor tells of how it went on, its mean over those who are there, and from that one latent action."""
+    """One latent action, inferred from the mean over present factors of what each shows of its change."""
 
     def __init__(self, config: DynamicsConfig, state: StateConfig) -> None:
         super().__init__(replace(config, latent_action_dim=config.hidden), state)
@@ -37,8 +37,8 @@ class JointInverseDynamics(InverseDynamics):
 
 
 class JointForwardDynamics(ForwardDynamics):
-    """Every factor is given the same latent action. Empty rows are alike, so that it can tell of the first of them only who
-    comes."""
+    """All factors get the same latent action. Empty rows are alike, so that an entity can appear in the first of them
+    only."""
 
     def look_and_move(self, factors_BKS: Tensor, seen: Tensor, latent_actions_B1A: Tensor) -> Step:
         """As `ForwardDynamics.look_and_move`, with the same latent action for all factors; only the first empty row may fill."""
@@ -73,7 +73,7 @@ class TrackedJoint(TrackedFLAM):
 
 
 class TrackedJointModel(TrackedModel):
-    """The control on tracked layers, no paper's: one joint latent action for all factors, and nothing else changed."""
+    """The control on tracked layers (from no paper): one joint latent action for all factors, nothing else changed."""
 
     kind = "tracked-joint"
     flam: TrackedJoint

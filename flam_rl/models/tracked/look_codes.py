@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from ...core.layers import mlp
+from ...core.layers import mlp, nearest_code
 from .sprites import Layers, Scene, blend, draw, hats
 from .states import DEPTH, LOOK, PLACE, PRESENCE, StateConfig
 
@@ -38,7 +39,7 @@ class LookCodes(nn.Module):
 
     @torch.no_grad()
     def start_from(self, looks_N4PP: Float[Tensor, "N 4 P P"]) -> None:
-        """Principal components of looks; codes begin as the first L of them."""
+        """Set the principal components from looks; codes start as the first L components."""
         flat = looks_N4PP.flatten(1)
         self.mean_F.copy_(flat.mean(0))
         _, values, vectors = torch.linalg.svd(flat - self.mean_F, full_matrices=False)
@@ -56,10 +57,23 @@ class LookCodes(nn.Module):
 
     @torch.no_grad()
     def normalize(self, looks_N4PP: Float[Tensor, "N 4 P P"]) -> None:
-        """Codes of these looks get mean 0 and spread 1; what they draw stays the same."""
+        """Rescale codes to mean 0 and spread 1 over these looks; decoded looks stay the same."""
         raw = self._raw(looks_N4PP)
         self.center_L.copy_(raw.mean(0))
         self.spread_L.copy_(raw.std(0).clamp_min(1e-3))
+
+    @torch.no_grad()
+    def typical(self, looks_N4PP: Float[Tensor, "N 4 P P"], count: int, seed: int) -> Float[Tensor, "M L"]:
+        """Codes of looks that many others are like: of each of `count` groups the one in its middle. Groups of less than half
+        of an equal share are left out, and the first is repeated in their place."""
+        codes_NL = self.encode(looks_N4PP)
+        found = KMeans(min(count, len(codes_NL)), n_init=4, random_state=seed).fit(codes_NL.numpy())
+        share = torch.from_numpy(found.labels_).bincount() / len(codes_NL)
+        order = share.argsort(descending=True, stable=True)
+        order = order[share[order] >= 0.5 / count]
+        centres = torch.as_tensor(found.cluster_centers_, dtype=codes_NL.dtype)[order]
+        middle = codes_NL[nearest_code(centres, codes_NL)]
+        return middle[torch.arange(count).where(torch.arange(count) < len(middle), 0)]
 
     def encode(self, look_B4PP: Float[Tensor, "*B 4 P P"]) -> Float[Tensor, "*B L"]:
         """Codes of looks that are centred in their patches."""
@@ -82,7 +96,7 @@ def draw_factors(
     factors_BKS: Float[Tensor, "B K S"],
     context_B3YX: Float[Tensor, "B 3 Y X"],
 ) -> tuple[Layers, Scene]:
-    """The aggregator: each factor's look at its place, those of lesser depth nearer, over the context. Absent ones are not drawn."""
+    """The aggregator: draws each present factor's look at its place over the context; smaller depth is nearer."""
     behind = view(config, factors_BKS[:, -1, PLACE], context_B3YX) if config.margin else context_B3YX
     return draw_entities(codes, config, factors_BKS[:, : config.entities], behind)
 
@@ -93,7 +107,7 @@ def draw_entities(
     entities_BES: Float[Tensor, "B E S"],
     context_B3HW: Float[Tensor, "B 3 H W"],
 ) -> tuple[Layers, Scene]:
-    """The same without the camera, over what it sees of the context."""
+    """As `draw_factors`, without the camera, over the camera's view of the context."""
     look = codes.decode(entities_BES[..., LOOK]) * entities_BES[..., PRESENCE, None, None, None]
     layers = draw(look, config.to_pixels(entities_BES[..., PLACE]), (config.height, config.width))
     return layers, blend(layers.drawn_BK4HW, entities_BES[..., DEPTH], context_B3HW)
@@ -120,7 +134,7 @@ def picture(
 def view(
     config: StateConfig, camera_B2: Float[Tensor, "B 2"], context_B3YX: Float[Tensor, "B 3 Y X"]
 ) -> Float[Tensor, "B 3 H W"]:
-    """What the camera sees of a context that is larger than a frame; at its border the camera stops."""
+    """The camera's view of a context that is larger than a frame; the camera stops at the border of the context."""
     m = config.margin
     moved = (camera_B2 * config.half).clamp(-m, m)
     (height, width), (tall, wide) = (config.height, config.width), context_B3YX.shape[-2:]

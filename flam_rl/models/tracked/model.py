@@ -27,6 +27,7 @@ class TrackedModel(Model):
 
     kind = "tracked"
     fixed_entities = False
+    worth_compiling = True
 
     def __init__(self, config: TrackedConfig, flam: type[TrackedFLAM] = TrackedFLAM) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The prior of latent actions: what entities do by themselves, who comes and who goes."""
+"""The prior: latent actions that entities take by themselves, births and deaths."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from .dynamics import DynamicsConfig
 from .states import PRESENCE, StateConfig
 
 BANK = 256
-"""Births, drawn from those of the video, that imagination repeats."""
+"""Number of births, drawn from those of the video, that imagination repeats."""
 
 
 NEVER = -1e4
-"""Logit of what does not happen."""
+"""Logit of an event that never happens."""
 
 
 class Chances(NamedTuple):
-    """What may happen next.
+    """The prior's outputs.
 
     Attributes:
-        code_BKM: logits of action codes, of those who are there.
-        death_BK: logit that who is there is gone in the next frame.
-        birth_BK: logit that somebody comes into an empty row.
+        code_BKM: logits of action codes, for present factors. death_BK: logit that a present factor is gone in the
+            next frame. birth_BK: logit that an entity appears in an empty row.
     """
 
     code_BKM: Float[Tensor, "*B K M"]
@@ -39,8 +38,9 @@ class Chances(NamedTuple):
 class TrackedPrior(nn.Module):
     """`p(a^i | s)` of factors that move at once: weights of action codes, which all factors share.
 
-    Behaviour is left or right, never half of each, hence codes. Who is born takes the latent action of a birth of the video, which
-    has place, velocity and look. Own choice: the paper has no prior.
+    The prior has codes because behaviour is often one of several options (left or right) and not their mean. A new
+    entity takes the latent action of a birth in the video, which holds place, velocity and look. The paper has no
+    prior.
     """
 
     bank_NA: Tensor
@@ -50,7 +50,9 @@ class TrackedPrior(nn.Module):
         super().__init__()
         self.state = state
         a = config.latent_action_dim
-        self.net = mlp(state.seen_dim + config.pair_hidden, config.hidden, config.action_codes + 1, layers=3)
+        self.net = mlp(
+            state.seen_dim + config.pair_hidden + 1, config.hidden, config.action_codes + 1, layers=3
+        )
         self.birth = mlp(state.dim + 2, config.hidden // 2, 1)
         self.codes = VectorQuantize(
             a,
@@ -65,8 +67,9 @@ class TrackedPrior(nn.Module):
 
     def forward(self, factors_BKS: Float[Tensor, "*B K S"], seen_BKH: Float[Tensor, "*B K H"]) -> Chances:
         """Factors, and what each sees of others."""
-        out = self.net(torch.cat([self.state.seen(factors_BKS), seen_BKH], -1))
         there = factors_BKS[..., PRESENCE].sum(-1, keepdim=True)
+        crowd = (there / self.state.factors).unsqueeze(-2).expand(*seen_BKH.shape[:-1], 1)
+        out = self.net(torch.cat([self.state.seen(factors_BKS), seen_BKH, crowd], -1))
         scene = torch.cat([factors_BKS.sum(-2) / there.clamp_min(1), there, 1 / (there + 1)], -1)
         birth = self.birth(scene).expand(out.shape[:-1])
         death = out[..., -1]
@@ -81,10 +84,10 @@ class TrackedPrior(nn.Module):
         index_BK: Int[Tensor, "B K"],
         stays_BK: Bool[Tensor, "B K"],
     ) -> Tensor:
-        """Cross-entropy of action codes, deaths and births, a factor of each frame.
+        """Cross-entropy of action codes, deaths and births, per factor and frame.
 
         Args:
-            index_BK: codes taken. stays_BK: who is there in the next frame.
+            index_BK: codes taken. stays_BK: presence in the next frame.
         """
         chances = self(factors_BKS, seen_BKH)
         there = factors_BKS[..., PRESENCE] > 0.5
@@ -106,7 +109,7 @@ class TrackedPrior(nn.Module):
         nobody_NA: Float[Tensor, "_ A"],
         generator: torch.Generator,
     ) -> None:
-        """The bank of births, and what an empty row does when nobody comes, from those of the video."""
+        """Set the bank of births, and the latent action of rows that stay empty, from those of the video."""
         if len(nobody_NA):
             self.nobody_A.copy_(nobody_NA.mean(0))
         if len(births_NA):

@@ -1,4 +1,4 @@
-"""From frames to factors and back: what a tracked FLAM sees in a film, predicts, and says of its entities."""
+"""From frames to factors and entities by a tracked FLAM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def see(model: TrackedFLAM, frames: np.ndarray) -> Scene:
 
 
 def follow_film(model: TrackedFLAM, frames: np.ndarray, past: int) -> Tracks:
-    """Tracks of a film of which the context is known from the first `past` frames only.
+    """Tracks of a film; the context is found from its first `past` frames only.
 
     Raises:
         ValueError: frames of another form or size.
@@ -44,14 +44,14 @@ def follow_film(model: TrackedFLAM, frames: np.ndarray, past: int) -> Tracks:
             f"this world sees uint8 frames (T, {size[0]}, {size[1]}, 3); given {frames.dtype} {frames.shape}"
         )
     ground = model.ground_3HW if config.shared_ground else None
-    film = np.concatenate([frames, frames]) if len(frames) == 1 else frames
     tracker = replace(config.tracker, patch=config.state.patch)
-    tracks = track(film, tracker, ground=ground, past=max(past, 2), shortest=1)
+    film = np.concatenate([frames, frames]) if len(frames) == 1 else frames
+    tracks = track(film, tracker, ground=ground, past=past, shortest=1, looks=model.known_looks)
     return first_frames(tracks, len(frames))
 
 
 def first_frames(tracks: Tracks, count: int) -> Tracks:
-    """The tracks as they were known after so many frames."""
+    """The tracks of the first `count` frames."""
     parts = {f.name: getattr(tracks, f.name)[:count] for f in fields(tracks)}
     return Tracks(**parts)
 
@@ -104,7 +104,7 @@ def opening(
 
 @torch.no_grad()
 def entities(model: TrackedFLAM, scene: Scene, with_masks: bool = False) -> Entities:
-    """Who is where in the frames of a scene: entity k is factor k."""
+    """The entities in the frames of a scene: entity k is factor k."""
     config = model.config.state
     shown = scene.factors[:, : config.entities]
     look = model.codes.decode(shown[..., LOOK])

@@ -1,4 +1,4 @@
-"""Factors of all episodes of a video, from which clips are drawn: on the disk, whatever their number."""
+"""Factors of all episodes of a video, on disk, and clips drawn from them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class Sequences:
-    """Factors float `(T, K, S)` of episodes one after the other, in a mapped file that is gone with them.
+    """Factors float `(T, K, S)` of episodes one after the other, in a mapped file that is deleted with the object.
 
     Args:
-        folder: where the file is; by default the system's for temporary files.
+        folder: the file's folder; by default the system's folder for temporary files.
 
     Raises:
         OSError: the disk is full.
@@ -40,7 +40,8 @@ class Sequences:
         self._flat_NKS = torch.from_numpy(mapped)
 
     def sample(self, batch: int, frames: int, generator: torch.Generator) -> Float[Tensor, "B T K S"]:
-        """Clips of so many frames, each place in the video as likely as any; of the longest length that there is, if less."""
+        """Clips of `length` frames (or of the longest episode, if that is shorter), drawn uniformly from all places
+        in the video."""
         frames = min(frames, int(self.lengths.max()))
         room = (self.lengths - frames + 1).clamp_min(0)
         drawn = torch.randint(int(room.sum()), (batch,), generator=generator)
@@ -50,7 +51,7 @@ class Sequences:
         return self._flat_NKS[start[:, None] + torch.arange(frames)]
 
     def pairs(self, most: int) -> tuple[Float[Tensor, "N K S"], Float[Tensor, "N K S"]]:
-        """Frames that have a next one in their episode, and those: all, or `most` that are evenly spread."""
+        """Frames with a next frame in their episode, and these next frames: all, or `most` evenly spread."""
         last = torch.zeros(len(self._flat_NKS), dtype=torch.bool)
         last[self.first + self.lengths - 1] = True
         at = (~last).nonzero()[:, 0]

@@ -15,6 +15,7 @@ from ...progress import progress
 from ...types import Entities
 from .camera import camera_path
 from .context import ContextConfig, grown, outline
+from .known import find_known
 from .sprites import draw, extent, masks
 from .tokens import differs, filled
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
@@ -86,6 +87,7 @@ def track(
     past: int | None = None,
     shortest: int = 3,
     device: torch.device | str = "cpu",
+    looks: Float[Tensor, "M 4 P P"] | None = None,
 ) -> Tracks:
     """The tracks of an episode, by one causal step a frame.
 
@@ -94,11 +96,12 @@ def track(
         ground: the context where it is known; found from the episode by default.
         past: know the context from the first so many frames only, as prediction must; from all by default.
         shortest: tracks of fewer frames are left out.
+        looks: what entities look like, as far as that is known: what looks so is in no context that is found.
 
     Raises:
         ValueError: fewer than 2 frames, or frames of another form.
     """
-    return track_all([frames], config, context, ground, past, shortest, device)[0]
+    return track_all([frames], config, context, ground, past, shortest, device, looks=looks)[0]
 
 
 def track_all(
@@ -111,6 +114,7 @@ def track_all(
     device: torch.device | str = "cpu",
     batch: int = 16,
     described: str | None = None,
+    looks: Float[Tensor, "M 4 P P"] | None = None,
 ) -> list[Tracks]:
     """The tracks of episodes of one frame size, `batch` of them at a time on each core; see `track`.
 
@@ -133,7 +137,8 @@ def track_all(
     bar = progress(total=len(order), desc=described, unit="episode", disable=described is None)
 
     def track_part(part: list[int]) -> list[Tracks]:
-        found = _track_together([episodes[i] for i in part], config, context, ground, past, shortest, device)
+        chosen = [episodes[i] for i in part]
+        found = _track_together(chosen, config, context, ground, past, shortest, device, looks)
         bar.update(len(part))
         return found
 
@@ -151,6 +156,7 @@ def _track_together(
     past: int | None,
     shortest: int,
     device: torch.device | str,
+    looks: Float[Tensor, "M 4 P P"] | None,
 ) -> list[Tracks]:
     """See `track_all`; longest episodes first."""
     colors = [as_colors(frames, device) for frames in episodes]
@@ -158,18 +164,21 @@ def _track_together(
         still = [torch.zeros(len(each), 2, device=device) for each in colors]
         return follow_all(colors, [ground[None].to(device)] * len(colors), still, config, shortest)
     paths = [camera_path(each) for each in colors]
+    known = [None if looks is None else find_known(each[:past], looks.to(device)) for each in colors]
     views = [
-        find_view(each, path, None, config, context, past) for each, path in zip(colors, paths, strict=True)
+        find_view(each, path, config, context, past, mask)
+        for each, path, mask in zip(colors, paths, known, strict=True)
     ]
     found: dict[int, Tracks] = {}
     left = list(range(len(colors)))
-    for turn in range(context.rounds + 1):
-        last = turn == context.rounds
-        known = slice(None if last else past)
+    rounds = 0 if past == 1 else context.rounds  # in one frame nothing moves
+    for turn in range(rounds + 1):
+        last = turn == rounds
+        first = slice(None if last else past)
         tracks = follow_all(
-            [colors[i][known] for i in left],
-            [views[i][known] if len(views[i]) > 1 else views[i] for i in left],
-            [paths[i][known] for i in left],
+            [colors[i][first] for i in left],
+            [views[i][first] if len(views[i]) > 1 else views[i] for i in left],
+            [paths[i][first] for i in left],
             config,
             shortest,
         )
@@ -178,8 +187,10 @@ def _track_together(
             break
         changed = []
         for i in left:
-            things = grown(things_in(found[i], colors[i], context), colors[i][known], context)
-            clearer = find_view(colors[i], paths[i], ~things, config, context, past)
+            things = grown(things_in(found[i], colors[i][first], context), colors[i][first], context)
+            mask = known[i]
+            things = things if mask is None else things | mask
+            clearer = find_view(colors[i], paths[i], config, context, past, things, complete=True)
             better = differs(clearer - views[i], config.threshold)
             if better.sum() >= context.area * len(views[i]):
                 views[i] = torch.where(better[:, None], clearer, views[i])

@@ -19,9 +19,10 @@ from ...training.run import Log
 from ...types import Video
 from . import Tracks, clip_view, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
+from .known import find_known
 from .look_codes import LookCodes, draw_entities
 from .sequences import Sequences
-from .states import PRESENCE, Rows, StateConfig
+from .states import PRESENCE, VELOCITY, Rows, StateConfig
 from .tokens import differs
 from .tracker import TrackerConfig
 
@@ -38,10 +39,12 @@ class Ground:
     Attributes:
         tracker: with patches as large as what moves needs.
         context: `(3, H, W)`, where all episodes have the same background; else None.
+        looks: `(M, 4, P, P)`, what moves in the video looks so, as far as that is known.
     """
 
     tracker: TrackerConfig
     context: Float[Tensor, "3 H W"] | None
+    looks: Float[Tensor, "M 4 P P"] | None = None
 
 
 def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
@@ -62,31 +65,45 @@ AT_ONCE = (64, 6400)
 def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
     """The tracks of each episode, read from `cache` where they are there, else found, many side by side, and written.
 
+    Where looks are known, an episode in whose background one of them stands is tracked again, knowing them.
+
     Raises:
         OSError: the disk is full.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    shared = b"" if ground.context is None else ground.context.numpy().tobytes()
-    common = hashlib.sha256(repr(ground.tracker).encode() + shared)
-
-    def path_of(frames: np.ndarray) -> Path:
-        key = common.copy()
-        key.update(np.ascontiguousarray(frames).tobytes())
-        return cache / f"{key.hexdigest()[:24]}.npz"
-
-    paths = [path_of(frames) for frames in video.episodes]
-    new = [index for index, path in enumerate(paths) if not path.exists()]
-    bar = progress(total=len(new), desc="tracking", unit="episode", disable=not new)
-    with bar:
-        for part in side_by_side(new, [len(frames) for frames in video.episodes]):
-            episodes = [np.asarray(video.episodes[index]) for index in part]
-            for index, tracks in zip(
-                part, track_all(episodes, ground.tracker, ground=ground.context), strict=True
-            ):
-                write_tracks(paths[index], tracks)
-            bar.update(len(part))
+    paths = [_path_of(frames, ground, None, cache) for frames in video.episodes]
+    _track_missing(video, ground, dict(enumerate(paths)), None)
+    if ground.context is None and ground.looks is not None:
+        again = {
+            index: _path_of(video.episodes[index], ground, ground.looks, cache)
+            for index, path in enumerate(paths)
+            if bool(find_known(read_tracks(path).context[:: ground.tracker.patience], ground.looks).any())
+        }
+        _track_missing(video, ground, again, ground.looks)
+        paths = [again.get(index, path) for index, path in enumerate(paths)]
     for path in paths:
         yield read_tracks(path)
+
+
+def _path_of(frames: np.ndarray, ground: Ground, looks: Tensor | None, cache: Path) -> Path:
+    """Where the tracks of an episode are kept."""
+    key = hashlib.sha256(repr(ground.tracker).encode())
+    for known in (ground.context, looks):
+        key.update(b"" if known is None else known.numpy().tobytes())
+    key.update(np.ascontiguousarray(frames).tobytes())
+    return cache / f"{key.hexdigest()[:24]}.npz"
+
+
+def _track_missing(video: Video, ground: Ground, paths: dict[int, Path], looks: Tensor | None) -> None:
+    """Track the episodes of whose tracks there is no file, and write them."""
+    new = [index for index, path in paths.items() if not path.exists()]
+    with progress(total=len(new), desc="tracking", unit="episode", disable=not new) as bar:
+        for part in side_by_side(new, [len(frames) for frames in video.episodes]):
+            episodes = [np.asarray(video.episodes[index]) for index in part]
+            found = track_all(episodes, ground.tracker, ground=ground.context, looks=looks)
+            for index, tracks in zip(part, found, strict=True):
+                write_tracks(paths[index], tracks)
+            bar.update(len(part))
 
 
 def side_by_side(chosen: list[int], lengths: list[int]) -> Iterator[list[int]]:
@@ -174,6 +191,19 @@ def sample_looks(
     return LookSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
+def some_looks(sample: LookSample, chosen: Tensor, most: int = 4000) -> Float[Tensor, "N 4 P P"]:
+    """Looks of the entities in the mask `(N, K)`, evenly spread."""
+    looks = sample.look[chosen]
+    return looks[:: max(1, len(looks) // most)].float() / 255
+
+
+def find_typical(codes: LookCodes, sample: LookSample, count: int, seed: int) -> Float[Tensor, "M L"]:
+    """Codes of looks that are typical of what moves: of the faster half, for what rests may be a piece of the ground."""
+    speed = sample.numbers[:, : sample.there.shape[1], VELOCITY].norm(dim=-1)  # without the camera
+    fast = sample.there & (speed >= speed[sample.there].median())
+    return codes.typical(some_looks(sample, fast), count, seed)
+
+
 def train_looks(
     codes: LookCodes,
     sample: LookSample,
@@ -184,7 +214,7 @@ def train_looks(
 ) -> None:
     """First to reconstruct looks, then to draw frames."""
     looks = sample.look[sample.there]
-    codes.start_from(looks[:: max(1, len(looks) // 4000)].float() / 255)
+    codes.start_from(some_looks(sample, sample.there))
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
@@ -205,7 +235,7 @@ def train_looks(
         if step % 20 == 0:
             log.scalar("looks/error", error.item(), step)
             bar.set_postfix(error=f"{error.item():.5f}")
-    codes.normalize(looks[:: max(1, len(looks) // 4000)].float() / 255)
+    codes.normalize(some_looks(sample, sample.there))
 
 
 def _drawing_loss(

@@ -1,4 +1,4 @@
-"""The context as each frame of a clip shows it, what clips have in common, and how large the things in them are."""
+"""The context as each frame of a clip shows it, the context that clips share, and the size of things in clips."""
 
 from __future__ import annotations
 
@@ -25,46 +25,48 @@ def as_colors(frames: np.ndarray, device: torch.device | str = "cpu") -> Float[T
 def find_view(
     colors: Float[Tensor, "T 3 H W"],
     path: Float[Tensor, "T 2"],
-    valid: Bool[Tensor, "N H W"] | None,
     config: TrackerConfig,
     context: ContextConfig,
-    past: int | None,
+    past: int | None = None,
+    things: Bool[Tensor, "N H W"] | None = None,
+    complete: bool = False,
 ) -> Float[Tensor, "C 3 H W"]:
     """The context as each frame shows it; one for all frames where the camera stands still.
 
     Args:
-        path: of `camera_path`. valid: where no entity is, of the frames that are known.
-        past: only the first so many frames are known. Ground that none of them shows has the colours around it.
+        path: as `camera_path` gives it.
+        past: number of known frames. Ground that none of them shows takes the colours around it.
+        things: where entities are in the known frames, as far as that is known.
+        complete: whether there are no other entities; else pixels that differ from a first view count as entities too.
     """
     known = colors[:past]
-    view = _view(colors, path, valid, config, context, past)
-    if valid is None:
-        for _ in range(context.votes):
-            masks = grown(differs(known - view[: len(known)], config.threshold), known, context)
-            view = _view(colors, path, ~masks, config, context, past)
+    view = _view(colors, path, things, config, context, past)
+    for _ in range(0 if complete or len(known) == 1 else context.votes):
+        others = grown(differs(known - view[: len(known)], config.threshold), known, context)
+        view = _view(colors, path, others if things is None else others | things, config, context, past)
     return view
 
 
 def _view(
     colors: Float[Tensor, "T 3 H W"],
     path: Float[Tensor, "T 2"],
-    valid: Bool[Tensor, "N H W"] | None,
+    things: Bool[Tensor, "N H W"] | None,
     config: TrackerConfig,
     context: ContextConfig,
     past: int | None,
 ) -> Float[Tensor, "C 3 H W"]:
-    """See `find_view`; from one look at the frames."""
+    """One round of `find_view`."""
     known = colors[:past]
     if not bool(path.any()):
-        ground = find_context(known, valid, context)
+        ground = find_context(known, None if things is None else ~things, context)
         return without_ghosts(known, ground, context, config.threshold)[None]
     mosaic = Mosaic(path, (colors.shape[-2], colors.shape[-1]))
     seen = mosaic.lay(torch.ones_like(colors[:, :1]))[:past, 0] > 0.99
     laid = mosaic.lay(colors)[:past]
     empty = None
-    if valid is not None:
+    if things is not None:
         moving = torch.zeros_like(colors[:, :1])
-        moving[: len(valid), 0] = (~valid).to(colors.dtype)
+        moving[: len(things), 0] = things.to(colors.dtype)
         empty = mosaic.lay(moving)[:past, 0] < 0.01
     ground = find_context(laid, empty, context, seen)
     ground = without_ghosts(laid, ground, context, config.threshold, seen)
@@ -77,7 +79,7 @@ def clip_view(
     """The context of a clip of uint8 `(T, H, W, 3)` by itself, before tracks are known, as each frame shows it; one for all
     frames where the camera stands still."""
     colors = as_colors(frames)
-    return find_view(colors, camera_path(colors), None, config, context, None)
+    return find_view(colors, camera_path(colors), config, context)
 
 
 def shared_context(

@@ -11,19 +11,20 @@ from torch import Tensor
 from ...types import Scene
 from .context import ContextConfig
 from .flam import TrackedFLAM
+from .known import find_known
 from .sprites import draw
 from .tracker import Tracker, TrackerState
 from .views import as_colors, find_view
 
-SHOWN = (2, 4, 8, 16, 32, 64)
+SHOWN = (1, 2, 4, 8, 16, 32, 64)
 """Frames after which the background of an episode is found anew, where it is not known: what has moved is then not in it."""
 
 
 class TrackedWatcher:
-    """Factors of B running tasks. A row keeps its entity as long as that is followed.
+    """Factors of B running tasks. An entity keeps its row while it is tracked.
 
     Raises:
-        ValueError: the world's camera moves, which is found from whole films only.
+        ValueError: the world's camera moves; camera paths are found from whole films only.
     """
 
     def __init__(self, flam: TrackedFLAM, count: int) -> None:
@@ -63,14 +64,13 @@ class TrackedWatcher:
             film = self._films[row]
             if fresh[row]:
                 film.clear()
-                self._ground[row] = as_colors(frames[row][None])[0]
             if len(film) == SHOWN[-1]:
                 continue
             film.append(frames[row].copy())
             if len(film) in SHOWN:
                 colors = as_colors(np.stack(film))
-                path = torch.zeros(len(colors), 2)
-                self._ground[row] = find_view(colors, path, None, config, ContextConfig(), None)[0]
+                path, things = torch.zeros(len(colors), 2), find_known(colors, self.flam.known_looks)
+                self._ground[row] = find_view(colors, path, config, ContextConfig(), things=things)[0]
 
     def _factors_of(self, state: TrackerState, before_BKS: Tensor, identity_BK: Tensor) -> Tensor:
         config = self.flam.config.state

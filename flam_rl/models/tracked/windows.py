@@ -1,7 +1,8 @@
-"""Sprites drawn, blended and lifted in a window around each: what whole frames would give, for the cost of what is drawn.
+"""Sprites drawn, blended and lifted in a window around each: the values of whole frames at the cost of the drawn
+pixels.
 
-Rows are the sprites of any number of episodes, one after the other. All windows of a call have one size, that of the
-largest look in it; looks are cut to it (`trimmed`), which changes no value, for what is cut is empty.
+Rows are the sprites of any number of episodes, one episode after the other. All windows of a call have one size, that
+of the largest look; `trimmed` cuts looks to it, which changes no value because only empty entries are cut.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Sprites:
     """Looks at their places, each in one of several episodes.
 
     Attributes:
-        episode: which. look: cut to one size `P`. place: centre of the patch in pixels. depth: those of less are nearer.
+        episode: index of the episode. look: cut to one size `P`. place: centre of the patch in pixels. depth: smaller
+            is nearer.
     """
 
     episode: Int[Tensor, N]
@@ -30,7 +32,8 @@ class Sprites:
 
 
 def trimmed(look_N4PP: Float[Tensor, "N 4 P P"], room: int = 0) -> Float[Tensor, "N 4 S S"]:
-    """Looks without what is empty at the sides of all of them but for `room` entries; the centre stays the centre."""
+    """Looks without the entries at the sides that are empty in all of them, except for `room` entries; the centre
+    stays."""
     patch = look_N4PP.shape[-1]
     used = (look_N4PP[:, 3] > 0).any(0)
     at = (used.any(0) | used.any(1)).nonzero()[:, 0]
@@ -43,7 +46,7 @@ class Ground:
     """Frames and contexts of episodes, laid out so that windows of them are quick to take.
 
     Args:
-        frame: what is to be explained. context: what sprites are put over.
+        frame: the frames to explain. context: the backgrounds that sprites are blended over.
     """
 
     def __init__(self, frame: Float[Tensor, "B 3 H W"], context: Float[Tensor, "B 3 H W"]) -> None:
@@ -55,7 +58,7 @@ class Ground:
     def pixels(
         self, episode_N: Int[Tensor, N], corner_N2: Int[Tensor, "N 2"], window: int
     ) -> tuple[Int[Tensor, "N V V"], Bool[Tensor, "N V V"]]:
-        """Which pixel of all frames each entry of a window is, and whether there is one."""
+        """Index of each window entry's pixel among all frames, and whether that pixel exists."""
         height, width = self.size
         at = torch.arange(window, device=corner_N2.device)
         xs, ys = corner_N2[:, 0, None] + at, corner_N2[:, 1, None] + at
@@ -74,14 +77,14 @@ class Ground:
 
 @dataclass(frozen=True)
 class Windows:
-    """What sprites draw over the context of their episodes, in a window around each.
+    """Sprites blended over the contexts of their episodes, in a window around each sprite.
 
     Attributes:
-        corner: upper left pixel (x, y). frame: of the film. inside: 1 where a pixel is in the frame, else 0.
-        drawn: the sprite alone. behind: what is behind it. seen: share of it that nothing before it hides. scene: all together.
-        others: alphas of all others, added up. cover: share of a pixel that is not the context.
-        beside: whether a sprite reaches to another, or into the room around that.
-        slope_x, slope_y: change of `drawn` for a pixel's move; None if not asked for.
+        corner: upper left pixel (x, y). frame: the film's pixels. inside: 1 where a pixel is in the frame, else 0.
+            drawn: the sprite alone. behind: the frame behind it. seen: share of it that no nearer sprite hides.
+            scene: all sprites over the context. others: sum of the other sprites' alphas. cover: share of a pixel
+            that sprites cover. beside: whether a sprite reaches another, or the room around that. slope_x, slope_y:
+            derivatives of `drawn` by place, per pixel; None unless asked for.
     """
 
     corner: Int[Tensor, "N 2"]
@@ -99,12 +102,12 @@ class Windows:
 
     @property
     def residual(self) -> Float[Tensor, "N 3 V V"]:
-        """Film less scene; 0 out of the frame."""
+        """Film minus scene; 0 outside of the frame."""
         return (self.frame - self.scene) * self.inside[:, None]
 
     @property
     def parts(self) -> Float[Tensor, "N 3 V V"]:
-        """What each sprite adds to the frame; 0 out of it."""
+        """The change of the frame by each sprite; 0 outside of the frame."""
         own = self.drawn[:, :3] - self.drawn[:, 3:] * self.behind
         return own * (self.seen * self.inside)[:, None]
 
@@ -113,7 +116,7 @@ def look_at(sprites: Sprites, ground: Ground, slopes: bool = False, room: int = 
     """Each sprite in its window, over the context and all others of its episode.
 
     Args:
-        room: how many pixels around a sprite others are looked for; further away a window may lack them.
+        room: pixels around a sprite within which its window shows all other sprites.
     """
     patch = sprites.look.shape[-1]
     window = patch + 3
@@ -202,7 +205,7 @@ def _blend(
         other = torch.where(mine, 0, alpha)
         seen = torch.addcmul(seen, other, seen, value=-1)
         others += other
-        # What lies behind a sprite hides nothing of it.
+        # Sprites behind a sprite do not hide it.
         seen = torch.where(mine, 1, seen)
     return behind, seen[:, 0], canvas, others[:, 0], 1 - left[:, 0]
 
@@ -210,7 +213,7 @@ def _blend(
 def paste(
     windows: Windows, sprites: Sprites, ground: Ground
 ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B H W"]]:
-    """Whole frames as context and sprites draw them, and the share of each pixel that sprites draw."""
+    """Whole frames drawn from context and sprites, and the share of each pixel that sprites cover."""
     batch, (height, width) = len(ground.frame), ground.size
     frame = ground.context.movedim(1, -1).reshape(-1, 3).clone()
     cover = torch.zeros(len(frame), device=frame.device)
@@ -229,7 +232,7 @@ def lift(
     corner_N2: Int[Tensor, "N 2"],
     patch: int,
 ) -> Float[Tensor, "N C P P"]:
-    """What of each window falls on each entry of its sprite's patch: the transpose of drawing."""
+    """The part of each window that falls on each entry of its sprite's patch: the transpose of drawing."""
     x, y = (place_N2 - corner_N2).unbind(-1)
     window = maps_NCVV.shape[-1]
     across, down = hats(x, patch, window), hats(y, patch, window)

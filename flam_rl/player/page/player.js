@@ -104,7 +104,7 @@ function item(index) {
   const toggle = document.createElement("button");
   toggle.className = "who-button";
   toggle.onclick = () => control(index);
-  const name = world.latent_actions === 1 ? "the whole scene" : index === world.agent ? "the agent" : `factor ${index + 1}`;
+  const name = world.latent_actions === 1 ? "the whole scene" : nameOf(index);
   toggle.innerHTML = `<span class="number"></span><span class="who-name"></span><span class="who-by"></span>`;
   toggle.querySelector(".number").textContent = index + 1;
   toggle.querySelector(".who-name").textContent = name;
@@ -134,6 +134,12 @@ function item(index) {
   });
   li.append(toggle, pad);
   return li;
+}
+
+function nameOf(index) {
+  const agent = world.agents.indexOf(index);
+  if (agent < 0) return `factor ${index + 1}`;
+  return world.agents.length === 1 ? "the agent" : `agent ${agent + 1}`;
 }
 
 function drawPixels(canvas, rgb) {
@@ -177,7 +183,7 @@ function showFactor(li, index) {
   toggle.setAttribute("aria-pressed", yours);
   const acting = state.acting.includes(index);
   const by = !state.presence[index] ? "not there" : acting ? (state.replaying ? "the link" : "you") : yours ? "yours; the prior acts" : "the prior";
-  li.querySelector(".who-by").textContent = acting && index === world.agent && state.action ? `${by}: ${state.action}` : by;
+  li.querySelector(".who-by").textContent = acting && state.actions[world.agents.indexOf(index)] ? `${by}: ${state.actions[world.agents.indexOf(index)]}` : by;
   const pad = li.querySelector(".pad");
   pad.hidden = !yours;
   if (!yours) return;
@@ -192,7 +198,7 @@ function showFactor(li, index) {
 
 function words() {
   const who = state.boxes.map((box, factor) => {
-    const name = factor === world.agent ? "the agent" : `factor ${factor + 1}`;
+    const name = nameOf(factor);
     const by = state.controlled.includes(factor) ? ", yours," : "";
     if (!box) return state.presence[factor] ? "" : `${name} is not there`;
     return `${name}${by} is at ${Math.round((box[0] + box[2]) / 2)}, ${Math.round((box[1] + box[3]) / 2)}`;
@@ -287,7 +293,7 @@ function numbers() {
   });
   $("numbers").innerHTML = `<caption class="unseen">Latent actions of step ${state.step}</caption><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody>`;
   for (const swatch of $("numbers").querySelectorAll(".swatch")) swatch.style.setProperty("--color", color(swatch.dataset.factor));
-  const heads = world.labels ? [["predicted reward", state.reward.toFixed(3)], ["chance of an end", state.end.toFixed(3)], ["real action", state.action || "–"]] : [["reward and end", "this world has no labels"]];
+  const heads = world.labels ? [["predicted reward", state.reward.toFixed(3)], ["chance of an end", state.end.toFixed(3)], ["real action", state.actions.join(", ") || "–"]] : [["reward and end", "this world has no labels"]];
   if (state.task) heads.push(["real reward", state.task.reward.toFixed(2)]);
   $("heads").replaceChildren(...heads.flatMap(([name, value]) => [Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value })]));
   chart.draw(world.labels);
