@@ -103,7 +103,8 @@ class RealActions(Actions):
     """The actions of the world's task, which its adapter turns into latent ones.
 
     Raises:
-        ValueError: the world has no labels, or others than the task's agents are controlled.
+        ValueError: the world has no labels, others than the task's agents are controlled, or one latent action moves several
+            agents.
     """
 
     def __init__(self, world: World, controlled: Sequence[int], agents: Agents | None) -> None:
@@ -117,7 +118,11 @@ class RealActions(Actions):
             raise ValueError(
                 f"actions is 'real', but control is {list(controlled)}; allowed is 'agent': the task's actions move nobody else"
             )
-        self.rows = [list(controlled).index(world.moved_by(factor)) for factor in self.agents.factors]
+        if len(controlled) < len(self.agents):
+            raise ValueError(
+                f"actions is 'real', but this world's one latent action cannot stand for what {len(self.agents)} agents do; "
+                "allowed is 'latent'"
+            )
         self.space = self.agents.actions.space
 
     def check(self, actions: Any, worlds: int) -> np.ndarray:
@@ -136,8 +141,7 @@ class RealActions(Actions):
 
     def wanted(self, actions: np.ndarray, factors_BKS: torch.Tensor) -> torch.Tensor:
         """What the adapter says that real actions are in these states."""
-        latent = self.agents.latent(factors_BKS, torch.from_numpy(actions).to(factors_BKS.device))
-        return latent[:, [self.rows.index(row) for row in range(max(self.rows) + 1)]]
+        return self.agents.latent(factors_BKS, torch.from_numpy(actions).to(factors_BKS.device))
 
 
 def make_actions(

@@ -138,6 +138,16 @@ class PointsModel(Model):
             raise ValueError(f"contexts are {starts['context'].shape}; allowed is (S, {self.context_dim})")
 
 
+class JointPointsModel(PointsModel):
+    """As a rival has it, one latent action for all points, with a prior that chooses from no codes; for what must refuse it."""
+
+    latent_actions = 1
+
+    @property
+    def action_codes(self) -> None:
+        return None
+
+
 class PointsStepper:
     """The controlled points move by the action codes nearest to what is wanted, the others by any."""
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from analytic import CODES, PointsTask, points_labels, points_world
+from analytic import CODES, JointPointsModel, PointsTask, points_labels, points_world, set_affine
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.utils.env_checker import check_env
@@ -21,6 +21,9 @@ from stable_baselines3.common.env_checker import check_env as check_for_sb3
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 import flam_rl
+from flam_rl.actions import ActionSpace
+from flam_rl.core.adapters import make_adapter
+from flam_rl.core.agent import Agents
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv, FLAMEnv, FLAMVectorEnv, make_sb3_vec_env
 
@@ -101,6 +104,20 @@ def test_both_env_checkers_pass(name: str, actions: Any) -> None:
 def test_types_that_a_world_has_not_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FLAMEnv(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ("codes", "this world's model has no action codes; allowed are 'latent' and, with labels, 'real'"),
+        ("real", "one latent action cannot stand for what 2 agents do; allowed is 'latent'"),
+    ],
+)
+def test_types_that_need_more_than_one_latent_action_for_all_are_refused(actions: Any, message: str) -> None:
+    points = two_agents()
+    world = World(JointPointsModel(), points.stored_starts, points.info, points.labels)
+    with pytest.raises(ValueError, match=message):
+        FLAMEnv(world, actions=actions)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +248,23 @@ def test_real_actions_do_the_same_imagined_and_on_the_task(agents: tuple[int, ..
         for was, now in zip(before, seen, strict=True):
             now = now.reshape(4, 3, 2)[:, agents]
             assert np.allclose(now, (was + wanted).clip(-1, 1), atol=1e-5)
+
+
+def test_real_actions_of_a_box_are_clipped_to_it() -> None:
+    world = points_world()
+    stick = ActionSpace.from_gym(Box(-1, 1, (2,)))
+    adapter = make_adapter(2, 2, stick)
+    set_affine(adapter.to_latent, np.eye(4)[:, 2:], np.zeros(2))  # the latent action is the real one
+    world.labels.agents = Agents(stick, [0], [[0, 1]], [adapter])
+    env = FLAMEnv(world, actions="real")
+    assert env.action_space == Box(-1, 1, (2,))
+    for given in ([1, 0], [7, 0]):
+        before, _ = env.reset(seed=0)
+        assert np.allclose(env.step(np.array(given))[0][:2], before[:2] + [2 / 15, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="actions hold nan; allowed are finite numbers"):
+        env.step(np.array([np.nan, 0]))
+    with pytest.raises(ValueError, match=r"actions have shape \(1, 3\); allowed is \(1, 2\)"):
+        env.step(np.zeros(3))
 
 
 def test_codes_act_on_the_task_as_their_latent_actions() -> None:

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from analytic import CODES, GOAL, PointsModel, factors_of, points_world
+from analytic import CODES, GOAL, JointPointsModel, PointsModel, factors_of, points_world
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import flam_rl
@@ -213,6 +213,15 @@ def test_tracked_worlds_say_who_is_there() -> None:
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parallel_env(WORLDS["points"], **arguments)
+
+
+def test_a_world_with_one_latent_action_is_refused() -> None:
+    points = WORLDS["points"]
+    world = World(JointPointsModel(), points.stored_starts, points.info)
+    with pytest.raises(
+        ValueError, match="one latent action for all its factors; allowed are worlds with one for"
+    ):
+        parallel_env(world)
 
 
 def test_bad_use_is_named() -> None:
