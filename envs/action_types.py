@@ -30,8 +30,8 @@ class Actions(ABC):
     space: gym.Space
 
     @abstractmethod
-    def check(self, actions: Any, worlds: int) -> np.ndarray:
-        """`actions` as an array `(worlds, ...)`.
+    def check(self, actions: Any, worlds: tuple[int, ...] = ()) -> np.ndarray:
+        """`actions` as an array `(*worlds, ...)`: of one world, or of `(B,)`.
 
         Raises:
             ValueError: they are none.
@@ -57,9 +57,9 @@ class LatentActions(Actions):
             -ACTION_BOUND, ACTION_BOUND, (self.count * world.latent_action_dim,), np.float32
         )
 
-    def check(self, actions: Any, worlds: int) -> np.ndarray:
+    def check(self, actions: Any, worlds: tuple[int, ...] = ()) -> np.ndarray:
         """Float32, clipped to the bounds."""
-        return _checked_latent(actions, (worlds, *self.space.shape))
+        return _checked_latent(actions, (*worlds, *self.space.shape))
 
     def wanted(self, actions: np.ndarray, factors_BKS: torch.Tensor) -> torch.Tensor:
         """The actions as they are."""
@@ -84,7 +84,7 @@ class CodeActions(Actions):
         self.world, self.controlled, self.codes_MA = world, list(controlled), codes
         self.space = _whole_numbers([len(codes)] * len(controlled))
 
-    def check(self, actions: Any, worlds: int) -> np.ndarray:
+    def check(self, actions: Any, worlds: tuple[int, ...] = ()) -> np.ndarray:
         """Whole numbers, int64."""
         return _checked_numbers(actions, worlds, self.space)
 
@@ -125,13 +125,13 @@ class RealActions(Actions):
             )
         self.space = self.agents.actions.space
 
-    def check(self, actions: Any, worlds: int) -> np.ndarray:
+    def check(self, actions: Any, worlds: tuple[int, ...] = ()) -> np.ndarray:
         """Actions of the task: whole numbers, or finite ones clipped to its bounds."""
         if isinstance(self.space, gym.spaces.Box):
             given = np.asarray(actions, self.space.dtype)
-            if given.shape != (worlds, *self.space.shape):
+            if given.shape != (*worlds, *self.space.shape):
                 raise ValueError(
-                    f"actions have shape {given.shape}; allowed is {(worlds, *self.space.shape)}"
+                    f"actions have shape {given.shape}; allowed is {(*worlds, *self.space.shape)}"
                 )
             if not np.isfinite(given).all():
                 raise ValueError(f"actions hold {given[~np.isfinite(given)][0]}; allowed are finite numbers")
@@ -170,8 +170,8 @@ def _whole_numbers(counts: list[int]) -> WholeNumbers:
     return gym.spaces.Discrete(counts[0]) if len(counts) == 1 else gym.spaces.MultiDiscrete(counts)
 
 
-def _checked_numbers(actions: Any, worlds: int, space: WholeNumbers) -> np.ndarray:
-    """Actions of a space for so many worlds, int64.
+def _checked_numbers(actions: Any, worlds: tuple[int, ...], space: WholeNumbers) -> np.ndarray:
+    """Actions of a space for one world or for so many, int64.
 
     Raises:
         ValueError: they are none.
@@ -179,9 +179,10 @@ def _checked_numbers(actions: Any, worlds: int, space: WholeNumbers) -> np.ndarr
     given = np.asarray(actions)
     start = np.asarray(space.start)
     count = np.asarray(space.n if isinstance(space, gym.spaces.Discrete) else space.nvec)
-    if given.dtype.kind not in "iu" or given.shape != (worlds, *start.shape):
+    if given.dtype.kind not in "iu" or given.shape != (*worlds, *start.shape):
         raise ValueError(
-            f"actions are {given.dtype} of shape {given.shape}; allowed are {worlds} of {space}, whole numbers"
+            f"actions are {given.dtype} of shape {given.shape}; allowed are whole numbers of shape "
+            f"{(*worlds, *start.shape)}, of {space}"
         )
     if ((given < start) | (given >= start + count)).any():
         raise ValueError(f"actions hold {given.min()} to {given.max()}; allowed are those of {space}")

@@ -145,7 +145,7 @@ class DecodedEnv(gym.Wrapper):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the task by an action of the action space; the adapter decodes latent ones."""
-        real = self._decoder.act(np.asarray(action)[None])[0]
+        real = self._decoder.act(self._decoder.check(action)[None])[0]
         frame, reward, terminated, truncated, info = self.env.step(real if real.ndim else real.item())
         return (
             self._decoder.see(frame[None], np.zeros(1, bool))[0],
@@ -240,9 +240,17 @@ class _Decoder:
         factors = self.scene.factors
         return self._threads.run(lambda: self._actions.mask(factors))
 
+    def check(self, action: Any) -> np.ndarray:
+        """One action of the action space.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return self._actions.check(action)
+
     def act(self, actions: np.ndarray) -> np.ndarray:
         """The tasks' own actions `(B, ...)` for those of the action space."""
-        given = self._actions.check(actions, self.count)
+        given = self._actions.check(actions, (self.count,))
         factors = self.scene.factors
         if isinstance(self._actions, RealActions):
             self._sent = torch.from_numpy(given).to(factors.device)

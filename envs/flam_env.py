@@ -119,7 +119,9 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
             ValueError: the action has another shape, or holds what is none of the action space.
             gymnasium.error.ResetNeeded: the env was never reset.
         """
-        observations, rewards, terminated, truncated, infos = self.core.step(np.asarray(action)[None])
+        observations, rewards, terminated, truncated, infos = self.core.step(
+            self.core.actions.check(action)[None]
+        )
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)
 
     def action_masks(self) -> np.ndarray | None:

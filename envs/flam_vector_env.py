@@ -98,9 +98,9 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
-        self._actions = make_actions(actions, self.world, self.controlled)
+        self.actions = make_actions(actions, self.world, self.controlled)
         self.single_observation_space = observation_space(self.world, observation)
-        self.single_action_space = self._actions.space
+        self.single_action_space = self.actions.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generator = torch.Generator(self.device)
@@ -216,13 +216,13 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             gymnasium.error.ResetNeeded: the envs were never reset; or a world has ended, and nothing restarts it by itself.
         """
         state = self.state
-        actions = self._actions.check(actions, self.num_envs)
+        actions = self.actions.check(actions, (self.num_envs,))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise gym.error.ResetNeeded(
                 f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"
             )
         restart = self._ended.copy()
-        wanted = lone_threads().run(lambda: self._actions.wanted(actions, state.factors_BKS))
+        wanted = lone_threads().run(lambda: self.actions.wanted(actions, state.factors_BKS))
         self._state, taken = self._imagination.step(state, wanted, self._generator)
         self.log_prior_BC = taken.log_prior_BC
         self._elapsed += 1
@@ -284,7 +284,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     @torch.inference_mode()
     def action_masks(self) -> np.ndarray | None:
         """Which actions the prior finds plausible now: bool `(B, controlled * M)` where actions are codes, else None."""
-        return lone_threads().run(lambda: self._actions.mask(self.factors_BKS))
+        return lone_threads().run(lambda: self.actions.mask(self.factors_BKS))
 
     def _infos(self) -> dict[str, Any]:
         infos: dict[str, Any] = {}

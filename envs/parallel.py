@@ -195,7 +195,7 @@ class FLAMParallelEnv(ParallelEnv):
             raise ValueError(
                 f"actions are given of {sorted(actions)}; allowed are those of {acting}, one each"
             )
-        given = {agent: self._actions[agent].check(np.asarray(actions[agent])[None], 1) for agent in acting}
+        given = {agent: self._actions[agent].check(actions[agent])[None] for agent in acting}
         wanted = lone_threads().run(
             lambda: torch.cat([self._actions[agent].wanted(given[agent], factors) for agent in acting], 1)
         )

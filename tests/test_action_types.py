@@ -125,16 +125,26 @@ def test_types_that_need_more_than_one_latent_action_for_all_are_refused(actions
     [
         ("codes", [0], 5, r"actions hold 5 to 5; allowed are those of Discrete\(5\)"),
         ("codes", [0], -1, r"actions hold -1 to -1; allowed are those of Discrete\(5\)"),
-        ("codes", [0], 1.0, r"actions are float64 of shape \(1,\); allowed are 1 of Discrete\(5\), whole"),
+        (
+            "codes",
+            [0],
+            1.0,
+            r"float64 of shape \(\); allowed are whole numbers of shape \(\), of Discrete\(5\)",
+        ),
         ("codes", [0], np.nan, "actions are float64"),
         ("codes", [0], True, "actions are bool"),
-        ("codes", [0], [1, 2], r"actions are int64 of shape \(1, 2\)"),
-        ("codes", [0, 1], 1, r"actions are int64 of shape \(1,\); allowed are 1 of MultiDiscrete\(\[5 5\]\)"),
+        ("codes", [0], [1, 2], r"actions are int64 of shape \(2,\)"),
+        (
+            "codes",
+            [0, 1],
+            1,
+            r"int64 of shape \(\); allowed are whole numbers of shape \(2,\), of MultiDiscrete",
+        ),
         ("codes", [0, 1], [4, 5], "actions hold 4 to 5"),
         ("real", "agent", 5, "actions hold 5 to 5"),
         ("real", "agent", 0.5, "actions are float64"),
         ("latent", [0], [np.nan, 0], "latent actions must be finite numbers"),
-        ("latent", [0], 0, r"latent actions have shape \(1,\); allowed is \(1, 2\)"),
+        ("latent", [0], 0, r"latent actions have shape \(\); allowed is \(2,\)"),
     ],
 )
 def test_bad_actions_are_named(actions: Any, control: Any, given: Any, message: str) -> None:
@@ -263,7 +273,7 @@ def test_real_actions_of_a_box_are_clipped_to_it() -> None:
         assert np.allclose(env.step(np.array(given))[0][:2], before[:2] + [2 / 15, 0], atol=1e-5)
     with pytest.raises(ValueError, match="actions hold nan; allowed are finite numbers"):
         env.step(np.array([np.nan, 0]))
-    with pytest.raises(ValueError, match=r"actions have shape \(1, 3\); allowed is \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"actions have shape \(3,\); allowed is \(2,\)"):
         env.step(np.zeros(3))
 
 

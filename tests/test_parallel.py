@@ -234,7 +234,7 @@ def test_bad_use_is_named() -> None:
     fine = np.zeros(2, np.float32)
     with pytest.raises(ValueError, match="allowed are those of"):
         env.step({"factor_0": fine})
-    with pytest.raises(ValueError, match=r"latent actions have shape \(1, 3\); allowed is \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"latent actions have shape \(3,\); allowed is \(2,\)"):
         env.step({"factor_0": fine, "factor_1": np.zeros(3)})
     assert parallel_env(WORLDS["points"], render_mode=None).reset(seed=0)[0]
 
