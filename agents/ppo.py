@@ -20,13 +20,13 @@ from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoMo
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ..core.codes import PLAUSIBLE
 from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import make_sb3_vec_env
 from ..files import written_whole
-from ..models.tiles.dynamics import PLAUSIBLE
 from ..progress import progress
 from ..types import check_ranges
 

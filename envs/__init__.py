@@ -12,9 +12,11 @@ _NAMES = {
     "DecodedEnv": ".decoded_env",
     "DecodedVectorEnv": ".decoded_env",
     "FLAMEnv": ".flam_env",
+    "FLAMParallelEnv": ".parallel",
     "FLAMVectorEnv": ".flam_vector_env",
     "SB3FLAMVecEnv": ".sb3",
     "make_sb3_vec_env": ".sb3",
+    "parallel_env": ".parallel",
 }
 __all__ = sorted(_NAMES)
 

@@ -15,7 +15,8 @@ from ..core.agent import Agents, FollowedAgents, in_order
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
-from .flam_vector_env import Observation, check_actions, make_spaces, observe
+from .action_types import ActionType, RealActions, make_actions
+from .spaces import Observation, observation_space, observe
 
 
 class DecodedVectorEnv(VectorWrapper):
@@ -27,7 +28,7 @@ class DecodedVectorEnv(VectorWrapper):
         tasks: as gymnasium makes them, each with uint8 `(H, W, 3)` observations and the actions that the adapter knows; ended
             ones start anew in the next step, or are reset by the caller with
             `reset(options={"reset_mask": ...})` (autoreset mode `Disabled`).
-        world, adapter, observation: as `DecodedEnv`'s.
+        world, adapter, observation, actions: as `DecodedEnv`'s.
 
     Raises:
         ValueError: the spaces of the tasks do not fit the world's, there are no labels, or ended tasks start anew
@@ -35,7 +36,12 @@ class DecodedVectorEnv(VectorWrapper):
     """
 
     def __init__(
-        self, tasks: VectorEnv, world: World, adapter: Any = None, observation: Observation = "factors"
+        self,
+        tasks: VectorEnv,
+        world: World,
+        adapter: Any = None,
+        observation: Observation = "factors",
+        actions: ActionType = "latent",
     ) -> None:
         super().__init__(tasks)
         mode = tasks.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -48,6 +54,7 @@ class DecodedVectorEnv(VectorWrapper):
             world,
             adapter,
             observation,
+            actions,
         )
         self.world, self.agents = world, self._decoder.agents
         self.single_observation_space, self.single_action_space = self._decoder.spaces
@@ -78,11 +85,15 @@ class DecodedVectorEnv(VectorWrapper):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the tasks by latent actions `(B, C * A)`, decoded to real actions by the adapter."""
+        """Step the tasks by actions `(B, ...)` of the action space; the adapter decodes latent ones."""
         frames, rewards, terminated, truncated, infos = self.env.step(self._decoder.act(actions))
         fresh = self._ended if self._restarts_itself else np.zeros(self.num_envs, bool)
         self._ended = terminated | truncated
         return self._decoder.see(frames, fresh), rewards, terminated, truncated, infos
+
+    def action_masks(self) -> np.ndarray | None:
+        """As `FLAMVectorEnv.action_masks`, of what the tasks show."""
+        return self._decoder.masks()
 
 
 class DecodedEnv(gym.Wrapper):
@@ -95,17 +106,24 @@ class DecodedEnv(gym.Wrapper):
         task: uint8 `(H, W, 3)` observations and the actions that the adapter knows.
         world: what turns frames into factors.
         adapter: an `ActionAdapter`; by default the one that the world's own labels gave.
-        observation: as FLAM-v0's.
+        observation, actions: as FLAM-v0's.
 
     Raises:
         ValueError: the task's spaces do not fit the world's, or there are no labels.
     """
 
     def __init__(
-        self, task: gym.Env, world: World, adapter: Any = None, observation: Observation = "factors"
+        self,
+        task: gym.Env,
+        world: World,
+        adapter: Any = None,
+        observation: Observation = "factors",
+        actions: ActionType = "latent",
     ) -> None:
         super().__init__(task)
-        self._decoder = _Decoder(1, task.observation_space, task.action_space, world, adapter, observation)
+        self._decoder = _Decoder(
+            1, task.observation_space, task.action_space, world, adapter, observation, actions
+        )
         self.world, self.agents = world, self._decoder.agents
         self.observation_space, self.action_space = self._decoder.spaces
 
@@ -126,8 +144,8 @@ class DecodedEnv(gym.Wrapper):
         return self._decoder.see(frame[None], np.ones(1, bool))[0], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Step the task by a latent action `(C * A,)`, decoded to a real action by the adapter."""
-        real = self._decoder.act(np.asarray(action, np.float32)[None])[0]
+        """Step the task by an action of the action space; the adapter decodes latent ones."""
+        real = self._decoder.act(self._decoder.check(action)[None])[0]
         frame, reward, terminated, truncated, info = self.env.step(real if real.ndim else real.item())
         return (
             self._decoder.see(frame[None], np.zeros(1, bool))[0],
@@ -137,6 +155,11 @@ class DecodedEnv(gym.Wrapper):
             info,
         )
 
+    def action_masks(self) -> np.ndarray | None:
+        """As `FLAMEnv.action_masks`, of what the task shows."""
+        found = self._decoder.masks()
+        return None if found is None else found[0]
+
 
 class _Decoder:
     """Frames of B tasks to factors, with the frames before them, and latent actions to real ones."""
@@ -144,11 +167,12 @@ class _Decoder:
     def __init__(
         self,
         count: int,
-        observation_space: gym.Space,
-        action_space: gym.Space,
+        task_observations: gym.Space,
+        task_actions: gym.Space,
         world: World,
         adapter: Any,
         observation: Observation,
+        actions: ActionType,
     ) -> None:
         if adapter is None:
             if world.labels is None:
@@ -158,15 +182,16 @@ class _Decoder:
             adapter = world.labels
         agents: Agents = adapter.agents
         expected = (*world.frame_size, 3)
-        if observation_space.shape != expected or observation_space.dtype != np.uint8:
+        if task_observations.shape != expected or task_observations.dtype != np.uint8:
             raise ValueError(
-                f"the task's observations are {observation_space}; allowed are uint8 frames {expected}"
+                f"the task's observations are {task_observations}; allowed are uint8 frames {expected}"
             )
-        if ActionSpace.from_gym(action_space) != agents.actions:
-            raise ValueError(f"the task's actions are {action_space}; the adapter knows {agents.actions}")
+        if ActionSpace.from_gym(task_actions) != agents.actions:
+            raise ValueError(f"the task's actions are {task_actions}; the adapter knows {agents.actions}")
         self.count, self.world, self.observation = count, world, observation
         self.agents, self._controlled = agents, world.moved_by_agents(agents)
-        self.spaces = make_spaces(world, self._controlled, observation)
+        self._actions = make_actions(actions, world, self._controlled, agents)
+        self.spaces = observation_space(world, observation), self._actions.space
         self._threads = lone_threads()
         self._watcher = world.model.watch(count)
         self._scene: Scene | None = None
@@ -209,14 +234,31 @@ class _Decoder:
         order = in_order(followed.agents_BC, self.agents.factors, self.world.factors)
         return scene._replace(factors=after.take_along_dim(order.unsqueeze(-1), 1))
 
-    def act(self, actions: np.ndarray) -> np.ndarray:
-        """The tasks' own actions `(B, ...)` for latent ones float `(B, controlled * A)`."""
-        latent = check_actions(actions, (self.count, *self.spaces[1].shape))
+    @torch.inference_mode()
+    def masks(self) -> np.ndarray | None:
+        """Which actions are plausible now, bool `(B, controlled * M)`, where they are codes; else None."""
         factors = self.scene.factors
+        return self._threads.run(lambda: self._actions.mask(factors))
+
+    def check(self, action: Any) -> np.ndarray:
+        """One action of the action space.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return self._actions.check(action)
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        """The tasks' own actions `(B, ...)` for those of the action space."""
+        given = self._actions.check(actions, (self.count,))
+        factors = self.scene.factors
+        if isinstance(self._actions, RealActions):
+            self._sent = torch.from_numpy(given).to(factors.device)
+            return given
 
         @torch.inference_mode()
         def real() -> np.ndarray:
-            wanted = torch.from_numpy(latent).to(factors.device).unflatten(1, (len(self._controlled), -1))
+            wanted = self._actions.wanted(given, factors)
             moved_by = [self._controlled.index(self.world.moved_by(factor)) for factor in self.agents.factors]
             snapped = [
                 self.world.snap(factors, factor, wanted[:, row])

@@ -10,9 +10,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..core.world import World
+from .action_types import ActionType
 from .flam_vector_env import FLAMVectorEnv
 from .seeds import first_seed
-from .spaces import Control, Observation, check_actions
+from .spaces import Control, Observation
 from .spec import Specified
 
 
@@ -25,8 +26,13 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     factors act by the learned prior. Episodes start from held-out video.
 
     ## Action space
-    `Box(-3, 3, (controlled * A,), float32)`: latent actions in their own units, in which they are about
-    standard normal. Each is snapped to the nearest action code that the prior finds plausible in the
+    | `actions` | space |
+    | --- | --- |
+    | `"latent"` | `Box(-3, 3, (controlled * A,), float32)`: latent actions in their own units, in which they are about standard normal |
+    | `"codes"` | `Discrete(M)`, of several controlled factors `MultiDiscrete`: one of the prior's M action codes, which mean the same in every state |
+    | `"real"` | the task's own, which the adapter turns into latent actions: what was trained here runs on the task as it is |
+
+    Each latent action is snapped to the nearest action code that the prior finds plausible in the
     present state, so no action leads out of what the world has seen.
 
     ## Observation space
@@ -48,18 +54,20 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
     Terminates when the termination head says so; truncates at `horizon`.
 
     ## Info
-    `info["masks"]`, float `(K, H, W)`, each factor's share of each pixel, if `masks`.
+    `info["masks"]`, float `(K, H, W)`, each factor's share of each pixel, if `masks`. `info["action_mask"]`, bool
+    `(controlled * M,)`, which action codes are plausible now, with `actions="codes"`; `action_masks()` returns the same, as
+    sb3-contrib's MaskablePPO asks for it.
 
     ## Arguments
     world: name of a shipped world, a folder, a zip, `hf://user/name`, or a `World`.
     control: `"agent"` (the factor that the labels showed to be the agent's), `"all"`, or a list of factor
     indices. By default `"agent"`, in a world without labels `"all"` with a warning.
-    observation: as above. horizon: steps, by default the world's own. masks: whether info holds them.
+    observation, actions: as above. horizon: steps, by default the world's own. masks: whether info holds them.
     device: where the world's tensors live, by default the CPU; a `World` that is given stays where it is.
 
     Raises:
-        ValueError: an unknown world, control, observation, horizon or render mode; a latent action of
-            another shape or with a NaN.
+        ValueError: an unknown world, control, observation, horizon, render mode or type of actions, or one that the world
+            has not; an action of another shape or with a NaN.
 
     ## Version history
     v0: first version.
@@ -76,9 +84,19 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
         masks: bool = False,
         device: str | None = None,
         render_mode: str | None = "rgb_array",
+        actions: ActionType = "latent",
     ) -> None:
         self.core = FLAMVectorEnv(
-            1, world, control, observation, horizon, masks, device, render_mode, AutoresetMode.DISABLED
+            1,
+            world,
+            control,
+            observation,
+            horizon,
+            masks,
+            device,
+            render_mode,
+            AutoresetMode.DISABLED,
+            actions=actions,
         )
         self.render_mode = render_mode
         self.observation_space = self.core.single_observation_space
@@ -94,16 +112,22 @@ class FLAMEnv(Specified, gym.Env):  # type: ignore[misc]
         observations, infos = self.core.reset(seed=seed)
         return observations[0], _first(infos)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """As in gymnasium, by latent actions float `(controlled * A,)`.
+    def step(self, action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As in gymnasium, by an action of the action space.
 
         Raises:
-            ValueError: the action has another shape, or a number that is not finite.
+            ValueError: the action has another shape, or holds what is none of the action space.
             gymnasium.error.ResetNeeded: the env was never reset.
         """
-        actions = check_actions(action, self.core.action_shape)[None]
-        observations, rewards, terminated, truncated, infos = self.core.step(actions)
+        observations, rewards, terminated, truncated, infos = self.core.step(
+            self.core.actions.check(action)[None]
+        )
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(infos)
+
+    def action_masks(self) -> np.ndarray | None:
+        """Which actions are plausible now, bool `(controlled * M,)`, where they are codes; else None."""
+        found = self.core.action_masks()
+        return None if found is None else found[0]
 
     def close(self) -> None:
         """Close the batch of one that the env consists of."""

@@ -18,15 +18,15 @@ from ..core.stepping import Imagined, Stepper
 from ..core.threads import lone_threads
 from ..core.world import World
 from ..types import Scene
+from .action_types import ActionType, make_actions
 from .seeds import Seed, Seeds, check_reset_mask, check_seeds, first_seed, generator_of, start_of
 from .spaces import (
     Control,
     Observation,
-    check_actions,
     check_count,
     controlled_factors,
     index,
-    make_spaces,
+    observation_space,
     observe,
 )
 from .spec import Specified
@@ -45,7 +45,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     Args:
         num_envs: imagined worlds, B.
         world: name of a shipped world, a folder, a zip, `hf://user/name`, or a `World`.
-        control, observation, horizon, masks, device: as `FLAMEnv`.
+        control, observation, horizon, masks, device, actions: as `FLAMEnv`.
         autoreset_mode: when an ended world starts anew: on the next step, in the same step, or by the
             caller with `reset(options={"reset_mask": ...})`.
         copy: as gymnasium's vector envs: whether each step returns observations of its own. Without, two
@@ -79,6 +79,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         copy: bool = True,
         precision: Precision = "float32",
         compile: bool | None = None,
+        actions: ActionType = "latent",
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
@@ -97,9 +98,9 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
-        self.single_observation_space, self.single_action_space = make_spaces(
-            self.world, self.controlled, observation
-        )
+        self.actions = make_actions(actions, self.world, self.controlled)
+        self.single_observation_space = observation_space(self.world, observation)
+        self.single_action_space = self.actions.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generator = torch.Generator(self.device)
@@ -157,11 +158,6 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         return self._state is not None
 
     @property
-    def action_shape(self) -> tuple[int]:
-        """Shape of the latent actions of one world: `(controlled * A,)`."""
-        return (len(self.controlled) * self.world.latent_action_dim,)
-
-    @property
     def scene(self) -> Scene:
         """The factors of the imagined worlds, and the context in which each of them is."""
         return Scene(self.state.factors_BKS, self._context_BX)
@@ -207,23 +203,26 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all worlds by latent actions float `(B, controlled * A)` of the controlled factors; the others act by the prior.
+        """Step all worlds by actions of the controlled factors; the others act by the prior.
+
+        Args:
+            actions: `(B, ...)` of the action space: latent actions float `(B, controlled * A)` by default.
 
         Returns:
             observations `(B, ...)`, rewards float64 `(B,)`, terminated and truncated bool `(B,)`, and infos.
 
         Raises:
-            ValueError: actions have another shape, or a number that is not finite.
+            ValueError: actions have another shape, or hold what is none of the action space.
             gymnasium.error.ResetNeeded: the envs were never reset; or a world has ended, and nothing restarts it by itself.
         """
         state = self.state
-        actions = check_actions(actions, (self.num_envs, *self.action_shape))
+        actions = self.actions.check(actions, (self.num_envs,))
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise gym.error.ResetNeeded(
                 f"worlds {np.flatnonzero(self._ended).tolist()} have ended; reset them"
             )
         restart = self._ended.copy()
-        wanted = torch.from_numpy(actions).to(self.device).view(self.num_envs, len(self.controlled), -1)
+        wanted = lone_threads().run(lambda: self.actions.wanted(actions, state.factors_BKS))
         self._state, taken = self._imagination.step(state, wanted, self._generator)
         self.log_prior_BC = taken.log_prior_BC
         self._elapsed += 1
@@ -282,11 +281,19 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self._buffers[0] = out
         return out
 
+    @torch.inference_mode()
+    def action_masks(self) -> np.ndarray | None:
+        """Which actions the prior finds plausible now: bool `(B, controlled * M)` where actions are codes, else None."""
+        return lone_threads().run(lambda: self.actions.mask(self.factors_BKS))
+
     def _infos(self) -> dict[str, Any]:
-        if not self.masks:
-            return {}
-        masks = lone_threads().split(lambda *share: self.world.shares(Scene(*share)), *self.scene)
-        return {"masks": masks.cpu().numpy()}
+        infos: dict[str, Any] = {}
+        if self.masks:
+            masks = lone_threads().split(lambda *share: self.world.shares(Scene(*share)), *self.scene)
+            infos["masks"] = masks.cpu().numpy()
+        if (plausible := self.action_masks()) is not None:
+            infos["action_mask"] = plausible
+        return infos
 
     @torch.inference_mode()
     def render(self) -> tuple[np.ndarray, ...]:

@@ -34,7 +34,7 @@ class SB3FLAMVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep latent actions `(B, C * A)` for `step_wait`."""
+        """Keep actions `(B, ...)` of the action space for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
@@ -82,15 +82,17 @@ class SB3FLAMVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call the core's method once, for all worlds; what it returns once for each. `render` alone can be
-        asked of some: a frame for each of these.
+        """Call the core's method once, for all worlds; what it returns once for each. `render` and `action_masks` can be
+        asked of some: a frame or a mask for each of these.
 
         Raises:
-            ValueError: `indices` leave a world out, and it is not `render`.
+            ValueError: `indices` leave a world out, and it is neither of these; `action_masks` where actions are no codes.
         """
-        if method_name == "render":
-            frames = self.core.render()
-            return [frames[world] for world in self._worlds(indices)]
+        if method_name in ("render", "action_masks"):
+            found = getattr(self.core, method_name)()
+            if found is None:
+                raise ValueError("action_masks is for action codes; make the env with actions='codes'")
+            return [found[world] for world in self._worlds(indices)]
         self._check_all("env_method", method_name, indices)
         return [getattr(self.core, method_name)(*args, **kwargs)] * self.num_envs
 

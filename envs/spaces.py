@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 Control = Literal["agent", "all"] | Sequence[int]
 Observation = Literal["factors", "pixels", "features"]
 OBSERVATIONS: tuple[Observation, ...] = ("factors", "pixels", "features")
-ACTION_BOUND = 3.0
-"""Latent actions are kept near a standard normal: three standard deviations."""
 
 
 def controlled_factors(world: World, control: Control | None) -> list[int]:
@@ -84,30 +82,25 @@ def check_count(name: str, count: Any) -> int:
     return whole
 
 
-def make_spaces(
-    world: World, controlled: list[int], observation: Observation
-) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """Observation and action space of one world.
+def observation_space(world: World, observation: Observation) -> gym.spaces.Box:
+    """Observation space of one world.
 
     Raises:
         ValueError: `observation` is not one of `OBSERVATIONS`, or not one that the world's model has.
     """
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation is {observation!r}; allowed are {', '.join(map(repr, OBSERVATIONS))}")
-    action_space = gym.spaces.Box(
-        -ACTION_BOUND, ACTION_BOUND, (len(controlled) * world.latent_action_dim,), np.float32
-    )
     if observation == "pixels":
-        return gym.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8), action_space
+        return gym.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8)
     if observation == "factors":
         bounds = np.full(world.observation_dim, CONTEXT_CODE_BOUND, np.float32)
         bounds[: world.factors * world.factor_dim] = world.model.factor_bound
-        return gym.spaces.Box(-bounds, bounds, dtype=np.float32), action_space
+        return gym.spaces.Box(-bounds, bounds, dtype=np.float32)
     if world.model.feature_shape is None:
         raise ValueError(
             "observation is 'features', but this world's model has none; allowed are 'factors', 'pixels'"
         )
-    return gym.spaces.Box(-np.inf, np.inf, world.model.feature_shape, np.float32), action_space
+    return gym.spaces.Box(-np.inf, np.inf, world.model.feature_shape, np.float32)
 
 
 def observe(
@@ -145,19 +138,3 @@ def observe(
         return seen
     np.copyto(out, seen)
     return out
-
-
-def check_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Latent actions as float32, clipped to the bounds.
-
-    Raises:
-        ValueError: another shape, or an entry that is not a finite number.
-    """
-    actions = np.asarray(actions, np.float32)
-    if actions.shape != shape:
-        raise ValueError(f"latent actions have shape {actions.shape}; allowed is {shape}")
-    if not np.isfinite(actions).all():
-        raise ValueError(
-            f"latent actions must be finite numbers in -3..3; given {actions[~np.isfinite(actions)][:3]}"
-        )
-    return actions.clip(-ACTION_BOUND, ACTION_BOUND)

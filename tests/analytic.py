@@ -138,6 +138,16 @@ class PointsModel(Model):
             raise ValueError(f"contexts are {starts['context'].shape}; allowed is (S, {self.context_dim})")
 
 
+class JointPointsModel(PointsModel):
+    """As a rival has it, one latent action for all points, with a prior that chooses from no codes; for what must refuse it."""
+
+    latent_actions = 1
+
+    @property
+    def action_codes(self) -> None:
+        return None
+
+
 class PointsStepper:
     """The controlled points move by the action codes nearest to what is wanted, the others by any."""
 
@@ -197,17 +207,21 @@ def set_affine(net: EnsembleMLP, weight: np.ndarray, bias: np.ndarray) -> None:
     net.bias_1[:] = torch.as_tensor(bias).float()
 
 
-def points_labels() -> Labels:
-    """The agent is point 0; entering column `GOAL` or one beyond brings 1 and ends the episode."""
-    moves = ActionSpace.discrete(len(CODES))
-    adapter = DiscreteAdapter(2, 2, moves)
+def points_labels(agents: Sequence[int] = (0,)) -> Labels:
+    """These points are the agents; the first of them entering column `GOAL` or one beyond brings 1 and ends the episode."""
+    actions = ActionSpace.from_gym(PointsTask(agents=agents).action_space)
+    numbers = [[number] for number in range(len(agents))]
+    adapters = [DiscreteAdapter(2, 2, actions.part(part)) for part in numbers]
     nothing = np.zeros((2, len(CODES)))  # whatever the factor is
-    set_affine(
-        adapter.to_real, np.concatenate([nothing, 40 * CODES.T]), -20 * np.square(CODES).sum(1)
-    )  # the log of a Gaussian around each code
-    set_affine(adapter.to_latent, np.concatenate([np.zeros((2, 2)), CODES]), np.zeros(2))
-    agent = Agents(moves, [0], [[0]], [adapter])
-    labels = Labels(agent, EventHead(2, (0,), 1.0), EventHead(2, (0,), 1.0), 0)
+    for adapter in adapters:
+        set_affine(
+            adapter.to_real, np.concatenate([nothing, 40 * CODES.T]), -20 * np.square(CODES).sum(1)
+        )  # the log of a Gaussian around each code
+        set_affine(adapter.to_latent, np.concatenate([np.zeros((2, 2)), CODES]), np.zeros(2))
+    sees = (agents[0],)
+    labels = Labels(
+        Agents(actions, agents, numbers, adapters), EventHead(2, sees, 1.0), EventHead(2, sees, 1.0), 0
+    )
     between = float(factors_of(torch.tensor(GOAL - 0.5)))
     for head in (labels.reward, labels.termination):
         set_affine(head.net, np.array([[200.0], [0.0]]), np.array([-200 * between]))

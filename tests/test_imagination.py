@@ -14,13 +14,13 @@ import torch
 from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import make_adapter
 from flam_rl.core.agent import Agents
+from flam_rl.core.codes import PLAUSIBLE, plausible
 from flam_rl.core.heads import EventHead, FrozenEvents, Labels
 from flam_rl.core.layers import FrozenLinear
 from flam_rl.core.threads import LoneThreads, lone_threads, one_core
 from flam_rl.core.world import World
 from flam_rl.models.tiles.aggregator import AggregatorConfig
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
-from flam_rl.models.tiles.dynamics import PLAUSIBLE, plausible
 from flam_rl.models.tiles.factorizer import FactorizerConfig
 from flam_rl.models.tiles.flam import FLAM
 from flam_rl.models.tiles.stepper import Imagination, Imagined

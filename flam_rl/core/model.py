@@ -8,11 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, MixtureSameFamily, Normal
 
 from ..types import Entities, Scene
+from .codes import plausible
 from .layers import nearest_code, parameters
 from .stepping import Events, LatentDynamics, Stepper
 
@@ -134,6 +135,22 @@ class Model(LatentDynamics, nn.Module, ABC):
         """The codes nearest to latent actions `(..., A)`, as imagination takes them; None in a model without codes."""
         codes = self.action_codes
         return None if codes is None else codes[nearest_code(latent_actions, codes)]
+
+    def present(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Bool[torch.Tensor, "B K"]:
+        """Which factors follow an entity that is there; all of them in a model whose entities neither come nor go."""
+        return factors_BKS.new_ones(factors_BKS.shape[:2], dtype=torch.bool)
+
+    def plausible_codes(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Bool[torch.Tensor, "B L M"]:
+        """Which action codes the prior finds plausible for each latent action if it moves first: those that `snap` leaves as
+        they are.
+
+        Raises:
+            NotImplementedError: the prior chooses from no codes.
+        """
+        prior = self.prior(factors_BKS)
+        if not isinstance(prior, MixtureSameFamily) or self.action_codes is None:
+            raise NotImplementedError(f"{type(self).__name__} has no action codes")
+        return plausible(prior.mixture_distribution.probs)
 
     def opening(self, frames: torch.Tensor, start: int, steps: int) -> tuple[Scene, torch.Tensor]:
         """What prediction starts from in a clip of frames uint8 `(T, H, W, 3)`: factors `(K, S)` and context `(X,)` of frame

@@ -19,10 +19,10 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ReshapeTransform
 
+from ...core.codes import plausible, snap
 from ...core.layers import nearest_code, parameters
 from ...core.stepping import Events
 from ..tiles.code_model import Acted, CodeFacts, CodeModel, FLAMConfig
-from ..tiles.dynamics import plausible, snap
 from ..tiles.flam import FLAM
 from .stepper import SceneImagination
 

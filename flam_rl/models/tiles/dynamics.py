@@ -10,11 +10,8 @@ from torch import nn
 from torch.distributions import Normal
 from vector_quantize_pytorch import VectorQuantize
 
-from ...core.layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, nearest_code, sincos_axis, unit_rms
+from ...core.layers import MOST_LOGIT, AttentionOverFactors, linears, mlp, sincos_axis, unit_rms
 from ...types import check_ranges
-
-PLAUSIBLE = 0.02
-"""Action codes to which the prior gives less are never taken in imagination, but for the most likely one."""
 
 
 @dataclass(frozen=True)
@@ -172,19 +169,3 @@ def occupancy(places: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> 
         return (across * column.unsqueeze(-3)).sum(-2)
     across = places.unflatten(-1, (row.shape[-2], -1)).flatten(-3, -2) @ column
     return (across.unflatten(-2, (-1, row.shape[-2])) * row.unsqueeze(-3)).sum(-2)
-
-
-def snap(
-    log_probs_BM: torch.Tensor, latent_actions_BA: torch.Tensor, codebook_MA: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The plausible action code nearest to a wanted latent action, int64 `(B,)`, and the log-probability `(B,)`
-    of the nearest of all."""
-    wanted = latent_actions_BA.detach()
-    nearest = nearest_code(wanted, codebook_MA).unsqueeze(-1)
-    code = nearest_code(wanted, codebook_MA, plausible(log_probs_BM.exp()))
-    return code, log_probs_BM.gather(-1, nearest).squeeze(-1)
-
-
-def plausible(probs_BM: torch.Tensor) -> torch.Tensor:
-    """Which action codes may be taken, bool `(B, M)`: the most likely one, and all at `PLAUSIBLE` or above."""
-    return probs_BM >= probs_BM.amax(-1, keepdim=True).clamp_max(PLAUSIBLE)

@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
+from ...core.codes import snap
 from ...core.layers import nearest_code
 from ...core.stepping import Events
 from .aggregator import Aggregated, make_aggregator
 from .code_model import Acted, CodeFacts, CodeModel, make_factorizer
-from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior, snap
+from .dynamics import ForwardDynamics, InverseDynamics, LatentActionPrior
 from .stepper import Imagination
 
 

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from ...core.codes import plausible, snap
 from ...core.compiling import CompiledShares, check_compiler
 from ...core.layers import MOST_LOGIT, FrozenLinear, linears, unit_rms
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import LoneThreads, lone_threads
-from .dynamics import occupancy, plausible, snap
+from .dynamics import occupancy
 
 if TYPE_CHECKING:
     from .flam import FLAM

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
+from ...core.codes import snap
 from ...core.layers import nearest_code
 from ...types import LossAndMetrics, check_ranges
-from ..tiles.dynamics import snap
 from .context_codes import MOST_NUMBERS
 from .dynamics import DynamicsConfig, ForwardDynamics, InverseDynamics
 from .look_codes import LookCodes, picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch.distributions import Distribution, Normal
 
 from ...core.model import Model, Starts
@@ -17,7 +17,7 @@ from .context_codes import ContextCodes
 from .flam import TrackedConfig, TrackedFLAM
 from .look_codes import draw_factors
 from .sprites import masks
-from .states import PLACE, VELOCITY
+from .states import PLACE, PRESENCE, VELOCITY
 from .stepper import TrackedImagination
 from .watching import TrackedWatcher
 
@@ -97,6 +97,10 @@ class TrackedModel(Model):
     def action_codes(self) -> Float[torch.Tensor, "M A"] | None:
         """As `Model.action_codes`."""
         return self.flam.latent_action_prior.codebook
+
+    def present(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Bool[torch.Tensor, "B K"]:
+        """As `Model.present`, by the presence that is part of a factor."""
+        return factors_BKS[..., PRESENCE] > 0.5
 
     def see(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> Scene:
         """As `Model.see`; the context is the flat background, with a margin where the camera moves."""

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...core.codes import plausible, snap
 from ...core.compiling import CompiledShares, check_compiler
 from ...core.stepping import Events, Imagined, Taken, judge
 from ...core.threads import FEWEST, LoneThreads, lone_threads
-from ..tiles.dynamics import plausible, snap
 from .flam import TrackedFLAM
 from .states import PRESENCE
 
