@@ -106,7 +106,7 @@ def test_settings_of_codes_are_checked() -> None:
 
 
 def test_the_shipped_worlds_have_one_context_and_no_code() -> None:
-    for name in flam_rl.core.checkpoint.shipped_worlds():
+    for name in flam_rl.core.sources.shipped_worlds():
         world = flam_rl.load_world(name)
         assert world.observation_dim == world.factors * world.factor_dim
         assert world.context_code(world.starts().context).shape[1] == 0
