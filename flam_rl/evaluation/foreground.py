@@ -49,7 +49,7 @@ def measure(encoded: Encoded, truth: Sequence[Truth] | None = None) -> Json:
             there = true_entities(at, encoded.world.frame_size, masks=True)
             if there is not None:
                 assert there.mask is not None
-                return grow((there.mask > 0.5).any(1), GROWN)[0]
+                return grow(np.any(there.mask > 0.5, axis=1), GROWN)[0]
         return differs(encoded.frames[index][frame], median(index))
 
     for horizon in progress(HORIZONS, desc="foreground", unit="horizon"):
