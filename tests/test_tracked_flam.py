@@ -30,16 +30,14 @@ from flam_rl.models.tracked.model import TrackedModel
 from flam_rl.models.tracked.sequences import Sequences
 from flam_rl.models.tracked.sprites import draw
 from flam_rl.models.tracked.states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig, rows_of
+from flam_rl.models.tracked.track_cache import read_tracks, side_by_side, write_tracks
 from flam_rl.models.tracked.tracks import track
 from flam_rl.models.tracked.training import (
     DynamicsTrainingConfig,
     LookTrainingConfig,
     PriorTrainingConfig,
-    read_tracks,
     sample_looks,
-    side_by_side,
     train_looks,
-    write_tracks,
 )
 from flam_rl.training.run import Log
 from flam_rl.types import Scene, Video

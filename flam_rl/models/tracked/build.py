@@ -26,18 +26,16 @@ from .model import TrackedModel
 from .seeing import context_of, first_frames
 from .sequences import Sequences
 from .states import Rows, StateConfig, rows_of
+from .track_cache import Ground, find_ground, track_video
 from .tracker import TrackerConfig
 from .tracks import Tracks
 from .training import (
     DynamicsTrainingConfig,
-    Ground,
     LookTrainingConfig,
     PriorTrainingConfig,
-    find_ground,
     find_typical,
     sample_looks,
     set_ranges,
-    track_video,
     train_dynamics,
     train_looks,
     train_prior,
