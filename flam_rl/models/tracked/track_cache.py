@@ -25,6 +25,20 @@ AT_ONCE = (64, 6400)
 """Episodes, and frames of these, that are tracked side by side at most: the tracks of so many are held at once."""
 
 
+def digest_of(folder: Path) -> str:
+    """The same for the same Python sources in `folder`."""
+    seen = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        source = path.read_bytes()
+        seen.update(f"{path.name}\0{len(source)}\0".encode() + source)
+    return seen.hexdigest()
+
+
+CODE = digest_of(Path(__file__).parent)
+"""The code that tracks, and all beside it: whoever changes it has no number to raise. Taken when it is imported, for what runs is
+what was there then."""
+
+
 @dataclass(frozen=True)
 class Ground:
     """What episodes of a video share.
@@ -75,8 +89,8 @@ def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
 
 
 def _path_of(frames: np.ndarray, ground: Ground, looks: Tensor | None, cache: Path) -> Path:
-    """Where the tracks of an episode are kept."""
-    key = hashlib.sha256(repr(ground.tracker).encode())
+    """Where the tracks of an episode are kept: another tracker, or another frame, has another place."""
+    key = hashlib.sha256(f"{CODE} {ground.tracker}".encode())
     for known in (ground.context, looks):
         key.update(b"" if known is None else known.numpy().tobytes())
     key.update(np.ascontiguousarray(frames).tobytes())
