@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core.layers import nearest_code
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
 from .flam import TrackedFLAM
 from .look_codes import LookCodes, draw_entities
@@ -97,6 +98,7 @@ def train_looks(
     config: LookTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """First to reconstruct looks, then to draw frames."""
     looks = sample.look[sample.there]
@@ -104,7 +106,10 @@ def train_looks(
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
-    for step, bar in log.steps("looks", total, config.batch):
+    checkpoint = checkpoints.of(
+        "looks", total, codes=codes, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("looks", total, config.batch, checkpoint.resume()):
         if step < config.patch_steps:
             at = torch.randint(len(looks), (256,), generator=generator)
             look = looks[at].float() / 255
@@ -121,6 +126,7 @@ def train_looks(
         if step % 20 == 0:
             log.scalar("looks/error", error.item(), step)
             bar.set_postfix(error=f"{error.item():.5f}")
+        checkpoint.after(step)
     codes.normalize(some_looks(sample, sample.there))
 
 
@@ -166,6 +172,7 @@ def train_dynamics(
     config: DynamicsTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """Inverse and forward dynamics, on factors alone."""
     model.train()
@@ -174,7 +181,10 @@ def train_dynamics(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, config.steps, pct_start=0.1
     )
-    for step, bar in log.steps("dynamics", config.steps, config.batch):
+    checkpoint = checkpoints.of(
+        "dynamics", config.steps, model=model, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("dynamics", config.steps, config.batch, checkpoint.resume()):
         share = step * len(config.unroll) // config.steps
         clips = sequences.sample(config.batch, config.unroll[share] + 1, generator)
         loss, metrics = model.loss(clips, min(1.0, 4 * step / config.steps))
@@ -186,6 +196,7 @@ def train_dynamics(
         if step % 20 == 0:
             log.metrics("dynamics", metrics, step)
             bar.set_postfix({key: f"{value.item():.3f}" for key, value in metrics.items()})
+        checkpoint.after(step)
 
 
 @dataclass(frozen=True)
@@ -206,6 +217,7 @@ def train_prior(
     config: PriorTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """Action codes and who takes which, with all else fixed; nothing of a model without action codes."""
     if not model.coded:
@@ -224,7 +236,10 @@ def train_prior(
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
     model.eval()
-    for step, bar in log.steps("prior", config.steps, config.batch):
+    checkpoint = checkpoints.of(
+        "prior", config.steps, prior=prior, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("prior", config.steps, config.batch, checkpoint.resume()):
         at = torch.randint(len(now), (config.batch,), generator=generator)
         loss = prior.loss(now[at], seen[at], index[at], stays[at])
         optimizer.zero_grad()
@@ -234,5 +249,6 @@ def train_prior(
         if step % 20 == 0:
             log.scalar("prior/loss", loss.item(), step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
+        checkpoint.after(step)
     if not bool((there & ~stays).any()):
         prior.keep_alive()
