@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from interrupting import Interrupted, Interrupting
 
 import flam_rl
 from flam_rl.core.checkpoint import load_world, save_world
@@ -23,6 +24,7 @@ from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
 from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
+from flam_rl.models.tiles.training import WorldTrainingConfig
 from flam_rl.models.tracked import track_cache
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
@@ -174,6 +176,39 @@ def test_every_change_of_a_source_is_another_tracker(tmp_path: Path) -> None:
     assert changed != track_cache.CODE
     (tmp_path / "copy" / "camera.py").rename(tmp_path / "copy" / "cameras.py")
     assert digest_of(tmp_path / "copy") not in (changed, track_cache.CODE)
+
+
+@pytest.mark.learning
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    films: list[np.ndarray], tmp_path: Path
+) -> None:
+    video = Video(tuple(frames[:24] for frames in films[:4]))
+    config = BuildConfig(
+        "tracked",
+        world=WorldTrainingConfig(checkpoint_every=3),
+        tracked=TrackedBuildConfig(
+            looks=LookTrainingConfig(frames=40, patch_steps=4, steps=4, batch=4),
+            dynamics_training=DynamicsTrainingConfig(steps=8, batch=8),
+            prior_training=PriorTrainingConfig(steps=8, batch=32),
+        ),
+    )
+
+    def built(folder: Path | None, log: Log) -> dict[str, torch.Tensor]:
+        with log:
+            world = build_world(config, Footage(video, video), WorldInfo(), CPU, log, folder=folder)
+        return world.model.state_dict() | world.stored_starts
+
+    whole = built(None, Log(None))
+    for name, at in (("looks", 2), ("looks", 5), ("dynamics", 7), ("prior", 4)):
+        log = Interrupting(name, at)
+        with pytest.raises(Interrupted):
+            built(tmp_path, log)
+        assert len(log.done) < 13, "what was done before is done again"
+    log = Interrupting()
+    again = built(tmp_path, log)
+    assert log.done == [("prior", step) for step in range(3, 8)]
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:

@@ -6,7 +6,6 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from interrupting import Interrupted, Interrupting
 from tiles import tile_world
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
-from tqdm import tqdm
 
 from flam_rl.data.minari import write_dataset
 from flam_rl.data.reading import read
@@ -42,28 +41,6 @@ from flam_rl.types import Episode, Video
 
 CPU = torch.device("cpu")
 BRIEF = WorldTrainingConfig(steps=6, frames=32, prior_steps=5, checkpoint_every=2)
-
-
-class Interrupted(Exception):
-    """As if the process ended."""
-
-
-class Interrupting(Log):
-    """A log that interrupts the loop `name` before step `at`, and remembers which steps there were."""
-
-    def __init__(self, name: str = "", at: int = -1) -> None:
-        super().__init__(None)
-        self.name, self.at = name, at
-        self.done: list[tuple[str, int]] = []
-
-    def steps(
-        self, name: str, total: int, frames_per_step: int, start: int = 0
-    ) -> Iterator[tuple[int, tqdm]]:
-        for step, bar in super().steps(name, total, frames_per_step, start):
-            if (name, step) == (self.name, self.at):
-                raise Interrupted
-            self.done.append((name, step))
-            yield step, bar
 
 
 def train_briefly(
