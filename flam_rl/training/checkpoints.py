@@ -87,7 +87,12 @@ class Checkpoint:
     def after(self, step: int) -> None:
         """Keep the state after `step`, if it is time or the last one."""
         done = step + 1
-        if self.path is None or (done % self.every and done != self.steps):
+        if done % self.every == 0 or done == self.steps:
+            self.save(done)
+
+    def save(self, done: int) -> None:
+        """Keep the state after so many steps, 1 or more."""
+        if self.path is None:
             return
         state = {
             "step": done,
