@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -68,6 +69,25 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """`folder`, made if need be, is this process's alone, until it ends however it ends.
+
+    Raises:
+        ValueError: it is another's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder} is in use by another process; wait for it") from error
+        yield
+    finally:
+        os.close(lock)
 
 
 def remove_whole(folder: Path) -> None:

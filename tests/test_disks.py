@@ -14,7 +14,7 @@ from failing import COMMANDS, arguments, fails, names
 
 import flam_rl
 from flam_rl.core.world import World
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.files import written_whole
 from flam_rl.grounding.adapter import ActionAdapter
 from flam_rl.models.tiles.clips import tokenize

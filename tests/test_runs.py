@@ -18,7 +18,7 @@ from flam_rl.cli import main
 from flam_rl.commands.runs import Run
 from flam_rl.core.checkpoint import load_world
 from flam_rl.data.fingerprints import differences, fingerprints
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.results import read_json
 
 TINY = (

@@ -17,7 +17,7 @@ from interrupting import Interrupted, Interrupting
 from tiles import tile_world
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import read
 from flam_rl.evaluation import correspondence, tokens
 from flam_rl.evaluation.encoded import encode

@@ -17,7 +17,7 @@ from tiles import tile_world
 import flam_rl
 from flam_rl.cli import main
 from flam_rl.core.info import WorldInfo
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
 from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.results import read_json

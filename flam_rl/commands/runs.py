@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.fingerprints import differences
-from ..files import folder_written_whole, put_back, remove_whole
+from ..files import folder_written_whole, put_back, remove_whole, sole_use
 from ..results import read_json, write_json
 from ..types import Json
 
@@ -113,20 +111,12 @@ class Run:
         Raises:
             ValueError: as `state`; another process is at work there.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.out, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f"{self.out} is in use by another process; wait for it") from error
+        with sole_use(self.out):
             for folder in (self.out / self.product, self.unfinished):
                 put_back(folder)
             self.state()
             self._clear()
             yield
-        finally:
-            os.close(lock)
 
     def begin(self) -> None:
         """From here on the folder is of this run, and of no other."""
