@@ -72,8 +72,11 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
+def sole_use(folder: Path, wait: bool = False) -> Iterator[None]:
     """`folder`, made if need be, is this process's alone, until it ends however it ends.
+
+    Args:
+        wait: until another process has ended whose it is.
 
     Raises:
         ValueError: it is another's.
@@ -82,7 +85,7 @@ def sole_use(folder: Path) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ValueError(f"{folder} is in use by another process; wait for it") from error
         yield

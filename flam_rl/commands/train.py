@@ -39,6 +39,7 @@ from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, check_build, settled
 from ..results import made_by, write_results
+from ..training.checkpoints import seconds_spent
 from ..training.run import DeviceName, Log, pick_device, seed_everything
 from ..types import Video, check_ranges
 from .checks import check_out
@@ -165,17 +166,19 @@ def train(config: TrainConfig) -> None:
         )
         run.begin()
         kept = run.unfinished / WORLD
-        trained = not kept.exists()
-        if trained:
+        spent = None
+        if not kept.exists():
+            earlier = seconds_spent(run.unfinished)
             world = _trained(config, built, split, info, device, run.unfinished)
-            seconds = time.perf_counter() - began
-            origin = Origin.from_made_by(made_by(config.seed), split.training.frames, seconds)
+            spent = earlier + time.perf_counter() - began
+            origin = Origin.from_made_by(made_by(config.seed), split.training.frames, spent)
             world.info = replace(info, origin=origin)
             save_world(world, kept)
         # Read again, so that all that follows is the same whether or not the run was interrupted here.
         world = load_world(kept, device)
         assert world.info.origin is not None
         origin = world.info.origin
+        spent, began = 60 * origin.minutes if spent is None else spent, time.perf_counter()
         world.labels = None
         if labelled is not None:
             world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
@@ -183,7 +186,7 @@ def train(config: TrainConfig) -> None:
         encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
         results = evaluate_world(encoded, task, config.seed, config.episodes)
         results |= {
-            "wall_s": time.perf_counter() - began + (0 if trained else 60 * origin.minutes),
+            "wall_s": spent + time.perf_counter() - began,
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "training_frames": split.training.frames,
             "parameters": sum(p.numel() for p in world.parameters()),

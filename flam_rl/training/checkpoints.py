@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,21 +33,31 @@ Part = nn.Module | torch.optim.Optimizer | LRScheduler | torch.Generator | State
 """What changes from step to step. A schedule comes after its optimizer."""
 
 
-@dataclass(frozen=True)
+SECONDS = "seconds.txt"
+
+
+def seconds_spent(folder: Path | None) -> float:
+    """What a run whose loops keep their states in `folder` took until the last of these was kept."""
+    path = folder and folder / SECONDS
+    return float(path.read_text()) if path and path.exists() else 0.0
+
+
 class Checkpoints:
     """Where the loops of a run keep their states.
 
-    Attributes:
+    Args:
         folder: a file a loop; None keeps nothing.
         every: steps after which an interrupted loop can go on.
     """
 
-    folder: Path | None = None
-    every: int = 250
+    def __init__(self, folder: Path | None = None, every: int = 250) -> None:
+        self.folder, self.every = folder, every
+        self._began = time.perf_counter() - seconds_spent(folder)
 
     def of(self, name: str, steps: int, **parts: Part) -> Checkpoint:
         """That of the loop `name` over so many steps."""
-        return Checkpoint(self.folder and self.folder / f"{name}.pt", self.every, steps, parts)
+        path = self.folder and self.folder / f"{name}.pt"
+        return Checkpoint(path, self.every, steps, parts, self._began)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Checkpoint:
     every: int
     steps: int
     parts: dict[str, Part]
+    began: float
 
     def resume(self) -> int:
         """The step to go on with, all parts as they were before it; 0 where nothing is kept.
@@ -106,6 +118,8 @@ class Checkpoint:
         torch.save(state, buffer)
         with written_whole(self.path) as scratch:
             scratch.write_bytes(buffer.getbuffer())
+        with written_whole(self.path.with_name(SECONDS)) as scratch:
+            scratch.write_text(str(time.perf_counter() - self.began))
 
 
 def _taken(part: Part) -> Any:
