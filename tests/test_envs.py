@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import flam_rl
-from flam_rl.envs import DecodedEnv, DecodedVectorEnv, FLAMEnv
+from flam_rl.envs import DecodedEnv, DecodedVectorEnv, FLAMEnv, FLAMVectorEnv
 from flam_rl.evaluation.policies import several
 
 
@@ -49,6 +49,29 @@ def rollout(env: gym.Env, seed: int, steps: int = 20) -> list[np.ndarray]:
         if terminated or truncated:
             break
     return seen
+
+
+def test_worlds_go_on_from_a_state_that_was_kept() -> None:
+    """In the middle of episodes, over their ends."""
+
+    def make(**arguments: Any) -> FLAMVectorEnv:
+        return FLAMVectorEnv(3, horizon=8, autoreset_mode="SameStep", **arguments)
+
+    env, other = make(), make()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.state_dict()
+    env.reset(seed=4)
+    env.action_space.seed(4)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    other.load_state_dict(copy.deepcopy(env.state_dict()))
+    for _ in range(6):
+        actions = env.action_space.sample()
+        for mine, its in zip(env.step(actions)[:4], other.step(actions)[:4], strict=True):
+            assert np.array_equal(mine, its)
+    for refused in (FLAMVectorEnv(2), make(world="pucks", control="all")):
+        with pytest.raises(ValueError, match=r"tensor 'factors_KBS' is .* allowed is"):
+            refused.load_state_dict(env.state_dict())
 
 
 def test_same_seed_same_rollout_also_after_pickling() -> None:
