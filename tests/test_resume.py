@@ -15,6 +15,8 @@ import flam_rl
 from flam_rl.core.world import World
 from flam_rl.models.tiles.clips import Clips, Codes, tokenize
 from flam_rl.models.tiles.code_model import FLAMConfig
+from flam_rl.models.tiles.tokenizer import TokenizerConfig
+from flam_rl.models.tiles.tokenizer_training import TokenizerTrainingConfig, train_tokenizer
 from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_world
 from flam_rl.training.checkpoints import Checkpoints
 from flam_rl.training.run import Log
@@ -121,6 +123,36 @@ def test_a_checkpoint_of_another_run_says_what_does_not_fit(
     edit(state)
     torch.save(state, tmp_path / "world.pt")
     refused(world, codes, tmp_path / "world.pt", message)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s["schedule"].update(T_max=9), "T_max of a schedule is 9; allowed is 4"),
+        (lambda s: s["schedule"].update(last_epoch=2), "a schedule is at step 2; allowed is 4"),
+        (lambda s: s["schedule"].pop("eta_min"), "eta_min of a schedule is None; allowed is 2e-05"),
+        (lambda s: s.update(patches=torch.zeros(3)), "RNG"),
+        (lambda s: s["tokenizer"].popitem(), "is missing"),
+    ],
+)
+def test_a_checkpoint_of_the_tokenizer_says_what_does_not_fit(
+    video: Video, tmp_path: Path, edit: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    few, path = Video(video.episodes[:1]), tmp_path / "tokenizer.pt"
+
+    def train() -> None:
+        with Log(None) as log:
+            config = TokenizerTrainingConfig(steps=4)
+            device = torch.device("cpu")
+            train_tokenizer(few, TokenizerConfig(), config, 0, device, log, Checkpoints(tmp_path))
+
+    train()
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=message) as error:
+        train()
+    assert str(error.value).startswith(f"{path}: damaged, or of another run (")
 
 
 def test_any_damage_is_harmless_or_said(world: World, codes: Codes, saved: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ Part = nn.Module | torch.optim.Optimizer | LRScheduler | torch.Generator | State
 
 
 SECONDS = "seconds.txt"
+MOVES = ("last_epoch", "_step_count", "_last_lr")
+"""What changes in a schedule from step to step."""
 
 
 def seconds_spent(folder: Path | None) -> float:
@@ -85,6 +87,8 @@ class Checkpoint:
                 raise ValueError(f"step is {step!r}; allowed is 1 to {self.steps}")
             for name, part in self.parts.items():
                 _put(part, state[name])
+                if isinstance(part, LRScheduler) and part.last_epoch != step:
+                    raise ValueError(f"a schedule is at step {part.last_epoch!r}; allowed is {step}")
             torch.set_rng_state(state["random"])
             torch.cuda.set_rng_state_all(state["random_cuda"])
         except (
@@ -147,8 +151,12 @@ def _put(part: Part, state: Any) -> None:
                             f"tensor {name!r} has shape {tuple(tensor.shape)}; allowed is {tuple(parameter.shape)}"
                         )
         case LRScheduler():
-            if state.keys() != (own := part.state_dict()).keys():
-                raise ValueError(f"a schedule has {sorted(state)}; allowed are {sorted(own)}")
+            own = part.state_dict()
+            for name in own.keys() | state.keys():
+                if name not in MOVES and state.get(name) != own.get(name):
+                    raise ValueError(
+                        f"{name} of a schedule is {state.get(name)!r}; allowed is {own.get(name)!r}"
+                    )
             part.load_state_dict(state)
         case _:
             part.load_state_dict(state)
