@@ -92,3 +92,26 @@ def test_the_command_goes_on_and_names_other_settings(
     main(given)
     assert contents(tmp_path / "data") == whole
     assert names(tmp_path) == {"data"} | {f"data/{name}" for name in names(tmp_path / "data")}
+
+
+def test_a_recording_that_was_killed_when_all_was_in_place_has_ended(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["collect", "--out", str(tmp_path / "data"), "--steps", "100"]
+
+    def killed(building: Path, folder: Path) -> None:
+        building.rename(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flam_rl.data.minari_writing._put", killed)
+    with pytest.raises(SystemExit):
+        main(given)
+    monkeypatch.undo()
+    whole = contents(tmp_path / "data")
+    assert (tmp_path / ".data-unfinished" / "progress.json").exists()
+    main(given)
+    assert contents(tmp_path / "data") == whole
+    assert not (tmp_path / ".data-unfinished").exists()
+    capsys.readouterr()
+    assert "is not empty" in fails(given, capsys)
+    assert not (tmp_path / ".data-unfinished").exists()

@@ -51,7 +51,9 @@ def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> M
     Raises:
         FileExistsError: `folder` exists and is not empty.
     """
-    folder = _free(folder)
+    folder = Path(folder).resolve()  # Minari fails on relative paths
+    _check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         building = Path(scratch) / "data"
         storage = _new(building, task, folder.name)
@@ -71,7 +73,7 @@ def record_dataset(folder: Path, task: gym.Env, recording: Resumable, settings: 
         FileExistsError: `folder` exists and is not empty.
         ValueError: there is an interrupted recording with other settings, or it is damaged.
     """
-    folder = _free(folder)
+    folder = Path(folder).resolve()  # Minari fails on relative paths
     unfinished = folder.with_name(f".{folder.name}-unfinished")
     building, record = unfinished / "data", unfinished / "progress.json"
     with sole_use(unfinished):
@@ -84,10 +86,15 @@ def record_dataset(folder: Path, task: gym.Env, recording: Resumable, settings: 
                         f"{unfinished} holds an interrupted recording with other settings ({', '.join(other)}); delete it, "
                         "or give another --out"
                     )
+                if not building.exists() and (folder / METADATA).exists():
+                    record.unlink()  # it was killed when all was in place
+                    return MinariDataset(folder)
+                _check_free(folder)
                 count, metadata = found["episodes"], found["metadata"]
                 recording.load_state_dict(found["recording"])
                 storage = _again(building, metadata, count, recording.recorded)
             else:
+                _check_free(folder)
                 shutil.rmtree(building, ignore_errors=True)
                 storage = _new(building, task, folder.name)
                 count, metadata = 0, (building / METADATA).read_text()
@@ -112,12 +119,9 @@ def record_dataset(folder: Path, task: gym.Env, recording: Resumable, settings: 
     return MinariDataset(folder)
 
 
-def _free(folder: Path) -> Path:
-    folder = Path(folder).resolve()  # Minari fails on relative paths
+def _check_free(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; give --out another folder or delete it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _new(building: Path, task: gym.Env, name: str) -> MinariStorage:
