@@ -6,16 +6,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from stable_baselines3 import PPO
 
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
+from ..core.sources import WORLD_FILES, world_source
+from ..data.fingerprints import fingerprints
 from ..envs.decoded_env import DecodedVectorEnv
+from ..envs.spaces import controlled_factors
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
 from .endings import ended
+from .runs import Run, resolved
 from .tasks import find_task, fitted
+
+POLICY = "policy.zip"
+"""What it makes."""
+MADE_FROM = tuple(name for name in WORLD_FILES if name != "README.md")
+"""Files of a world that an agent depends on."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class AgentConfig:
     """Train PPO inside a world that has labels, and score it on the world's real task.
 
     Example: flam-rl agent --world runs/multigrid --out runs/agent
+
+    An interrupted run goes on where it was when the same command is given again; a finished one is kept.
     """
 
     out: Path
@@ -34,6 +46,8 @@ class AgentConfig:
     task: str | None = None
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 0
+    overwrite: bool = False
+    """Start anew where OUT holds another run, or this one finished."""
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
 
     def __post_init__(self) -> None:
@@ -53,24 +67,44 @@ def agent(config: AgentConfig) -> None:
     if task is not None:
         task = fitted(task, (*world.frame_size, 3), world.info.fit)
         decoded = DecodedVectorEnv(several(task), world)
-    model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
-    save_policy(model, config.out / "policy.zip")
-    results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
-    if decoded is not None:
-
-        def policy(seen: np.ndarray) -> np.ndarray:
-            return model.predict(seen, deterministic=True)[0]
-
-        score = score_policy(decoded, policy, config.episodes, config.seed, "real task")
-        tasks = decoded.env
-        tasks.action_space.seed(config.seed)
-        floor = score_policy(
-            tasks, lambda seen: tasks.action_space.sample(), config.episodes, config.seed, "random actions"
+    controlled_factors(world, "agent")
+    assert world.source is not None
+    with world_source(world.source) as source:
+        files = [source.folder / name for name in MADE_FROM]
+        prints = fingerprints([path for path in files if path.exists()], source.folder)
+    run = Run(config.out, resolved(config), prints, POLICY, overwrite=config.overwrite)
+    if run.state() == "finished":
+        print(f"{config.out} holds this run, finished; --overwrite trains its agent anew")
+        return
+    with run.locked():
+        run.begin()
+        model, history = train_in_imagination(
+            world, config.imagination, config.seed, config.out / "logs", run.unfinished
         )
-        results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
-        print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
-    path = write_results(config.out, results, config.seed)
-    ended(f"{path} and {config.out / 'policy.zip'}", "flam-rl", "play", "--world", config.world)
+        results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
+        if decoded is not None:
+            score, floor = _scores(model, decoded, config)
+            results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
+            print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
+        save_policy(model, config.out / POLICY)
+        path = write_results(config.out, results, config.seed)
+        run.finish()
+    ended(f"{path} and {config.out / POLICY}", "flam-rl", "play", "--world", config.world)
+
+
+def _scores(model: PPO, decoded: DecodedVectorEnv, config: AgentConfig) -> tuple[PolicyScore, PolicyScore]:
+    """On the real task: the policy's, and that of random actions."""
+
+    def policy(seen: np.ndarray) -> np.ndarray:
+        return model.predict(seen, deterministic=True)[0]
+
+    score = score_policy(decoded, policy, config.episodes, config.seed, "real task")
+    tasks = decoded.env
+    tasks.action_space.seed(config.seed)
+    floor = score_policy(
+        tasks, lambda seen: tasks.action_space.sample(), config.episodes, config.seed, "random actions"
+    )
+    return score, floor
 
 
 def said(score: PolicyScore) -> str:
