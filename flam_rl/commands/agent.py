@@ -1,16 +1,16 @@
-"""`flam-rl agent`: train an agent in a world and score it on the world's real task."""
+"""`flam-rl agent`: train an agent in a world, or plan in it, and score it on the world's real task."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-
+from ..agents.planning import Planner, PlanningConfig
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
 from ..envs.decoded_env import DecodedVectorEnv
-from ..evaluation.policies import PolicyScore, score_policy, several
+from ..evaluation.policies import PolicyScore, acting, score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
@@ -20,13 +20,17 @@ from .tasks import find_task, fitted
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Train PPO inside a world that has labels, and score it on the world's real task.
+    """Train PPO inside a world that has labels, or plan each action in it (CEM, MPPI), and score that on the world's real task.
 
     Example: flam-rl agent --world runs/multigrid --out runs/agent
+
+    Example: flam-rl agent --algo cem --planning.rollouts 256 --out runs/cem
     """
 
     out: Path
-    """Folder for policy.zip (Stable-Baselines3), results.json and TensorBoard logs."""
+    """Folder for results.json; of PPO also for policy.zip (Stable-Baselines3) and TensorBoard logs."""
+    algo: Literal["ppo", "cem", "mppi"] = "ppo"
+    """PPO learns a policy in imagination; CEM and MPPI learn none, and imagine what follows before each action."""
     world: str = "multigrid"
     """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
     episodes: int = 100
@@ -35,6 +39,9 @@ class AgentConfig:
     """Gymnasium id of the real task; for a world whose own is not one of flam_rl's."""
     seed: int = 0
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    """Of PPO."""
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    """Of CEM and MPPI."""
 
     def __post_init__(self) -> None:
         check_ranges(self, episodes=(1, 10**9), seed=(0, 2**31))
@@ -44,24 +51,27 @@ def agent(config: AgentConfig) -> None:
     """Run the command.
 
     Raises:
-        ValueError: there is no such world or task, the world has no labels, or `out` cannot be written.
+        ValueError: there is no such world or task, the world has no labels or nothing to plan with, or `out` cannot be written.
     """
     check_out(config.out)
     world = load_world(config.world)
-    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
+    planned = config.algo != "ppo"
+    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", planned)
     decoded = None
     if task is not None:
         task = fitted(task, (*world.frame_size, 3), world.info.fit)
         decoded = DecodedVectorEnv(several(task), world)
-    model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
-    save_policy(model, config.out / "policy.zip")
-    results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
+    results: dict[str, Any] = {"seed": config.seed, "algo": config.algo, "task": None}
+    if config.algo == "ppo":
+        model, history = train_in_imagination(world, config.imagination, config.seed, config.out / "logs")
+        save_policy(model, config.out / "policy.zip")
+        results["imagination"] = [asdict(found) for found in history]
+        act = acting(model)
+    else:
+        act = acting(Planner(world, config.algo, config.planning, seed=config.seed))
+        results["planning"] = asdict(config.planning)
     if decoded is not None:
-
-        def policy(seen: np.ndarray) -> np.ndarray:
-            return model.predict(seen, deterministic=True)[0]
-
-        score = score_policy(decoded, policy, config.episodes, config.seed, "real task")
+        score = score_policy(decoded, act, config.episodes, config.seed, "real task")
         tasks = decoded.env
         tasks.action_space.seed(config.seed)
         floor = score_policy(
@@ -70,7 +80,8 @@ def agent(config: AgentConfig) -> None:
         results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
         print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
     path = write_results(config.out, results, config.seed)
-    ended(f"{path} and {config.out / 'policy.zip'}", "flam-rl", "play", "--world", config.world)
+    wrote = f"{path}" if planned else f"{path} and {config.out / 'policy.zip'}"
+    ended(wrote, "flam-rl", "play", "--world", config.world)
 
 
 def said(score: PolicyScore) -> str:
