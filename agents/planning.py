@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -94,7 +94,9 @@ class Planner:
                 f"{algorithm} plans with action codes; the model {world.model.kind!r} has none of a factor, allowed are models that have"
             )
         if goal is None and world.labels is None:
-            raise ValueError("this world has no labels that tell a reward; give a goal, or a world with labels")
+            raise ValueError(
+                "this world has no labels that tell a reward; give a goal, or a world with labels"
+            )
         self.world, self.algorithm, self.config, self.goal = world, algorithm, config, goal
         self.controlled = controlled_factors(world, control)
         self.codes_MA = codes
@@ -171,9 +173,7 @@ class Planner:
             return self._threads.run(lambda: goal(factors_BKS))
         labels = self.world.labels
         assert labels is not None
-        return self._threads.run(
-            lambda: (labels.reward.agreed(factors_BKS), labels.termination(factors_BKS))
-        )
+        return self._threads.run(lambda: (labels.reward.agreed(factors_BKS), labels.termination(factors_BKS)))
 
 
 def search(
@@ -196,9 +196,7 @@ def search(
         chances = torch.einsum(
             "bn,bntcm->btcm", _weights(algorithm, score, config), one_hot(codes, choices).float()
         )
-        drawn = torch.multinomial(
-            chances.flatten(0, -2), share, replacement=True, generator=generator
-        )
+        drawn = torch.multinomial(chances.flatten(0, -2), share, replacement=True, generator=generator)
         plans = drawn.view(*chances.shape[:-1], share).movedim(-1, 1)
         if kept_BTC is not None:
             plans[:, 0] = torch.where(kept_BTC < 0, plans[:, 0], kept_BTC)

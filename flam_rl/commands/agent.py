@@ -56,7 +56,9 @@ def agent(config: AgentConfig) -> None:
     check_out(config.out)
     world = load_world(config.world)
     planned = config.algo != "ppo"
-    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", planned)
+    task = find_task(
+        world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", planned
+    )
     decoded = None
     if task is not None:
         task = fitted(task, (*world.frame_size, 3), world.info.fit)

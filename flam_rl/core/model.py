@@ -208,9 +208,10 @@ class Model(LatentDynamics, nn.Module, ABC):
         """The share of each pixel that each factor draws; what they leave is the context's."""
 
     def centres(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Float[torch.Tensor, "B K 2"]:
-        """x and y in pixels of the middle of what each factor draws; of one that draws nothing it means nothing.
+        """x and y in pixels of the middle of what factors draw, also of some of them alone; of one that draws nothing it means
+        nothing.
 
-        Of a model whose shares need no context; others say it themselves.
+        Written for a model whose shares need no context; others say it themselves.
         """
         shares = self.shares(Scene(factors_BKS, factors_BKS.new_zeros(len(factors_BKS), 0)))
         return middles(shares)

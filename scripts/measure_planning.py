@@ -1,0 +1,266 @@
+"""What planning in imagination reaches without a policy, and at what speed.
+
+Each part writes PART/results.json: `speed`, decisions/s and what they cost in plain steps; `multigrid`, success on the real task
+with the shipped world; `simulator`, the same search whose candidates are copies of the real task; `pucks`, success on Pucks with
+heads fitted to few labels; `pictures`, how often the agent comes to where it is in a frame of another episode.
+
+Example: python scripts/measure_planning.py multigrid pucks --out docs/results/planning
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import flam_rl
+from flam_rl.agents.goals import PictureGoal
+from flam_rl.agents.planning import Planner, PlanningAlgorithm, PlanningConfig, search
+from flam_rl.commands.tasks import make_task
+from flam_rl.core.heads import Labels
+from flam_rl.core.threads import one_core
+from flam_rl.core.world import World
+from flam_rl.envs.decoded_env import DecodedVectorEnv
+from flam_rl.envs.tasks.record import record_labels
+from flam_rl.evaluation.policies import acting, score_policy, several, wilson
+from flam_rl.grounding.adapter import ActionAdapter, fit_labels
+from flam_rl.results import write_results
+from flam_rl.types import Json
+
+ALGORITHMS: tuple[PlanningAlgorithm, ...] = get_args(PlanningAlgorithm)
+CONFIG = PlanningConfig()
+
+
+def task_of(world: World) -> gym.Env:
+    """The real task of a shipped world."""
+    return make_task(world.info.task, world.info.task_kwargs)
+
+
+def speed(args: argparse.Namespace) -> Json:
+    """Decisions/s for one env, and a decision over as many plain steps of all rollouts as its horizon has, in turns."""
+    world = flam_rl.load_world("multigrid")
+    start = world.start(1)
+    observation = world.observation(start.factors, world.context_code(start.context)).numpy()
+    found: Json = {}
+    for compiled in (False, True):
+        config = PlanningConfig(compile=compiled)
+        planner = Planner(world, "cem", config, seed=args.seed)
+        plain = world.imagination(planner.controlled, events=True)
+        state = plain.begin(start.factors.expand(config.rollouts, -1, -1))
+        wanted = torch.zeros(config.rollouts, len(planner.controlled), world.latent_action_dim)
+
+        def steps() -> None:
+            with torch.inference_mode():
+                for _ in range(config.horizon):  # noqa: B023, it runs at once
+                    plain.step(state, wanted)  # noqa: B023
+
+        taken: dict[str, list[float]] = {"decision": [], "steps": []}
+        for _ in range(12):
+            for name, function in (("decision", lambda: planner.predict(observation)), ("steps", steps)):  # noqa: B023
+                began = time.perf_counter()
+                function()
+                taken[name].append(time.perf_counter() - began)
+        decision, plainly = (float(np.median(taken[name][2:])) for name in ("decision", "steps"))
+        found["compiled" if compiled else "not compiled"] = {
+            "decisions_per_second": 1 / decision,
+            "over_plain_steps": decision / plainly,
+        }
+    return found | {"planning": asdict(CONFIG)}
+
+
+def multigrid(args: argparse.Namespace) -> Json:
+    """Success of each algorithm, the shipped world's heads as its score."""
+    return {"planning": asdict(CONFIG), "policies": _rewarded(flam_rl.load_world("multigrid"), args)}
+
+
+def pucks(args: argparse.Namespace) -> Json:
+    """The same on Pucks; the shipped world has no labels, so heads are fitted to some."""
+    world = flam_rl.load_world("pucks")
+    world.labels, adapter = _labels(world, args)
+    return {
+        "planning": asdict(CONFIG),
+        "labels": args.labels,
+        "adapter": {"explained": adapter.explained, "accuracy": adapter.accuracy},
+        "policies": _rewarded(world, args),
+    }
+
+
+def _labels(world: World, args: argparse.Namespace) -> tuple[Labels, ActionAdapter]:
+    seed = int(np.random.SeedSequence(args.seed).generate_state(1)[0])
+    labelled = record_labels(task_of(world), args.labels, seed)
+    return fit_labels(world, labelled, args.labels, args.seed)
+
+
+def _rewarded(world: World, args: argparse.Namespace) -> Json:
+    decoded = DecodedVectorEnv(several(task_of(world), args.at_once), world)
+    agents = {name: acting(Planner(world, name, CONFIG, seed=args.seed)) for name in ALGORITHMS}
+    return _scores(decoded, agents, args)
+
+
+def _scores(
+    decoded: DecodedVectorEnv,
+    agents: Mapping[PlanningAlgorithm, Callable[[np.ndarray], np.ndarray]],
+    args: argparse.Namespace,
+) -> Json:
+    """The score of each agent, and of random actions of the task."""
+    tasks = decoded.env
+    tasks.action_space.seed(args.seed)
+    scores = {
+        name: score_policy(decoded, act, args.episodes, args.seed, name) for name, act in agents.items()
+    }
+    floor = score_policy(tasks, lambda seen: tasks.action_space.sample(), args.episodes, args.seed, "random")
+    found = {str(name): asdict(score) for name, score in scores.items()} | {"random": asdict(floor)}
+    for name, score in found.items():
+        print(name, score, flush=True)
+    return found
+
+
+@one_core()
+def simulator(args: argparse.Namespace) -> Json:
+    """Planning on the true simulator: candidates are copies of the real task, the first ones take random actions."""
+    task: Any = task_of(flam_rl.load_world("multigrid")).unwrapped
+    generator = torch.Generator().manual_seed(args.seed)
+    seeds = np.random.default_rng(args.seed).integers(2**31, size=args.simulated)
+    actions, seconds, successes = int(task.action_space.n), [], 0
+
+    def roll(count: int, plans: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        if plans is None:
+            plans = torch.randint(actions, (1, count, CONFIG.horizon, 1), generator=generator)
+        futures = torch.randint(2**31, (count,), generator=generator).tolist()
+        played = zip(plans[0].flatten(1).tolist(), futures, strict=True)
+        scores = [_simulated(task, plan, future) for plan, future in played]
+        return plans, torch.tensor([scores])
+
+    for seed in seeds:
+        task.reset(seed=int(seed))
+        kept, over, info = None, False, {}
+        while not over:
+            began = time.perf_counter()
+            plan = search(roll, actions, "cem", CONFIG, generator, kept)
+            seconds.append(time.perf_counter() - began)
+            kept = torch.cat([plan[:, 1:], plan[:, -1:]], 1)
+            _, _, terminated, truncated, info = task.step(int(plan[0, 0, 0]))
+            over = terminated or truncated
+        successes += bool(info["success"])
+        print(f"{successes} of {seed}: {np.mean(seconds):.1f} s a decision", flush=True)
+    return {
+        "planning": asdict(CONFIG),
+        "episodes": len(seeds),
+        "success_rate": successes / len(seeds),
+        "ci95": wilson(successes, len(seeds)),
+        "seconds_per_decision": float(np.mean(seconds)),
+    }
+
+
+def _simulated(task: Any, plan: list[int], future: int) -> float:
+    """The discounted reward of a plan in a copy of the task, in which nothing is drawn as it will be: `future` steps later."""
+    copied, total = copy.deepcopy(task), 0.0
+    copied.render = lambda: None
+    copied.np_random.bit_generator.advance(future)
+    for step, action in enumerate(plan):
+        _, reward, terminated, truncated, _ = copied.step(action)
+        total += CONFIG.gamma**step * reward
+        if terminated or truncated:
+            break
+    return total
+
+
+class Reach(gym.Wrapper):
+    """A task in which the agent is to come to where a frame of another episode shows it.
+
+    Args:
+        near: pixels from there at which it has come; at reset it is farther away. steps: until truncation.
+
+    Attributes:
+        goal: that frame, uint8 `(H, W, 3)`.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env], near: float, steps: int) -> None:
+        super().__init__(make())
+        self.shown, self.near, self.steps = make(), near, steps
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the task, and draw a goal."""
+        frame, info = self.env.reset(seed=seed, options=options)
+        self.elapsed, rng, self.where = 0, np.random.default_rng(seed), info["truth"].centre[0]
+        while self._came(info):
+            self.goal, shown = self.shown.reset(seed=int(rng.integers(2**31)))
+            self.where = shown["truth"].centre[0]
+        return frame, info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the task; reward, end and success are those of the picture."""
+        frame, _, terminated, truncated, info = self.env.step(action)
+        self.elapsed += 1
+        info["success"] = came = self._came(info)
+        return frame, float(came), came or terminated, truncated or self.elapsed >= self.steps, info
+
+    def _came(self, info: dict[str, Any]) -> bool:
+        return bool(np.linalg.norm(info["truth"].centre[0] - self.where) <= self.near)
+
+
+def pictures(args: argparse.Namespace) -> Json:
+    """How often the agent comes to where a frame of another episode shows it, in both worlds."""
+    grid, table = flam_rl.load_world("multigrid"), flam_rl.load_world("pucks")
+    table.labels, _ = _labels(table, args)
+    return {
+        "planning": asdict(CONFIG),
+        "multigrid": _reached(grid, 8.0, 32, args),
+        "pucks": _reached(table, 4.0, 64, args),
+    }
+
+
+def _reached(world: World, near: float, steps: int, args: argparse.Namespace) -> Json:
+    """The shares of episodes in which agent 0 is `near` pixels from the goal or nearer within so many steps."""
+    reach: Callable[[], gym.Env] = lambda: Reach(lambda: task_of(world), near, steps)  # noqa: E731
+    tasks = SyncVectorEnv([reach] * args.at_once, autoreset_mode=AutoresetMode.DISABLED)
+    decoded = DecodedVectorEnv(tasks, world)
+
+    def aimed(planner: Planner) -> Callable[[np.ndarray], np.ndarray]:
+        act = acting(planner)
+
+        def aim_and_act(seen: np.ndarray) -> np.ndarray:
+            planner.goal = PictureGoal.of(world, np.stack(tasks.get_attr("goal")))
+            return act(seen)
+
+        return aim_and_act
+
+    agents = {
+        name: aimed(Planner(world, name, CONFIG, control="agent", seed=args.seed)) for name in ALGORITHMS
+    }
+    return {"near_pixels": near, "steps": steps, "policies": _scores(decoded, agents, args)}
+
+
+PARTS = {function.__name__: function for function in (speed, multigrid, simulator, pucks, pictures)}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--episodes", type=int, default=100, help="on the real task for each algorithm")
+    parser.add_argument("--at-once", type=int, default=8, help="tasks side by side")
+    parser.add_argument(
+        "--simulated", type=int, default=20, help="episodes of planning on the true simulator"
+    )
+    parser.add_argument("--labels", type=int, default=1000, help="transitions for the heads of Pucks")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for part in args.parts:
+        print(f"wrote {write_results(args.out / part, PARTS[part](args), args.seed)}")
+
+
+if __name__ == "__main__":
+    main()
