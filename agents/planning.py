@@ -40,7 +40,7 @@ class PlanningConfig:
     """Imagined for a decision, all iterations together."""
     horizon: int = 15
     """Steps of each."""
-    iterations: int = 2
+    iterations: int = 4
     """The first has the prior's own actions, the others those of the best so far."""
     gamma: float = 0.95
     """Discount of a step."""

@@ -13,7 +13,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,7 +37,7 @@ from flam_rl.results import write_results
 from flam_rl.types import Json
 
 ALGORITHMS: tuple[PlanningAlgorithm, ...] = get_args(PlanningAlgorithm)
-CONFIG = PlanningConfig()
+CONFIG = PlanningConfig(compile=True)
 
 
 def task_of(world: World) -> gym.Env:
@@ -52,7 +52,7 @@ def speed(args: argparse.Namespace) -> Json:
     observation = world.observation(start.factors, world.context_code(start.context)).numpy()
     found: Json = {}
     for compiled in (False, True):
-        config = PlanningConfig(compile=compiled)
+        config = replace(CONFIG, compile=compiled)
         planner = Planner(world, "cem", config, seed=args.seed)
         plain = world.imagination(planner.controlled, events=True)
         state = plain.begin(start.factors.expand(config.rollouts, -1, -1))
