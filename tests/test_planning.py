@@ -204,4 +204,5 @@ def test_planning_in_the_shipped_world_reaches_the_goal_of_the_real_task() -> No
     tasks = SyncVectorEnv([task] * 8, autoreset_mode=AutoresetMode.DISABLED)
     act = acting(Planner(world, "cem", PlanningConfig(rollouts=256)))
     score = score_policy(DecodedVectorEnv(tasks, world), act, 16, 0)
-    assert score.success_rate is not None and score.success_rate >= 0.8  # at random 0.14
+    assert score.success_rate is not None
+    assert score.success_rate >= 0.8  # at random 0.14
