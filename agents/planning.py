@@ -1,10 +1,13 @@
 """Planning in imagination: actions for a world without any policy, by CEM or MPPI.
 
 CEM is the cross-entropy method (Rubinstein 1999, https://doi.org/10.1023/A:1010091220143), MPPI model predictive path
-integral control (Williams et al. 2017, arXiv 1707.02342), both over action codes, for that is what imagination takes.
-The first candidates are what the prior itself does; the later ones are drawn, step by step, with the frequencies that codes have
-in the best (CEM) or in all by an exponential weight (MPPI). The first action of the best plan is taken, and the rest of it is a
-candidate of the next decision. pytorch-mppi and cma plan from one state at a time, over real numbers.
+integral control (Williams et al. 2017, arXiv 1707.02342), both over action codes, for that is what imagination takes. The first
+candidates are what the prior itself does. The next descend from them: of the best alike (CEM), or of all by an exponential weight
+(MPPI). What a code does depends on those before it, as going forward does on a turn, so a descendant is one plan changed here
+and there, and not drawn step by step from the frequencies of all. The first action of the best plan is taken, and the rest of it
+is a candidate of the next decision. A reward that no plan reaches still attracts, by how little the heads doubt it.
+
+pytorch-mppi and cma plan for one state at a time, and over real numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ Roll = Callable[[int, "Tensor | None"], tuple[Tensor, Tensor]]
 """How many candidates, and the action codes that are wanted of each, int64 `(B, N, T, C)`, or None for those of the prior; to
 the codes taken, of the same shape, and the score of each candidate, float `(B, N)`."""
 
+CHANGED = 0.1
+"""The share of a plan's codes that are drawn anew from those that the best have at that step."""
+LEANING = 1e-4
+"""What a nat of the heads' leaning is worth: it decides among plans that all reach no reward, or one at the same time."""
+
 
 @dataclass(frozen=True)
 class PlanningConfig:
@@ -46,7 +54,7 @@ class PlanningConfig:
     """Discount of a step."""
     elites: float = 0.1
     """CEM: the share of the candidates from which the next are drawn."""
-    temperature: float = 0.5
+    temperature: float = 0.1
     """MPPI: how much worse than the best, in units of what the best is above the mean, a candidate is at a weight of 1/e."""
 
     compile: bool = False
@@ -173,7 +181,12 @@ class Planner:
             return self._threads.run(lambda: goal(factors_BKS))
         labels = self.world.labels
         assert labels is not None
-        return self._threads.run(lambda: (labels.reward.agreed(factors_BKS), labels.termination(factors_BKS)))
+
+        def judged() -> tuple[Tensor, Tensor]:
+            reward = labels.reward.agreed(factors_BKS) + LEANING * labels.reward.leaning(factors_BKS)
+            return reward, labels.termination(factors_BKS)
+
+        return self._threads.run(judged)
 
 
 def search(
@@ -193,17 +206,35 @@ def search(
     share = config.rollouts // config.iterations
     codes, score = roll(share, None)
     for _ in range(1, config.iterations):
-        chances = torch.einsum(
-            "bn,bntcm->btcm", _weights(algorithm, score, config), one_hot(codes, choices).float()
-        )
-        drawn = torch.multinomial(chances.flatten(0, -2), share, replacement=True, generator=generator)
-        plans = drawn.view(*chances.shape[:-1], share).movedim(-1, 1)
+        plans = _descendants(codes, _weights(algorithm, score, config), share, choices, generator)
         if kept_BTC is not None:
             plans[:, 0] = torch.where(kept_BTC < 0, plans[:, 0], kept_BTC)
         more = roll(share, plans)
         codes, score = torch.cat([codes, more[0]], 1), torch.cat([score, more[1]], 1)
     best = first_least(-score)
     return codes[torch.arange(len(codes), device=codes.device), best]
+
+
+def _descendants(
+    codes_BNTC: Int[Tensor, "B N T C"],
+    weights_BN: Float[Tensor, "B N"],
+    count: int,
+    choices: int,
+    generator: torch.Generator,
+) -> Int[Tensor, "B M T C"]:
+    """`count` candidates, each one of those before, drawn by weight, with some steps changed; half of them with a step left out."""
+    device, (envs, _, steps, controlled) = codes_BNTC.device, codes_BNTC.shape
+    drawn = torch.multinomial(weights_BN, count, replacement=True, generator=generator)
+    plans = codes_BNTC[torch.arange(envs, device=device)[:, None], drawn]
+    left_out = torch.randint(2 * steps, (envs, count, 1), generator=generator, device=device)
+    step = torch.arange(steps, device=device)
+    source = (step + (step >= left_out)).clamp_max(steps - 1)
+    plans = plans.gather(2, source[..., None].expand(-1, -1, -1, controlled))
+    chances = torch.einsum("bn,bntcm->btcm", weights_BN, one_hot(codes_BNTC, choices).float())
+    others = torch.multinomial(chances.flatten(0, -2), count, replacement=True, generator=generator)
+    others = others.view(*chances.shape[:-1], count).movedim(-1, 1)
+    changed = torch.rand(plans.shape, generator=generator, device=device) < CHANGED
+    return torch.where(changed, others, plans)
 
 
 def _weights(

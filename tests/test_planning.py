@@ -110,16 +110,16 @@ def test_two_agents_are_planned_for_together() -> None:
 def test_the_same_seed_plans_the_same(world: World, algorithm: str) -> None:
     seen = observed(np.stack([start_pixels(seed) for seed in range(4)]))
 
-    def actions(seed: int) -> list[np.ndarray]:
+    def plans(seed: int) -> list[np.ndarray]:
         planner, state, found = Planner(world, algorithm, CONFIG, seed=seed), None, []
         for _ in range(3):
             action, state = planner.predict(seen, state)
-            found.append(action)
+            found += [action, *state]
         return found
 
-    first = actions(1)
-    assert np.array_equal(first, actions(1))
-    assert not np.array_equal(first, actions(2))
+    first, again, other = plans(1), plans(1), plans(2)
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
