@@ -102,7 +102,7 @@ def _labels(world: World, args: argparse.Namespace) -> tuple[Labels, ActionAdapt
 
 def _rewarded(world: World, args: argparse.Namespace) -> Json:
     decoded = DecodedVectorEnv(several(task_of(world), args.at_once), world)
-    agents = {name: acting(Planner(world, name, CONFIG, seed=args.seed)) for name in ALGORITHMS}
+    agents = {name: acting(Planner(world, name, CONFIG, seed=args.seed)) for name in args.algorithms}
     return _scores(decoded, agents, args)
 
 
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="on the real task for each algorithm")
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--at-once", type=int, default=8, help="tasks side by side")
     parser.add_argument(
         "--simulated", type=int, default=20, help="episodes of planning on the true simulator"
