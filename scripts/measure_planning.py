@@ -235,7 +235,7 @@ def _reached(world: World, near: float, steps: int, args: argparse.Namespace) ->
         return aim_and_act
 
     agents = {
-        name: aimed(Planner(world, name, CONFIG, control="agent", seed=args.seed)) for name in ALGORITHMS
+        name: aimed(Planner(world, name, CONFIG, control="agent", seed=args.seed)) for name in args.algorithms
     }
     return {"near_pixels": near, "steps": steps, "policies": _scores(decoded, agents, args)}
 
