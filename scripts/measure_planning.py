@@ -33,7 +33,7 @@ from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_labels
 from flam_rl.evaluation.policies import acting, score_policy, several, wilson
 from flam_rl.grounding.adapter import ActionAdapter, fit_labels
-from flam_rl.results import write_results
+from flam_rl.results import source, write_results
 from flam_rl.types import Json
 
 ALGORITHMS: tuple[PlanningAlgorithm, ...] = get_args(PlanningAlgorithm)
@@ -259,6 +259,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=1000, help="transitions for the heads of Pucks")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    source()  # what runs from here on, whatever happens to the source tree meanwhile
     for part in args.parts:
         print(f"wrote {write_results(args.out / part, PARTS[part](args), args.seed)}")
 
