@@ -2,7 +2,8 @@
 
 Each part writes PART/results.json: `speed`, decisions/s and what they cost in plain steps; `multigrid`, success on the real task
 with the shipped world; `simulator`, the same search whose candidates are copies of the real task; `pucks`, success on Pucks with
-heads fitted to few labels; `pictures`, how often the agent comes to where it is in a frame of another episode.
+heads fitted to few labels; `pictures`, how often the agent comes to where it is in a frame of another episode;
+`held`, how well a factor keeps to a film's path while the others go their own ways.
 
 Example: python scripts/measure_planning.py multigrid pucks --out docs/results/planning
 """
@@ -14,7 +15,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Any, get_args
 
 import gymnasium as gym
@@ -27,14 +28,17 @@ from flam_rl.agents.goals import PictureGoal
 from flam_rl.agents.planning import Planner, PlanningAlgorithm, PlanningConfig, search
 from flam_rl.commands.tasks import make_task
 from flam_rl.core.heads import Labels
+from flam_rl.core.holding import Path, hold, seen
 from flam_rl.core.threads import one_core
 from flam_rl.core.world import World
 from flam_rl.envs.decoded_env import DecodedVectorEnv
-from flam_rl.envs.tasks.record import record_labels
+from flam_rl.envs.tasks.record import record_episodes, record_labels
 from flam_rl.evaluation.policies import acting, score_policy, several, wilson
+from flam_rl.evaluation.truth import truths_of
+from flam_rl.evaluation.validity import DrawsTiles, valid_frames
 from flam_rl.grounding.adapter import ActionAdapter, fit_labels
 from flam_rl.results import source, write_results
-from flam_rl.types import Json
+from flam_rl.types import Json, Scene
 
 ALGORITHMS: tuple[PlanningAlgorithm, ...] = get_args(PlanningAlgorithm)
 CONFIG = PlanningConfig(compile=True)
@@ -240,7 +244,79 @@ def _reached(world: World, near: float, steps: int, args: argparse.Namespace) ->
     return {"near_pixels": near, "steps": steps, "policies": _scores(decoded, agents, args)}
 
 
-PARTS = {function.__name__: function for function in (speed, multigrid, simulator, pucks, pictures)}
+def held(args: argparse.Namespace) -> Json:
+    """How well a held factor keeps to a film's path, beside open loop, and how valid the others stay, beside free imagination."""
+    return {name: _held(flam_rl.load_world(name), args) for name in ("multigrid", "pucks")}
+
+
+@one_core()
+@torch.inference_mode()
+def _held(world: World, args: argparse.Namespace) -> Json:
+    """Entity 0 is held from frame 8 of clips on, for 15 steps; the others go on in 16 ways."""
+    start, steps, ways = 8, 15, 16
+    task = task_of(world)
+    generator = torch.Generator().manual_seed(args.seed)
+    errors: dict[str, list[float]] = {"held": [], "open_loop": [], "last_frame": []}
+    valid: dict[str, list[float]] = {"held": [], "free": []}
+    clips = 0
+    for episode in record_episodes(task, 10**9, args.seed):
+        if len(episode.frames) <= start + steps:
+            continue
+        frames = episode.frames[: start + steps + 1]
+        scene = seen(world, frames)
+        told = truths_of([episode.entities])
+        assert told is not None
+        assert told[0].box is not None
+        x0, y0, x1, y1 = told[0].box[:, 0].round().astype(int).T
+        middle = torch.tensor([x0[start] + x1[start], y0[start] + y1[start]]) / 2
+        centres = world.model.centres(scene.factors[start : start + 1])[0]
+        factor = int((centres - middle).norm(dim=-1).argmin())
+        now = Scene(scene.factors[start : start + 1].expand(ways, -1, -1), scene.context.expand(ways, -1))
+        path = Path.of(world, scene.factors[start:], factor)
+        rollouts = {
+            "held": hold(world, {factor: path}, now, steps, generator),
+            "free": hold(world, {}, now, steps, generator),
+        }
+        drawn = {
+            name: world.draw(Scene(found.factors_BTKS[:, -1], found.context_BX)).numpy()
+            for name, found in rollouts.items()
+        }
+        last = start + steps
+        box = slice(y0[last], y1[last]), slice(x0[last], x1[last])
+        shown = {
+            "held": drawn["held"][0],
+            "open_loop": world.predict(frames, start, steps)[-1],
+            "last_frame": frames[start],
+        }
+        for name, frame in shown.items():
+            apart = frame[box].astype(float) - frames[last][box]
+            errors[name].append(float(np.square(apart).mean()))
+        for name, found in rollouts.items():
+            if isinstance(task.unwrapped, DrawsTiles):
+                valid[name] += valid_frames(drawn[name], task.unwrapped.tiles()).tolist()
+            else:
+                valid[name] += _apart(world, found.factors_BTKS[:, -1]).tolist()
+        clips += 1
+        if clips == args.episodes:
+            break
+    return {
+        "steps": steps,
+        "clips": clips,
+        "psnr_of_its_box": {
+            name: float(10 * np.log10(255**2 / np.mean(all_))) for name, all_ in errors.items()
+        },
+        "valid": {name: float(np.mean(all_)) for name, all_ in valid.items()},
+    }
+
+
+def _apart(world: World, factors_BKS: torch.Tensor) -> torch.Tensor:
+    """Which scenes of pucks have all of them, no two nearer than the smallest pucks that touch, less a pixel."""
+    centres = world.model.centres(factors_BKS)
+    between = torch.cdist(centres, centres) + 1e3 * torch.eye(centres.shape[1])
+    return (between.flatten(1).amin(1) > 6) & world.model.present(factors_BKS).all(1)
+
+
+PARTS = {function.__name__: function for function in (speed, multigrid, simulator, pucks, pictures, held)}
 
 
 def main() -> None:
@@ -249,7 +325,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Folder, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="on the real task for each algorithm")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--at-once", type=int, default=8, help="tasks side by side")
