@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +30,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import flam_rl
 from flam_rl.agents import PictureGoal, Planner, PlanningConfig
 from flam_rl.agents.planning import search
+from flam_rl.cli import run
+from flam_rl.core.heads import DenseHead, EventHead
 from flam_rl.core.info import WorldInfo
 from flam_rl.core.world import World
 from flam_rl.envs import DecodedEnv, DecodedVectorEnv
@@ -59,6 +63,31 @@ def test_a_plan_is_the_shortest_way_to_the_reward(world: World, algorithm: str) 
         going = GOAL - columns > step
         assert np.array_equal(actions[going], np.tile(CODES[1], (going.sum(), 1)))
         pixels[:, 0, 0] += going
+
+
+def test_a_reward_out_of_reach_attracts_and_a_bad_one_is_not_entered() -> None:
+    """The goal is 12 columns away, plans have 4 steps; the heads' logits say which way it is."""
+    world = points_world()
+    assert world.labels is not None
+    far = observed(np.array([[0, 8], [3, 3], [12, 3]]))
+    brief = replace(CONFIG, horizon=4)
+    assert np.array_equal(Planner(world, "cem", brief).predict(far)[0], CODES[1])
+    world.labels.reward.value.neg_()
+    planner, pixels, state = Planner(world, "mppi", brief), np.array([[GOAL - 1, 8], [3, 3], [12, 3]]), None
+    for _ in range(8):
+        action, state = planner.predict(observed(pixels), state)
+        pixels[0] += action.astype(int)
+        assert pixels[0, 0] < GOAL
+
+
+def test_leaning_is_by_the_member_that_doubts_most() -> None:
+    head = EventHead(2, (0,), 0.5)
+    factors = torch.randn(50, 3, 2)
+    prob = head.outputs(factors).sigmoid()
+    assert torch.allclose(head.leaning(factors), prob.amin(0).log(), atol=1e-5)
+    head.value.neg_()
+    assert torch.allclose(head.leaning(factors), (1 - prob.amax(0)).log(), atol=1e-5)
+    assert DenseHead(2, (0,)).leaning(factors).tolist() == [0] * 50
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -206,3 +235,14 @@ def test_planning_in_the_shipped_world_reaches_the_goal_of_the_real_task() -> No
     score = score_policy(DecodedVectorEnv(tasks, world), act, 16, 0)
     assert score.success_rate is not None
     assert score.success_rate >= 0.8  # at random 0.14
+
+
+@pytest.mark.learning
+def test_the_command_plans_on_the_real_task(tmp_path: Path) -> None:
+    pytest.importorskip("multigrid")
+    few = ["--planning.rollouts", "16", "--planning.horizon", "6", "--episodes", "2"]
+    run(["agent", "--algo", "mppi", *few, "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["algo"], results["planning"]["rollouts"]) == ("mppi", 16)
+    assert 0 <= results["task"]["success_rate"] <= 1
+    assert not (tmp_path / "policy.zip").exists()
