@@ -165,9 +165,22 @@ def simulator(args: argparse.Namespace) -> Json:
     }
 
 
+def _copied(task: Any) -> Any:
+    """A copy of MultiGrid; of agents' states, which are views of one array, deepcopy keeps the numbers only."""
+    from multigrid.core.agent import AgentState
+
+    copied = copy.deepcopy(task)
+    room, agents = copied._room, copied._room.agents
+    room.agent_states = AgentState(len(agents))
+    for agent in agents:
+        agent.state = room.agent_states[agent.index]
+        agent.state._view[...] = task._room.agents[agent.index].state._view
+    return copied
+
+
 def _simulated(task: Any, plan: list[int], future: int) -> float:
     """The discounted reward of a plan in a copy of the task, in which nothing is drawn as it will be: `future` steps later."""
-    copied, total = copy.deepcopy(task), 0.0
+    copied, total = _copied(task), 0.0
     copied.render = lambda: None
     copied.np_random.bit_generator.advance(future)
     for step, action in enumerate(plan):
