@@ -26,6 +26,7 @@ from ..core.layers import first_least, nearest_code
 from ..core.stepping import Events
 from ..core.threads import lone_threads
 from ..core.world import World
+from ..envs.action_types import ActionType
 from ..envs.spaces import Control, controlled_factors
 from ..types import check_ranges
 
@@ -70,16 +71,17 @@ class Planner:
     """An agent with Stable-Baselines3's `predict` that plans each action anew in a world, for a batch of envs at once.
 
     It acts in FLAM-v0 and, for `control="agent"`, on the real task through `DecodedEnv` and `DecodedVectorEnv`, all with the
-    observation `factors` and latent actions. Its aim is the world's reward, of which all heads of the ensemble must be sure, or
+    observation `factors`. Its aim is the world's reward, of which all heads of the ensemble must be sure, or
     `goal`. Actions are drawn whether or not `predict` is told to be deterministic; the same seed and calls give the same.
 
     Args:
         algorithm: `cem` or `mppi`.
         goal: what is wanted instead of the reward: reward and end of entering a state.
         control: as FLAM-v0's; whose actions are planned, the prior acts for the others.
+        actions: of the env, `latent` or `codes`.
 
     Raises:
-        ValueError: there is no such algorithm or control; the world's model has no action codes to plan with; there is neither a
+        ValueError: there is no such algorithm or control; actions are of another type; the world's model has no action codes to plan with; there is neither a
             goal nor labels that tell the reward.
     """
 
@@ -90,11 +92,16 @@ class Planner:
         config: PlanningConfig = PlanningConfig(),
         goal: Events | None = None,
         control: Control | None = None,
+        actions: ActionType = "latent",
         seed: int = 0,
     ) -> None:
         if algorithm not in get_args(PlanningAlgorithm):
             raise ValueError(
                 f"algorithm is {algorithm!r}; allowed are {', '.join(map(repr, get_args(PlanningAlgorithm)))}"
+            )
+        if actions not in ("latent", "codes"):
+            raise ValueError(
+                f"actions is {actions!r}, but {algorithm} plans with action codes; allowed are 'latent' and 'codes'"
             )
         codes = world.model.action_codes
         if codes is None:
@@ -106,7 +113,7 @@ class Planner:
                 "this world has no labels that tell a reward; give a goal, or a world with labels"
             )
         self.world, self.algorithm, self.config, self.goal = world, algorithm, config, goal
-        self.controlled = controlled_factors(world, control)
+        self.controlled, self.actions = controlled_factors(world, control), actions
         self.codes_MA = codes
         self._free, self._led = (
             world.imagination(controlled, compile=config.compile) for controlled in ((), self.controlled)
@@ -122,7 +129,7 @@ class Planner:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Latent actions `(B, C * A)` for observations `(B, observation_dim)`, or one for one.
+        """Actions `(B, ...)` for observations `(B, observation_dim)`, or one for one.
 
         Args:
             state: what the last call returned; the rest of each env's plan, without which plans are made from nothing.
@@ -150,7 +157,11 @@ class Planner:
         plan = search(
             self._roll(factors), len(self.codes_MA), self.algorithm, self.config, self._generator, kept
         )
-        actions = self.codes_MA[plan[:, 0]].flatten(1).cpu().numpy()
+        if self.actions == "latent":
+            first = self.codes_MA[plan[:, 0]].flatten(1)
+        else:
+            first = plan[:, 0] if len(self.controlled) > 1 else plan[:, 0, 0]
+        actions = first.cpu().numpy()
         rest = torch.cat([plan[:, 1:], plan[:, -1:]], 1).cpu().numpy()
         return (actions if seen.ndim == 2 else actions[0]), (rest,)
 

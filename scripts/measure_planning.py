@@ -2,9 +2,8 @@
 
 Each part writes PART/results.json: `speed`, decisions/s and what they cost in plain steps; `multigrid`, success on the real task
 with the shipped world; `simulator`, the same search whose candidates are copies of the real task; `pucks`, success on Pucks with
-heads fitted to few labels; `multigrid_pictures` and `pucks_pictures`,
-how often the agent comes to where it is in a frame of another episode;
-`held`, how well a factor keeps to a film's path while the others go their own ways.
+heads fitted to few labels; `multigrid_pictures` and `pucks_pictures`, how often the agent comes to where it is in a frame of another
+episode; `held`, how well a factor keeps to a film's path while the others go their own ways.
 
 Example: python scripts/measure_planning.py multigrid pucks --out docs/results/planning
 """

@@ -119,6 +119,18 @@ def test_it_acts_on_the_real_task_as_any_policy_does(world: World) -> None:
     assert action in single.action_space
 
 
+@pytest.mark.parametrize("control", [[0], [0, 1]])
+def test_it_plans_numbers_of_action_codes_too(world: World, control: list[int]) -> None:
+    env = gym.make_vec("FLAM-v0", num_envs=5, world=world, control=control, actions="codes")
+    seen, _ = env.reset(seed=0)
+    latent, codes = (
+        Planner(world, "cem", CONFIG, control=control, actions=kind).predict(seen)[0]
+        for kind in ("latent", "codes")
+    )
+    assert codes in env.action_space
+    assert np.array_equal(CODES[codes].reshape(5, -1), latent)
+
+
 def near_goal(world: World) -> PictureGoal:
     return PictureGoal(world, [0], torch.tensor([[[SIDE - 0.5, 8.5]]]))
 
@@ -190,6 +202,10 @@ def test_bad_input_says_what_is_allowed(world: World) -> None:
         PlanningConfig(rollouts=8, iterations=9)
     with pytest.raises(ValueError, match="algorithm is 'dqn'; allowed are 'cem', 'mppi'"):
         Planner(world, "dqn")
+    with pytest.raises(
+        ValueError, match=r"actions is 'real', but mppi plans .* allowed are 'latent' and 'codes'"
+    ):
+        Planner(world, "mppi", actions="real")
     with pytest.raises(ValueError, match="no labels that tell a reward; give a goal"):
         Planner(points_world(labels=False), control=[0])
     with pytest.raises(ValueError, match=r"control is \[3\]; allowed are"):
