@@ -57,7 +57,6 @@ class PlanningConfig:
     """CEM: the share of the candidates from which the next are drawn."""
     temperature: float = 0.1
     """MPPI: how much worse than the best, in units of what the best is above the mean, a candidate is at a weight of 1/e."""
-
     compile: bool = False
     """Compile the steps: seconds at the first decision, for each number of envs; then they take less time and all cores."""
 
@@ -71,8 +70,7 @@ class Planner:
     """An agent with Stable-Baselines3's `predict` that plans each action anew in a world, for a batch of envs at once.
 
     It acts in FLAM-v0 and, for `control="agent"`, on the real task through `DecodedEnv` and `DecodedVectorEnv`, all with the
-    observation `factors`. Its aim is the world's reward, of which all heads of the ensemble must be sure, or
-    `goal`. Actions are drawn whether or not `predict` is told to be deterministic; the same seed and calls give the same.
+    observation `factors`. Its aim is the world's reward, of which all heads of the ensemble must be sure, or `goal`. Actions are drawn whether or not `predict` is told to be deterministic; the same seed and calls give the same.
 
     Args:
         algorithm: `cem` or `mppi`.
@@ -81,8 +79,8 @@ class Planner:
         actions: of the env, `latent` or `codes`.
 
     Raises:
-        ValueError: there is no such algorithm or control; actions are of another type; the world's model has no action codes to plan with; there is neither a
-            goal nor labels that tell the reward.
+        ValueError: there is no such algorithm or control; actions are of another type; the world's model has no action codes to
+            plan with; there is neither a goal nor labels that tell the reward.
     """
 
     def __init__(
