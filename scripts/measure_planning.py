@@ -34,6 +34,7 @@ from flam_rl.core.world import World
 from flam_rl.envs.decoded_env import DecodedVectorEnv
 from flam_rl.envs.tasks.record import record_episodes, record_labels
 from flam_rl.evaluation.policies import acting, score_policy, several, wilson
+from flam_rl.evaluation.prediction import BEST_PSNR
 from flam_rl.evaluation.truth import truths_of
 from flam_rl.evaluation.validity import DrawsTiles, valid_frames
 from flam_rl.grounding.adapter import ActionAdapter, fit_labels
@@ -316,11 +317,17 @@ def _held(world: World, args: argparse.Namespace) -> Json:
     return {
         "steps": steps,
         "clips": clips,
-        "psnr_of_its_box": {
-            name: float(10 * np.log10(255**2 / np.mean(all_))) for name, all_ in errors.items()
+        "psnr_of_its_box": {name: _db(np.mean(each)) for name, each in errors.items()},
+        "mean_db_of_its_box": {
+            name: float(np.mean([_db(one) for one in each])) for name, each in errors.items()
         },
         "valid": {name: float(np.mean(all_)) for name, all_ in valid.items()},
     }
+
+
+def _db(error: float) -> float:
+    """PSNR of a mean squared error of grey levels."""
+    return min(BEST_PSNR, float(10 * np.log10(255**2 / max(error, 1e-9))))
 
 
 def _apart(world: World, factors_BKS: torch.Tensor) -> torch.Tensor:
