@@ -317,7 +317,7 @@ def _held(world: World, args: argparse.Namespace) -> Json:
     return {
         "steps": steps,
         "clips": clips,
-        "psnr_of_its_box": {name: _db(np.mean(each)) for name, each in errors.items()},
+        "psnr_of_its_box": {name: _db(float(np.mean(each))) for name, each in errors.items()},
         "mean_db_of_its_box": {
             name: float(np.mean([_db(one) for one in each])) for name, each in errors.items()
         },
