@@ -27,7 +27,7 @@ import flam_rl
 from flam_rl.agents.goals import PictureGoal
 from flam_rl.agents.planning import Planner, PlanningAlgorithm, PlanningConfig, search
 from flam_rl.commands.tasks import make_task
-from flam_rl.core.heads import Labels
+from flam_rl.core.checkpoint import save_world
 from flam_rl.core.holding import Path, hold, seen
 from flam_rl.core.threads import one_core
 from flam_rl.core.world import World
@@ -37,7 +37,7 @@ from flam_rl.evaluation.policies import acting, score_policy, several, wilson
 from flam_rl.evaluation.prediction import BEST_PSNR
 from flam_rl.evaluation.truth import truths_of
 from flam_rl.evaluation.validity import DrawsTiles, valid_frames
-from flam_rl.grounding.adapter import ActionAdapter, fit_labels
+from flam_rl.grounding.adapter import fit_labels
 from flam_rl.results import source, write_results
 from flam_rl.types import Json, Scene
 
@@ -89,20 +89,18 @@ def multigrid(args: argparse.Namespace) -> Json:
 
 def pucks(args: argparse.Namespace) -> Json:
     """The same on Pucks; the shipped world has no labels, so heads are fitted to some."""
-    world = flam_rl.load_world("pucks")
-    world.labels, adapter = _labels(world, args)
-    return {
-        "planning": asdict(CONFIG),
-        "labels": args.labels,
-        "adapter": {"explained": adapter.explained, "accuracy": adapter.accuracy},
-        "policies": _rewarded(world, args),
-    }
+    return {"planning": asdict(CONFIG), "policies": _rewarded(_labelled_pucks(args), args)}
 
 
-def _labels(world: World, args: argparse.Namespace) -> tuple[Labels, ActionAdapter]:
-    seed = int(np.random.SeedSequence(args.seed).generate_state(1)[0])
-    labelled = record_labels(task_of(world), args.labels, seed)
-    return fit_labels(world, labelled, args.labels, args.seed)
+def _labelled_pucks(args: argparse.Namespace) -> World:
+    """Pucks with heads, which the shipped world has not: of the folder `labelled`, where they are kept."""
+    if not args.labelled.exists():
+        world = flam_rl.load_world("pucks")
+        seed = int(np.random.SeedSequence(args.seed).generate_state(1)[0])
+        labels = record_labels(task_of(world), args.labels, seed)
+        world.labels, _ = fit_labels(world, labels, args.labels, args.seed)
+        save_world(world, args.labelled)
+    return flam_rl.load_world(args.labelled)
 
 
 def _rewarded(world: World, args: argparse.Namespace) -> Json:
@@ -233,9 +231,7 @@ def multigrid_pictures(args: argparse.Namespace) -> Json:
 
 def pucks_pictures(args: argparse.Namespace) -> Json:
     """The same on Pucks, within 4 pixels."""
-    world = flam_rl.load_world("pucks")
-    world.labels, _ = _labels(world, args)
-    return {"planning": asdict(CONFIG), "labels": args.labels, **_reached(world, 4.0, 64, args)}
+    return {"planning": asdict(CONFIG), **_reached(_labelled_pucks(args), 4.0, 64, args)}
 
 
 def _reached(world: World, near: float, steps: int, args: argparse.Namespace) -> Json:
@@ -357,6 +353,9 @@ def main() -> None:
         "--simulated", type=int, default=20, help="episodes of planning on the true simulator"
     )
     parser.add_argument("--labels", type=int, default=1000, help="transitions for the heads of Pucks")
+    parser.add_argument(
+        "--labelled", type=Folder, default=Folder("runs/pucks-labelled"), help="of that world"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     source()  # what runs from here on, whatever happens to the source tree meanwhile
