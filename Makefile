@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # share what is expensive to make. One thread each: two that wait for each other on a busy core are slower than one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-fast check format clean
+.PHONY: setup demo test test-fast check format docs clean
 
 setup: $(STAMP)
 
@@ -44,5 +44,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup
+	@echo "== building the site into site/, running what its pages run (3 minutes of one core)"
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf build dist *.egg-info runs
+	rm -rf build dist site *.egg-info runs

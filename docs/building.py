@@ -32,10 +32,12 @@ def on_pre_build(config: Any) -> None:
     _running = tempfile.TemporaryDirectory()
     os.chdir(_running.name)
     commands = Path(sys.prefix) / "bin"
+    Path("start.sh").write_text("exec 2>log.$$; trap '[ $? = 0 ] || cat log.$$' EXIT\n")
     os.environ |= {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "BUDGET": " ".join(f"--{name} {value}" for name, value in BUDGET.items()),
         "DOCS": str(DOCS),
+        "BASH_ENV": str(Path("start.sh").resolve()),  # progress and logs are shown only where a command fails
     }
     sys.path.insert(0, str(DOCS))  # so that pages can import this module
 
@@ -54,14 +56,16 @@ def on_build_error(error: Exception) -> None:
 
 def frames(*pictures: np.ndarray, caption: str) -> str:
     """HTML that shows frames uint8 `(H, W, 3)` in a row, each pixel four times as wide and high."""
-    row = np.concatenate([np.pad(picture, ((0, 0), (0, 2), (0, 0)), constant_values=255) for picture in pictures], 1)
+    row = np.concatenate(
+        [np.pad(picture, ((0, 0), (0, 2), (0, 0)), constant_values=255) for picture in pictures], 1
+    )
     large = row[:, :-2].repeat(4, 0).repeat(4, 1)
     return _figure(imageio.imwrite("<bytes>", large, extension=".png"), "png", caption)
 
 
-def film(pictures: list[np.ndarray], caption: str) -> str:
-    """HTML that shows frames uint8 `(H, W, 3)` one after the other, eight a second."""
-    large = np.stack(pictures).repeat(3, 1).repeat(3, 2)
+def film(pictures: np.ndarray, caption: str) -> str:
+    """HTML that shows frames uint8 `(T, H, W, 3)` one after the other, eight a second."""
+    large = pictures.repeat(3, 1).repeat(3, 2)
     return _figure(imageio.imwrite("<bytes>", large, extension=".gif", duration=125, loop=0), "gif", caption)
 
 
