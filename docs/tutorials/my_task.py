@@ -23,7 +23,7 @@ class Balls(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.x = self.np_random.uniform(RADIUS, SIZE / 2, 2)
+        self.x = self.np_random.uniform(RADIUS, SIZE - RADIUS, 2)
         self.v, self.steps = np.zeros(2), 0
         return self.observe(), {}
 
