@@ -1,5 +1,6 @@
 # Every target first makes .venv, from the constraints file, when it is not up to date.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.ready
 # share what is expensive to make. One thread each: two that wait for each other on a busy core are slower than one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-fast check format docs clean
+.PHONY: setup demo test test-fast test-pythons check format docs clean
 
 setup: $(STAMP)
 
@@ -32,6 +33,14 @@ test: setup check
 test-fast: setup
 	@echo "== running the tests that train nothing for long (2 minutes)"
 	$(PYTEST) -m "not learning"
+
+test-pythons:
+	@for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+			|| { echo "== $$python is not installed here: left out"; continue; }; \
+		echo "== Python $$version"; \
+		$(MAKE) test-fast PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done
 
 check: setup
 	@echo "== lint, format, types, import directions"

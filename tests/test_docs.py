@@ -173,44 +173,84 @@ def test_readme_is_read_in_two_minutes() -> None:
     assert len(prose.split()) < 500
 
 
+def each(figures: Json, digits: int, *keys: str) -> str:
+    return " / ".join(f"{figures[key]:.{digits}f}" for key in keys)
+
+
+def with_interval(score: Json) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(score["success_rate"], *score["ci95"])
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    """Cells of all rows of a page's tables, without what makes them bold."""
+    lines = path.read_text().replace("**", "").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
 def test_figures_of_readme_are_those_of_its_results() -> None:
-    multigrid, pucks = (read("evaluate/seed1.json"), read("evaluate/pucks.json"))
-    policies = read("demo/seed0.json")["policies"]
-    horizons = ("1", "5", "15")
-
-    def each(figures: Json, keys: tuple[str, ...], digits: int) -> str:
-        return " / ".join(f"{figures[key]:.{digits}f}" for key in keys)
-
-    rows = []
+    multigrid, pucks, demo = map(read, ("evaluate/seed1.json", "evaluate/pucks.json", "demo/seed0.json"))
+    columns = []
     for found, told in ((multigrid, multigrid["dci"]), (pucks, pucks["disentanglement"])):
         tracking, moved = found["tracking"], found["intervention"]
-        rows.append(
+        columns.append(
             [
-                f"**{each(found['psnr'], horizons, 1)} dB**",
-                f"{each(found['psnr']['floors']['last_frame'], horizons, 1)} dB",
-                f"**{each(tracking, ('hota', 'idf1'), 2)}**",
-                each(tracking["floors"]["random_identities"], ("hota", "idf1"), 2),
-                f"**{each(told, ('disentanglement', 'informativeness'), 2)}**",
-                f"**{moved['on_entity']:.2f}**",
-                f"{moved['floors']['chance']['on_entity']:.2f}",
+                f"{each(found['psnr'], 1, '1', '5', '15')} dB",
+                f"{each(found['psnr']['floors']['last_frame'], 1, '1', '5', '15')} dB",
+                each(tracking, 2, "hota", "idf1"),
+                each(tracking["floors"]["random_identities"], 2, "hota", "idf1"),
+                each(told, 2, "disentanglement", "informativeness"),
+                each(moved, 2, "on_entity"),
+                each(moved["floors"]["chance"], 2, "on_entity"),
             ]
         )
-    success = [
-        f"{policies[name]['success_rate']:.2f}|({low:.2f} to {high:.2f})"
-        for name in ("imagination", "random", "bc")
-        for low, high in [policies[name]["ci95"]]
-    ]
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith("|")
-    ]
-    assert [row[1] for row in table[2:9]] == rows[0]
-    assert [row[2] for row in table[2:9]] == rows[1]
-    assert [row[1].replace("**", "").replace(" (", "|(") for row in table[9:]] == success
-    commits = {found["made_by"]["commit"][:7] for found in (multigrid, pucks, read("demo/seed0.json"))}
-    assert commits == {"90c2a48"}
+    rows = rows_of(ROOT / "README.md")
+    assert [row[1] for row in rows[2:9]] == columns[0]
+    assert [row[2] for row in rows[2:9]] == columns[1]
+    policies = [demo["policies"][name] for name in ("imagination", "random", "bc")]
+    assert [row[1] for row in rows[9:]] == [with_interval(score) for score in policies]
+    assert {found["made_by"]["commit"][:7] for found in (multigrid, pucks, demo)} == {"90c2a48"}
     assert "`90c2a48`" in (ROOT / "README.md").read_text()
+
+
+def test_figures_of_what_it_reaches_are_those_of_its_results() -> None:
+    rows = [row[1:] for row in rows_of(ROOT / "docs" / "figures.md")]
+    found = read("evaluate/seed1.json")
+    of_multigrid = [
+        f"{each(found['psnr'], 1, '1', '5', '15')} dB",
+        each(found["dci"], 3, "disentanglement", "informativeness"),
+        each(found["imagination_validity"], 3, "1", "10", "40"),
+        each(found["transfer"], 2, "same_heading"),
+        each(found["reward_rate"], 3, "imagined", "real"),
+    ]
+    assert [row[0] for row in rows[2:7]] == of_multigrid
+    demos = [read(f"demo/seed{seed}.json") for seed in range(3)]
+    names = ("random", "bc", "latent_bc", "imagination", "expert")
+    assert rows[9:14] == [[with_interval(demo["policies"][name]) for demo in demos] for name in names]
+    assert rows[14] == [f"{demo['wall_s']:.0f}" for demo in demos]
+
+    found, tiles = read("evaluate/pucks.json"), read("tiles-on-pucks/results.json")
+    copied, foreground, on_tiles = (
+        found["psnr"]["floors"]["last_frame"],
+        found["foreground"],
+        tiles["foreground"],
+    )
+    horizons = ("1", "5", "15")
+    assert tiles["psnr"]["floors"]["last_frame"] == copied  # the same episodes
+    of_pucks = [
+        [
+            f"{each(found['psnr'], 1, *horizons)} dB",
+            *(each(of, 1, *horizons) for of in (copied, tiles["psnr"])),
+        ],
+        [
+            " / ".join(f"{foreground[h]['foreground_psnr']:.1f}" for h in horizons) + " dB",
+            " / ".join(f"{foreground[h]['floors']['last_frame']['foreground_psnr']:.1f}" for h in horizons),
+            " / ".join(f"{on_tiles[h]['foreground_psnr']:.1f}" for h in horizons),
+        ],
+        [each(found["tracking"], 2, "hota", "idf1"), "", each(tiles["tracking"], 2, "hota", "idf1")],
+        [each(found["disentanglement"], 2, "disentanglement", "informativeness"), "", "0"],
+        [each(found["intervention"], 2, "on_entity"), "", ""],
+    ]
+    assert rows[17:] == of_pucks
 
 
 def read(name: str) -> Json:
