@@ -48,7 +48,7 @@ BUDGETS = {
     "n_eval_episodes=20": "n_eval_episodes=1",
 }
 """What pages say, and how it is run here."""
-SLOW = {"README.md", "docs/how-to/acting.md", "docs/how-to/adapters.md"}
+SLOW = {"README.md", *(f"docs/how-to/{name}.md" for name in ("acting", "adapters", "gpu"))}
 """Pages whose Python takes seconds, and below those that name many scripts, each a process."""
 LOGS = {"docs/performance.md", "docs/results.md"}
 OTHERS = {"tensorboard", "hf"}
