@@ -54,7 +54,7 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup
-	@echo "== building the site into site/, running what its pages run (3 minutes of one core)"
+	@echo "== building the site into site/, running what its pages run (three to four minutes of one core)"
 	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

@@ -23,14 +23,12 @@ BUDGET = {
     "tracked.prior-training.batch": 256,
 }
 """Options that shorten a training on tracked layers to half a minute: pages write them as `$BUDGET`."""
-_running: tempfile.TemporaryDirectory | None = None
 
 
 def on_pre_build(config: Any) -> None:
     """Go to an empty folder, in which all pages run one after the other, with the commands of this Python on the path."""
-    global _running
-    _running = tempfile.TemporaryDirectory()
-    os.chdir(_running.name)
+    running = config.extra["running"] = tempfile.TemporaryDirectory()
+    os.chdir(running.name)
     commands = Path(sys.prefix) / "bin"
     Path("start.sh").write_text("exec 2>log.$$; trap '[ $? = 0 ] || cat log.$$' EXIT\n")
     os.environ |= {
@@ -45,13 +43,7 @@ def on_pre_build(config: Any) -> None:
 def on_post_build(config: Any) -> None:
     """Leave the folder, which goes."""
     os.chdir(DOCS.parent)
-    if _running is not None:
-        _running.cleanup()
-
-
-def on_build_error(error: Exception) -> None:
-    """As after a build."""
-    on_post_build(None)
+    config.extra["running"].cleanup()
 
 
 def frames(*pictures: np.ndarray, caption: str) -> str:

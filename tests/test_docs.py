@@ -268,7 +268,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.learning
-@pytest.mark.timeout(1800)  # three minutes of one core that others may use too
+@pytest.mark.timeout(1800)  # three to four minutes of one core that others may use too
 def test_the_site_is_built_without_a_warning_and_asks_nothing_of_the_network(site: Path) -> None:
     """Links to elsewhere are for people to click; what a browser fetches by itself comes from the site."""
     pages = list(site.rglob("*.html"))
