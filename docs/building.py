@@ -30,7 +30,7 @@ def on_pre_build(config: Any) -> None:
     running = config.extra["running"] = tempfile.TemporaryDirectory()
     os.chdir(running.name)
     commands = Path(sys.prefix) / "bin"
-    Path("start.sh").write_text("exec 2>log.$$; trap '[ $? = 0 ] || cat log.$$' EXIT\n")
+    Path("start.sh").write_text("set -e; exec 2>log.$$; trap '[ $? = 0 ] || cat log.$$' EXIT\n")
     os.environ |= {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "BUDGET": " ".join(f"--{name} {value}" for name, value in BUDGET.items()),
