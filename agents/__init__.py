@@ -11,6 +11,9 @@ if __name__ == "agents":  # from the repository's root
 _NAMES = {
     "BehaviorCloning": ".behavior_cloning",
     "ImaginationConfig": ".ppo",
+    "PictureGoal": ".goals",
+    "Planner": ".planning",
+    "PlanningConfig": ".planning",
     "train_in_imagination": ".ppo",
 }
 __all__ = sorted(_NAMES)

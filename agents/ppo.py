@@ -20,18 +20,19 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import nn
 
 from ..core.codes import PLAUSIBLE
 from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
 from ..core.weights import check_shapes, shapes_of
 from ..core.world import World
-from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import make_sb3_vec_env
 from ..files import written_whole
 from ..progress import progress
 from ..training.checkpoints import Checkpoint, Checkpoints
 from ..types import check_ranges
+from .factors_extractor import FactorsExtractor
 from .ppo_state import Progress, Worlds
 
 
@@ -120,24 +121,35 @@ class Judgement:
 
 @torch.inference_mode()
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
-    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
+    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded.
+
+    An episode goes on until all heads of the ensembles agree that it is over: heads that call the border of a goal an end and
+    not yet a success would otherwise end each of them there.
+
+    Args:
+        model: acts by the world's latent actions.
+    """
     assert world.labels is not None
-    env = FLAMVectorEnv(episodes, world, "agent", compile=False)
-    observations, _ = env.reset(seed=seed)
-    alive = np.ones(episodes, bool)
-    score = np.zeros(episodes)
-    plausible = []
-    for step in range(env.horizon):
-        actions, _ = model.predict(observations, deterministic=True)
-        observations, _, terminated, truncated, _ = env.step(actions)
-        granted = world.labels.reward.agreed(env.factors_BKS).cpu().numpy()
-        score += alive * granted * gamma**step
-        plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
-        reached = granted != 0 if isinstance(world.labels.reward, EventHead) else False
-        alive &= ~(terminated | truncated | reached)  # an event is what an episode is for
-        if not alive.any():
-            break
-    return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))
+    reward, termination = world.labels.reward, world.labels.termination
+
+    def policy(seen: torch.Tensor) -> torch.Tensor:
+        actions, _ = model.predict(seen.cpu().numpy(), deterministic=True)
+        return torch.from_numpy(actions).to(seen.device)
+
+    generator = torch.Generator(world.device).manual_seed(seed)
+    start = world.start(episodes, generator)
+    controlled = world.moved_by_agents(world.labels.agents)
+    found = world.imagine(policy, start, world.info.horizon, controlled, generator)
+    entered = found.factors_BTKS[:, 1:].flatten(0, 1)
+    granted = reward.agreed(entered).view(episodes, -1)
+    ended = termination.agreed(entered).view(episodes, -1) != 0
+    if isinstance(reward, EventHead):
+        ended |= granted != 0  # an event is what an episode is for
+    alive = ended.cumsum(1) - ended.long() == 0
+    discount = gamma ** torch.arange(granted.shape[1], device=granted.device)
+    score = (alive * granted * discount).sum(1)
+    plausible = (found.log_prior_BTC.exp() >= PLAUSIBLE).all(-1)[alive]
+    return Judgement(float(score.mean()), float((score > 0).float().mean()), float(plausible.float().mean()))
 
 
 class KeepBest(EventCallback):
@@ -230,8 +242,19 @@ class KeepBest(EventCallback):
         self.checkpoint.save(self._rollouts)
 
 
-def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | None = None) -> PPO:
-    """The policy and how it learns, in imagination as on a task itself."""
+def make_ppo(
+    env: VecEnv,
+    config: ImaginationConfig,
+    seed: int,
+    own: tuple[int, ...],
+    shape: tuple[int, int],
+    log_dir: Path | None = None,
+) -> PPO:
+    """The policy and how it learns, in imagination as on a task itself.
+
+    Args:
+        own, shape: of `FactorsExtractor`.
+    """
     return PPO(
         "MlpPolicy",
         env,
@@ -241,7 +264,13 @@ def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | 
         learning_rate=config.learning_rate,
         gamma=config.gamma,
         ent_coef=config.entropy,
-        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        policy_kwargs={
+            "net_arch": [128, 128],
+            "activation_fn": nn.ReLU,
+            "log_std_init": 0.0,
+            "features_extractor_class": FactorsExtractor,
+            "features_extractor_kwargs": {"own": own, "shape": shape},
+        },
         tensorboard_log=str(log_dir) if log_dir else None,
         seed=seed,
         device="cpu",
@@ -273,7 +302,9 @@ def train_in_imagination(
     env: VecEnvWrapper = worlds
     if world.labels is not None and isinstance(world.labels.reward, DenseHead):
         env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
-    model = make_ppo(PriorPenalty(env, config.prior_weight), config, seed, log_dir)
+    own = world.labels.agents.factors if world.labels else ()
+    penalized = PriorPenalty(env, config.prior_weight)
+    model = make_ppo(penalized, config, seed, own, (world.factors, world.factor_dim), log_dir)
     callback = KeepBest(world, config, seed + 1)
     callback.checkpoint = Checkpoints(folder, every=1).of(
         "imagination",

@@ -19,7 +19,7 @@ import gymnasium as gym
 import tyro
 
 COMMANDS = (
-    *("collect", "inspect", "train", "evaluate", "agent", "demo", "play", "benchmark"),
+    *("collect", "inspect", "train", "evaluate", "agent", "imagine", "demo", "play", "benchmark"),
     *("worlds", "info", "push", "pull", "doctor"),
 )
 """`flam-rl NAME` is the function NAME in `commands/NAME.py`, with its NameConfig."""

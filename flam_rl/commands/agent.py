@@ -1,20 +1,22 @@
-"""`flam-rl agent`: train an agent in a world and score it on the world's real task."""
+"""`flam-rl agent`: train an agent in a world, or plan in it, and score it on the world's real task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from stable_baselines3 import PPO
 
+from ..agents.planning import Planner, PlanningConfig
 from ..agents.ppo import ImaginationConfig, save_policy, train_in_imagination
 from ..core.checkpoint import load_world
 from ..core.sources import WORLD_FILES, world_source
 from ..data.fingerprints import fingerprints
 from ..envs.decoded_env import DecodedVectorEnv
 from ..envs.spaces import controlled_factors
-from ..evaluation.policies import PolicyScore, score_policy, several
+from ..evaluation.policies import PolicyScore, acting, score_policy, several
 from ..results import write_results
 from ..types import check_ranges
 from .checks import check_out
@@ -23,22 +25,26 @@ from .runs import Run, resolved
 from .tasks import find_task, fitted
 
 POLICY = "policy.zip"
-"""What it makes."""
+"""What PPO makes."""
 MADE_FROM = tuple(name for name in WORLD_FILES if name != "README.md")
 """Files of a world that an agent depends on."""
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Train PPO inside a world that has labels, and score it on the world's real task.
+    """Train PPO inside a world that has labels, or plan each action in it (CEM, MPPI), and score that on the world's real task.
 
     Example: flam-rl agent --world runs/multigrid --out runs/agent
+
+    Example: flam-rl agent --algo cem --planning.rollouts 256 --out runs/cem
 
     An interrupted run goes on where it was when the same command is given again; a finished one is kept.
     """
 
     out: Path
-    """Folder for policy.zip (Stable-Baselines3), results.json and TensorBoard logs."""
+    """Folder for results.json; of PPO also for policy.zip (Stable-Baselines3) and TensorBoard logs."""
+    algo: Literal["ppo", "cem", "mppi"] = "ppo"
+    """PPO learns a policy in imagination; CEM and MPPI learn none, and imagine what follows before each action."""
     world: str = "multigrid"
     """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
     episodes: int = 100
@@ -49,6 +55,9 @@ class AgentConfig:
     overwrite: bool = False
     """Start anew where OUT holds another run, or this one finished."""
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    """Of PPO."""
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    """Of CEM and MPPI."""
 
     def __post_init__(self) -> None:
         check_ranges(self, episodes=(1, 10**9), seed=(0, 2**31))
@@ -58,11 +67,14 @@ def agent(config: AgentConfig) -> None:
     """Run the command.
 
     Raises:
-        ValueError: there is no such world or task, the world has no labels, or `out` cannot be written.
+        ValueError: there is no such world or task, the world has no labels or nothing to plan with, or `out` cannot be written.
     """
     check_out(config.out)
     world = load_world(config.world)
-    task = find_task(world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}")
+    planned = config.algo != "ppo"
+    task = find_task(
+        world.info.task, world.info.task_kwargs, config.task, f"the world {config.world}", planned
+    )
     decoded = None
     if task is not None:
         task = fitted(task, (*world.frame_size, 3), world.info.fit)
@@ -72,33 +84,39 @@ def agent(config: AgentConfig) -> None:
     with world_source(world.source) as source:
         files = [source.folder / name for name in MADE_FROM]
         prints = fingerprints([path for path in files if path.exists()], source.folder)
-    run = Run(config.out, resolved(config), prints, POLICY, overwrite=config.overwrite)
+    product = "results.json" if planned else POLICY
+    run = Run(config.out, resolved(config), prints, product, overwrite=config.overwrite)
     if run.state() == "finished":
-        print(f"{config.out} holds this run, finished; --overwrite trains its agent anew")
+        print(f"{config.out} holds this run, finished; --overwrite starts it anew")
         return
+    results: dict[str, Any] = {"seed": config.seed, "algo": config.algo, "task": None}
     with run.locked():
         run.begin()
-        model, history = train_in_imagination(
-            world, config.imagination, config.seed, config.out / "logs", run.unfinished
-        )
-        results = {"seed": config.seed, "imagination": [asdict(found) for found in history], "task": None}
+        if config.algo != "ppo":
+            act = acting(Planner(world, config.algo, config.planning, seed=config.seed))
+            results["planning"] = asdict(config.planning)
+        else:
+            model, history = train_in_imagination(
+                world, config.imagination, config.seed, config.out / "logs", run.unfinished
+            )
+            save_policy(model, config.out / POLICY)
+            results["imagination"] = [asdict(found) for found in history]
+            act = acting(model)
         if decoded is not None:
-            score, floor = _scores(model, decoded, config)
+            score, floor = _scores(act, decoded, config)
             results["task"] = asdict(score) | {"floors": {"random_actions": asdict(floor)}}
             print(f"real task: {said(score)}\nfloor, random actions: {said(floor)}")
-        save_policy(model, config.out / POLICY)
         path = write_results(config.out, results, config.seed)
         run.finish()
-    ended(f"{path} and {config.out / POLICY}", "flam-rl", "play", "--world", config.world)
+    wrote = f"{path}" if planned else f"{path} and {config.out / POLICY}"
+    ended(wrote, "flam-rl", "play", "--world", config.world)
 
 
-def _scores(model: PPO, decoded: DecodedVectorEnv, config: AgentConfig) -> tuple[PolicyScore, PolicyScore]:
-    """On the real task: the policy's, and that of random actions."""
-
-    def policy(seen: np.ndarray) -> np.ndarray:
-        return model.predict(seen, deterministic=True)[0]
-
-    score = score_policy(decoded, policy, config.episodes, config.seed, "real task")
+def _scores(
+    act: Callable[[np.ndarray], np.ndarray], decoded: DecodedVectorEnv, config: AgentConfig
+) -> tuple[PolicyScore, PolicyScore]:
+    """On the real task: the agent's, and that of random actions."""
+    score = score_policy(decoded, act, config.episodes, config.seed, "real task")
     tasks = decoded.env
     tasks.action_space.seed(config.seed)
     floor = score_policy(

@@ -55,6 +55,11 @@ class EventHead(Head):
         likely = self.outputs(factors_BKS) > 0
         return torch.where(self.value < 0, likely.any(0), likely.all(0)) * self.value
 
+    def leaning(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """Log-probability of what is wanted, by the member that doubts it most: the event, or if it is bad none. Float `(B,)`, 0 at
+        most; where all members agree on the reward it still tells which state is nearer to a better one."""
+        return nn.functional.logsigmoid(self.outputs(factors_BKS) * self.value.sign()).amin(0)
+
 
 class DenseHead(Head):
     """The reward of entering a state, where rewards are no single kind of rare event.
@@ -78,6 +83,10 @@ class DenseHead(Head):
     def agreed(self, factors_BKS: torch.Tensor) -> torch.Tensor:
         """The least output of all members, a reward that none of them doubts: float `(B,)`."""
         return self.outputs(factors_BKS).amin(0) * self.scale + self.mean
+
+    def leaning(self, factors_BKS: torch.Tensor) -> torch.Tensor:
+        """0 for each state, float `(B,)`: the reward itself tells which is nearer to a better one."""
+        return factors_BKS.new_zeros(len(factors_BKS))
 
 
 class Labels(nn.Module):

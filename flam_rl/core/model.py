@@ -207,6 +207,15 @@ class Model(LatentDynamics, nn.Module, ABC):
     def shares(self, scene: Scene) -> Float[torch.Tensor, "B K H W"]:
         """The share of each pixel that each factor draws; what they leave is the context's."""
 
+    def centres(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Float[torch.Tensor, "B K 2"]:
+        """x and y in pixels of the middle of what factors draw, also of some of them alone; of one that draws nothing it means
+        nothing.
+
+        Written for a model whose shares need no context; others say it themselves.
+        """
+        shares = self.shares(Scene(factors_BKS, factors_BKS.new_zeros(len(factors_BKS), 0)))
+        return middles(shares)
+
     def features(self, scene: Scene) -> torch.Tensor:
         """What a policy that wants a map sees of scenes: float `(B, N, D)`, of `feature_shape`.
 
@@ -274,3 +283,13 @@ class Model(LatentDynamics, nn.Module, ABC):
         Raises:
             ValueError: something is.
         """
+
+
+def middles(shares_BKHW: Float[torch.Tensor, "B K H W"], side: int = 1) -> Float[torch.Tensor, "B K 2"]:
+    """x and y of the middle of shares of squares that are `side` pixels wide, a first pixel's own centre at 0.5."""
+    total = shares_BKHW.sum((-2, -1)).clamp_min(1e-6)
+    x, y = (
+        (torch.arange(count, device=total.device) + 0.5) * side
+        for count in (shares_BKHW.shape[-1], shares_BKHW.shape[-2])
+    )
+    return torch.stack([shares_BKHW.sum(-2) @ x, shares_BKHW.sum(-1) @ y], -1) / total[..., None]

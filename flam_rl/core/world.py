@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ class World(nn.Module):
             ValueError: the frames are no such array or of another size than the world's; or the model has one factor for
                 the whole scene, or needs actions and there are none.
         """
-        clip = self._clip(frames)
+        clip = self.checked(frames)
         return self.model.entities(clip, None if actions is None else torch.as_tensor(actions), masks)
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ class World(nn.Module):
         Raises:
             ValueError: the frames are no such array or of another size than the world's, or there are too few of them.
         """
-        clip = self._clip(frames)
+        clip = self.checked(frames)
         needed = start + 1 + (steps if latent_actions is None else 0)
         if start < 0 or steps < 1 or len(clip) < needed:
             raise ValueError(
@@ -170,7 +170,12 @@ class World(nn.Module):
             )
         return self.model.predict(clip, start, steps, latent_actions).cpu().numpy()
 
-    def _clip(self, frames: np.ndarray) -> torch.Tensor:
+    def checked(self, frames: np.ndarray) -> torch.Tensor:
+        """The frames of a clip, uint8 `(T, H, W, 3)`, on the world's device.
+
+        Raises:
+            ValueError: they are no such array or of another size than the world's.
+        """
         size = self.frame_size
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
             raise ValueError(
@@ -186,6 +191,7 @@ class World(nn.Module):
         controlled: Sequence[int] = (),
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
+        held: Mapping[int, torch.Tensor] | None = None,
     ) -> Rollout:
         """Imagine `horizon` steps without leaving the device, in the same steps as FLAM-v0.
 
@@ -200,17 +206,21 @@ class World(nn.Module):
             controlled: indices of the C latent actions that are the policy's; with none it is not called.
             generator: of what the prior decides.
             dtype: of products large enough to gain from it; factors stay float32.
+            held: factors that are put where they are to be after each step, by index: float `(horizon, S)`. Their latent actions
+                are the policy's, or the prior's.
         """
         imagination, threads = self.imagination(controlled, dtype), lone_threads()
         state = threads.run(lambda: imagination.begin(start.factors))
         code = threads.run(lambda: self.context_code(start.context))
         factors, latent_actions, log_prior = [start.factors], [], []
-        for _ in range(horizon):
+        for step in range(horizon):
             wanted = None
             if controlled:
                 seen = threads.run(lambda: self.observation(state.factors_BKS, code))  # noqa: B023, it runs at once
                 wanted = policy(seen).unflatten(-1, (len(controlled), -1))
             state, taken = imagination.step(state, wanted, generator)
+            if held:
+                state = threads.run(lambda: imagination.begin(_put(state.factors_BKS, held, step)))  # noqa: B023
             factors.append(state.factors_BKS)
             latent_actions.append(taken.latent_actions_BLA)
             log_prior.append(taken.log_prior_BC)
@@ -270,3 +280,11 @@ class World(nn.Module):
         starts = self.starts()
         drawn = torch.randint(len(starts.factors), (count,), generator=generator, device=self.device)
         return starts.select(drawn)
+
+
+def _put(factors_BKS: torch.Tensor, held: Mapping[int, torch.Tensor], step: int) -> torch.Tensor:
+    """The factors with those that are held where they are to be after a step."""
+    put = factors_BKS.clone()
+    for factor, path_TS in held.items():
+        put[:, factor] = path_TS[step]
+    return put

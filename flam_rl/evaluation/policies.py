@@ -65,6 +65,18 @@ def several(task: gym.Env, count: int = AT_ONCE) -> SyncVectorEnv:
     return tasks
 
 
+def acting(agent: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What `play` asks of an agent with Stable-Baselines3's `predict`, its own state between calls kept here."""
+    state: Any = None
+
+    def act(seen: np.ndarray) -> np.ndarray:
+        nonlocal state
+        actions, state = agent.predict(seen, state, deterministic=True)
+        return np.asarray(actions)
+
+    return act
+
+
 @one_core()
 def play(
     tasks: VectorEnv, act: Callable[[Any], Any], episodes: int, seed: int, name: str = ""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch.distributions import Distribution, Normal
 
 from ...core.layers import parameters
-from ...core.model import Model, Starts
+from ...core.model import Model, Starts, middles
 from ...core.stepping import Events, Stepper
 from ...types import Entities, Scene
 from .aggregator import Aggregated
@@ -209,6 +209,11 @@ class TileModel(Model):
         patch = self.tokenizer.config.patch
         masks = self.aggregate(scene.factors).masks_BKN.unflatten(-1, self.tokenizer.grid)
         return masks.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+
+    def centres(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Float[torch.Tensor, "B K 2"]:
+        """As `Model.centres`, by shares of tokens."""
+        masks = self.aggregate(factors_BKS).masks_BKN.unflatten(-1, self.tokenizer.grid)
+        return middles(masks, self.tokenizer.config.patch)
 
     def features(self, scene: Scene) -> torch.Tensor:
         """The vector of the most likely code at each token."""

@@ -152,6 +152,10 @@ class TrackedModel(Model):
         camera = found.new_zeros(len(found), self.factors - found.shape[1], *self.frame_size)
         return torch.cat([found, camera], 1)
 
+    def centres(self, factors_BKS: Float[torch.Tensor, "B K S"]) -> Float[torch.Tensor, "B K 2"]:
+        """As `Model.centres`, by the places that are part of factors."""
+        return self.settings.state.to_pixels(factors_BKS[..., PLACE])
+
     def _ground(self, context: torch.Tensor) -> torch.Tensor:
         """`(..., X)` as colours `(..., 3, Y, X)`."""
         state = self.flam.config.state

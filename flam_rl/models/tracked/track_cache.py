@@ -16,7 +16,7 @@ from ...files import written_whole
 from ...progress import progress
 from ...types import Video
 from . import Tracks, clip_view, patch_for, shared_context, track_all
-from .known import find_known
+from .known import KnownLooks
 from .tracker import TrackerConfig
 
 CLIPS = 12
@@ -77,10 +77,11 @@ def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
     paths = [_path_of(frames, ground, None, cache) for frames in video.episodes]
     _track_missing(video, ground, dict(enumerate(paths)), None)
     if ground.context is None and ground.looks is not None:
+        known = KnownLooks(ground.looks)
         again = {
             index: _path_of(video.episodes[index], ground, ground.looks, cache)
             for index, path in enumerate(paths)
-            if bool(find_known(read_tracks(path).context[:: ground.tracker.patience], ground.looks).any())
+            if bool(known.find(read_tracks(path).context[:: ground.tracker.patience]).any())
         }
         _track_missing(video, ground, again, ground.looks)
         paths = [again.get(index, path) for index, path in enumerate(paths)]
