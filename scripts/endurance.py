@@ -41,8 +41,8 @@ TIMES = ("wall_s", "training_s", "peak_memory_mib", "made_by")
 SLOWER = 20
 """How many times as long as undisturbed a command may take before it counts as hanging."""
 TILES = (
-    "train --model flam --factors 2 --tokenizer-training.steps 120 --world.steps 40 --world.frames 64 "
-    "--world.prior-steps 100 --world.checkpoint-every 5"
+    "train --model flam --factors 2 --tokenizer-training.steps 80 --world.steps 30 --world.frames 64 "
+    "--world.prior-steps 50 --world.checkpoint-every 5"
 )
 COMMANDS = {
     "collect": "collect --steps 600 --seed 3 --out {run}/run",
@@ -51,8 +51,8 @@ COMMANDS = {
     "tracked": "train --model tracked --labels 0 --world.checkpoint-every 5 --tracked.looks.patch-steps 30 "
     "--tracked.looks.steps 30 --tracked.dynamics-training.steps 30 --tracked.prior-training.steps 30 --data {data}/pucks "
     "--out {run}/run",
-    "agent": "agent --episodes 1 --imagination.steps 2560 --imagination.num-envs 16 --imagination.rollout 16 "
-    "--imagination.batch 128 --imagination.checks 4 --out {run}/run",
+    "agent": "agent --episodes 1 --imagination.steps 1536 --imagination.num-envs 16 --imagination.rollout 16 "
+    "--imagination.batch 128 --imagination.checks 2 --out {run}/run",
     "benchmark": "benchmark --suite entities --budget tiny --models adaworld copy --workers 1 --out {run}/run "
     "--work {run}/work",
 }
