@@ -1,5 +1,6 @@
 # Every target first makes .venv, from the constraints file, when it is not up to date.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.ready
 # share what is expensive to make. One thread each: two that wait for each other on a busy core are slower than one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-fast check format clean
+.PHONY: setup demo test test-fast test-pythons check format docs clean
 
 setup: $(STAMP)
 
@@ -33,6 +34,14 @@ test-fast: setup
 	@echo "== running the tests that train nothing for long (2 minutes)"
 	$(PYTEST) -m "not learning"
 
+test-pythons:
+	@for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+			|| { echo "== $$python is not installed here: left out"; continue; }; \
+		echo "== Python $$version"; \
+		$(MAKE) test-fast PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done
+
 check: setup
 	@echo "== lint, format, types, import directions"
 	$(BIN)/ruff check .
@@ -44,5 +53,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup
+	@echo "== building the site into site/, running what its pages run (three to four minutes of one core)"
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf build dist *.egg-info runs
+	rm -rf build dist site *.egg-info runs

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +20,20 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EventCallback, StopTrainingOnNoModelImprovement
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import nn
 
 from ..core.codes import PLAUSIBLE
 from ..core.heads import DenseHead, EventHead
 from ..core.threads import one_core
+from ..core.weights import check_shapes, shapes_of
 from ..core.world import World
-from ..envs.flam_vector_env import FLAMVectorEnv
 from ..envs.sb3 import make_sb3_vec_env
 from ..files import written_whole
 from ..progress import progress
+from ..training.checkpoints import Checkpoint, Checkpoints
 from ..types import check_ranges
+from .factors_extractor import FactorsExtractor
+from .ppo_state import Progress, Worlds
 
 
 @dataclass(frozen=True)
@@ -116,32 +121,48 @@ class Judgement:
 
 @torch.inference_mode()
 def judge(model: BaseAlgorithm, world: World, gamma: float, seed: int, episodes: int = 256) -> Judgement:
-    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded."""
+    """The policy's own mean actions in `episodes` imagined episodes, pessimistically rewarded.
+
+    An episode goes on until all heads of the ensembles agree that it is over: heads that call the border of a goal an end and
+    not yet a success would otherwise end each of them there.
+
+    Args:
+        model: acts by the world's latent actions.
+    """
     assert world.labels is not None
-    env = FLAMVectorEnv(episodes, world, "agent", compile=False)
-    observations, _ = env.reset(seed=seed)
-    alive = np.ones(episodes, bool)
-    score = np.zeros(episodes)
-    plausible = []
-    for step in range(env.horizon):
-        actions, _ = model.predict(observations, deterministic=True)
-        observations, _, terminated, truncated, _ = env.step(actions)
-        granted = world.labels.reward.agreed(env.factors_BKS).cpu().numpy()
-        score += alive * granted * gamma**step
-        plausible.append((env.log_prior_BC.exp() >= PLAUSIBLE).all(-1).cpu().numpy()[alive])
-        reached = granted != 0 if isinstance(world.labels.reward, EventHead) else False
-        alive &= ~(terminated | truncated | reached)  # an event is what an episode is for
-        if not alive.any():
-            break
-    return Judgement(float(score.mean()), float((score > 0).mean()), float(np.concatenate(plausible).mean()))
+    reward, termination = world.labels.reward, world.labels.termination
+
+    def policy(seen: torch.Tensor) -> torch.Tensor:
+        actions, _ = model.predict(seen.cpu().numpy(), deterministic=True)
+        return torch.from_numpy(actions).to(seen.device)
+
+    generator = torch.Generator(world.device).manual_seed(seed)
+    start = world.start(episodes, generator)
+    controlled = world.moved_by_agents(world.labels.agents)
+    found = world.imagine(policy, start, world.info.horizon, controlled, generator)
+    entered = found.factors_BTKS[:, 1:].flatten(0, 1)
+    granted = reward.agreed(entered).view(episodes, -1)
+    ended = termination.agreed(entered).view(episodes, -1) != 0
+    if isinstance(reward, EventHead):
+        ended |= granted != 0  # an event is what an episode is for
+    alive = ended.cumsum(1) - ended.long() == 0
+    discount = gamma ** torch.arange(granted.shape[1], device=granted.device)
+    score = (alive * granted * discount).sum(1)
+    plausible = (found.log_prior_BTC.exp() >= PLAUSIBLE).all(-1)[alive]
+    return Judgement(float(score.mean()), float((score > 0).float().mean()), float(plausible.float().mean()))
 
 
 class KeepBest(EventCallback):
-    """Judges the policy every so often, keeps the best weights, draws the bar; each judgement is the event.
+    """Judges the policy every so often, keeps the best weights, draws the bar; each judgement is the event. Before each rollout
+    it keeps all that training goes on from.
 
     Attributes:
         best_mean_reward: of all judgements, as Stable-Baselines3's callbacks of such an event read it.
+        ended: whether training has.
+        checkpoint: where to keep it.
     """
+
+    checkpoint: Checkpoint
 
     def __init__(self, world: World, config: ImaginationConfig, seed: int) -> None:
         super().__init__(StopTrainingOnNoModelImprovement(config.patience - 1))  # it stops after one more
@@ -150,12 +171,37 @@ class KeepBest(EventCallback):
         self.best: dict[str, torch.Tensor] = {}
         self.history: list[Judgement] = []
         self.improving = True
+        self.ended = False
+        self.next_check = config.steps / config.checks
         self.judged: dict[str, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """How the policy was judged, and the best one."""
+        assert isinstance(self.callback, StopTrainingOnNoModelImprovement)
+        return {
+            "best": self.best,
+            "worth": self.best_mean_reward,
+            "worth_before": float(self.callback.last_best_mean_reward),
+            "not_better": self.callback.no_improvement_evals,
+            "history": [astuple(found) for found in self.history],
+            "next_check": self.next_check,
+            "improving": self.improving,
+            "ended": self.ended,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        assert isinstance(self.callback, StopTrainingOnNoModelImprovement)
+        self.best, self.best_mean_reward = state["best"], state["worth"]
+        self.callback.last_best_mean_reward = state["worth_before"]
+        self.callback.no_improvement_evals = state["not_better"]
+        self.history = [Judgement(*found) for found in state["history"]]
+        self.next_check, self.improving, self.ended = state["next_check"], state["improving"], state["ended"]
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        self.bar = progress(total=self.config.steps, desc="imagination", unit="step")
-        self.next_check = self.config.steps / self.config.checks
+        done = self.model.num_timesteps
+        self.bar = progress(total=self.config.steps, initial=done, desc="imagination", unit="step")
 
     def _on_step(self) -> bool:
         self.bar.update(self.training_env.num_envs)
@@ -168,6 +214,12 @@ class KeepBest(EventCallback):
             self.next_check += self.config.steps / self.config.checks
             self.check()
             self.improving = self._on_event()
+        if self._rollouts:
+            self.checkpoint.after(self._rollouts - 1)
+
+    @property
+    def _rollouts(self) -> int:
+        return self.model.num_timesteps // (self.training_env.num_envs * self.config.rollout)
 
     def check(self) -> None:
         """Judge now."""
@@ -186,10 +238,23 @@ class KeepBest(EventCallback):
         if self.improving:
             self.check()
         self.bar.close()
+        self.ended = True
+        self.checkpoint.save(self._rollouts)
 
 
-def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | None = None) -> PPO:
-    """The policy and how it learns, in imagination as on a task itself."""
+def make_ppo(
+    env: VecEnv,
+    config: ImaginationConfig,
+    seed: int,
+    own: tuple[int, ...],
+    shape: tuple[int, int],
+    log_dir: Path | None = None,
+) -> PPO:
+    """The policy and how it learns, in imagination as on a task itself.
+
+    Args:
+        own, shape: of `FactorsExtractor`.
+    """
     return PPO(
         "MlpPolicy",
         env,
@@ -199,7 +264,13 @@ def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | 
         learning_rate=config.learning_rate,
         gamma=config.gamma,
         ent_coef=config.entropy,
-        policy_kwargs={"net_arch": [128, 128], "activation_fn": torch.nn.ReLU, "log_std_init": 0.0},
+        policy_kwargs={
+            "net_arch": [128, 128],
+            "activation_fn": nn.ReLU,
+            "log_std_init": 0.0,
+            "features_extractor_class": FactorsExtractor,
+            "features_extractor_kwargs": {"own": own, "shape": shape},
+        },
         tensorboard_log=str(log_dir) if log_dir else None,
         seed=seed,
         device="cpu",
@@ -208,23 +279,46 @@ def make_ppo(env: VecEnv, config: ImaginationConfig, seed: int, log_dir: Path | 
 
 @one_core()
 def train_in_imagination(
-    world: World, config: ImaginationConfig = ImaginationConfig(), seed: int = 0, log_dir: Path | None = None
+    world: World,
+    config: ImaginationConfig = ImaginationConfig(),
+    seed: int = 0,
+    log_dir: Path | None = None,
+    folder: Path | None = None,
 ) -> tuple[PPO, list[Judgement]]:
     """PPO for the agent's factor, with the best weights by imagination's own judgement.
+
+    Args:
+        folder: where to keep, before each rollout, what an interrupted training goes on from as if it had not been.
 
     Returns:
         the model, its observation and action space those of FLAM-v0 with `control="agent"`, and every
         judgement on the way.
 
     Raises:
-        ValueError: the world has no labels.
+        ValueError: the world has no labels; or as `Checkpoint.resume`.
     """
-    env: VecEnvWrapper = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
-    env.seed(seed)
+    worlds = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    worlds.seed(seed)
+    env: VecEnvWrapper = worlds
     if world.labels is not None and isinstance(world.labels.reward, DenseHead):
         env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
-    model = make_ppo(PriorPenalty(env, config.prior_weight), config, seed, log_dir)
+    own = world.labels.agents.factors if world.labels else ()
+    penalized = PriorPenalty(env, config.prior_weight)
+    model = make_ppo(penalized, config, seed, own, (world.factors, world.factor_dim), log_dir)
     callback = KeepBest(world, config, seed + 1)
-    model.learn(config.steps, callback=callback, tb_log_name="imagination")
+    callback.checkpoint = Checkpoints(folder, every=1).of(
+        "imagination",
+        -(-config.steps // (config.num_envs * config.rollout)),
+        policy=model.policy,
+        optimizer=model.policy.optimizer,
+        worlds=Worlds(model, worlds.core),
+        progress=Progress(model),
+        judged=callback,
+    )
+    done = callback.checkpoint.resume()
+    if not callback.ended:
+        left = config.steps - model.num_timesteps
+        model.learn(left, callback, tb_log_name="imagination", reset_num_timesteps=not done)
+    check_shapes(shapes_of(model.policy.state_dict()), shapes_of(callback.best))
     model.policy.load_state_dict(callback.best)
     return model, callback.history

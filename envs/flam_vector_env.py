@@ -16,6 +16,7 @@ from gymnasium.vector.utils import batch_space
 from ..core.checkpoint import load_world
 from ..core.stepping import Imagined, Stepper
 from ..core.threads import lone_threads
+from ..core.weights import check_finite, check_shapes, shapes_of
 from ..core.world import World
 from ..types import Scene
 from .action_types import ActionType, make_actions
@@ -120,6 +121,36 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
             self._code_BC = self._codes.new_zeros(num_envs, self._codes.shape[1])
         self._copy = copy
         self._buffers: list[np.ndarray | None] = [None, None]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All that its next steps depend on beside their actions.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        return {
+            **self.state._asdict(),
+            "context_BX": self._context_BX,
+            "code_BC": self._code_BC,
+            "elapsed_B": torch.from_numpy(self._elapsed),
+            "ended_B": torch.from_numpy(self._ended),
+            "generator": self._generator.get_state(),
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from where an env made with the same arguments was, without a reset.
+
+        Raises:
+            ValueError: `state` is of an env of other arguments.
+        """
+        self._restart(np.ones(self.num_envs, bool))
+        check_shapes(shapes_of(self.state_dict()), shapes_of(state))
+        for name, own in self.state_dict().items():
+            check_finite(name, state[name])
+            if name != "generator":
+                own.copy_(state[name])
+        self._generator.set_state(state["generator"])
 
     def _stepper(self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor) -> Stepper:
         """What steps the worlds, compiled already where it is to be: later nothing decides."""

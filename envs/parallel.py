@@ -268,18 +268,5 @@ class FLAMParallelEnv(ParallelEnv):
         return {agent: {"action_mask": plausible[self._factor[agent]]} for agent in agents}
 
 
-def parallel_env(
-    world: str | os.PathLike[str] | World = "multigrid",
-    control: Control = "all",
-    rewards: Rewards = "shared",
-    horizon: int | None = None,
-    actions: ZooActions = "latent",
-    render_mode: str | None = "rgb_array",
-) -> FLAMParallelEnv:
-    """A world as PettingZoo's parallel env, named as PettingZoo's own are made; the page is `FLAMParallelEnv`'s.
-
-    Raises:
-        ImportError: PettingZoo is not installed.
-        ValueError: as `FLAMParallelEnv`.
-    """
-    return FLAMParallelEnv(world, control, rewards, horizon, actions, render_mode)
+parallel_env = FLAMParallelEnv
+"""Makes one, as PettingZoo's own are made."""

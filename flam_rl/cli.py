@@ -43,7 +43,8 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print(
-            "flam-rl: interrupted; train and benchmark go on from here with the same command", file=sys.stderr
+            "flam-rl: interrupted; collect, train, agent and benchmark go on from here with the same command",
+            file=sys.stderr,
         )
         sys.exit(130)
     finally:

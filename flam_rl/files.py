@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -56,12 +57,11 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         yield scratch
-        scratch.chmod(0o755)
-        for path in scratch.iterdir():
-            path.chmod(0o644)  # a temporary folder and its files are private
+        for path in (scratch, *scratch.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # a temporary folder and its files are private
+        put_back(folder)
         if folder.exists():
-            old = folder.with_name(f".{folder.name}-old")
-            shutil.rmtree(old, ignore_errors=True)
+            old = _aside(folder)
             os.replace(folder, old)
             os.replace(scratch, folder)
             shutil.rmtree(old)
@@ -69,3 +69,45 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def sole_use(folder: Path, wait: bool = False) -> Iterator[None]:
+    """`folder`, made if need be, is this process's alone, until it ends however it ends.
+
+    Args:
+        wait: until another process has ended whose it is.
+
+    Raises:
+        ValueError: it is another's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise ValueError(f"{folder} is in use by another process; wait for it") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def remove_whole(folder: Path) -> None:
+    """Delete `folder`: whenever this is interrupted, all of it is there, or nothing under its name."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}-gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
+
+
+def put_back(folder: Path) -> None:
+    """The old `folder` to its place, if a process was killed just when it had moved it aside for a new one."""
+    if not folder.exists() and _aside(folder).exists():
+        os.replace(_aside(folder), folder)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-old")

@@ -64,7 +64,8 @@ def train_on_states(task: gym.Env, steps: int, seed: int) -> Any:
     assert spec is not None
     env = DummyVecEnv([lambda: TrueStates(gym.make(spec)) for _ in range(config.num_envs)])
     env.seed(seed)
-    return make_ppo(env, config, seed).learn(steps)
+    rows = env.observation_space.shape[0] // 6
+    return make_ppo(env, config, seed, (0,), (rows, 6)).learn(steps)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 import flam_rl
 from flam_rl.actions import ActionSpace
@@ -158,6 +159,58 @@ def test_imagination_runs_and_keeps_the_best(fitted, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("events*"))
     action, _ = model.predict(gym.make("FLAM-v0", world=world).reset(seed=0)[0])
     assert action.shape == (world.latent_action_dim,)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("dense", [False, True])
+def test_an_interrupted_imagination_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense: bool
+) -> None:
+    """In the middle of episodes, with judgements before and after; rewards of any size are normalized."""
+    world = load_world("multigrid")
+    if dense:
+        reward = DenseHead(world.factor_dim, world.labels.agents.factors, 1.0, 50.0)
+        world.labels = Labels(world.labels.agents, reward, world.labels.termination, 1)
+    config = ImaginationConfig(steps=2000, num_envs=16, rollout=20, batch=64, checks=3)
+    whole, judged = train_in_imagination(world, config)
+
+    class Killed(Exception):
+        pass
+
+    learn, updates = PPO.train, []
+
+    def killed(model: PPO) -> None:
+        updates.append(model.num_timesteps)
+        if len(updates) in (2, 6, 7):
+            raise Killed
+        learn(model)
+
+    monkeypatch.setattr(PPO, "train", killed)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            train_in_imagination(world, config, folder=tmp_path)
+        np.random.seed(3)  # noqa: NPY002
+        torch.manual_seed(3)
+    model, found = train_in_imagination(world, config, folder=tmp_path)
+    # Killed in the update after step 640, and twice in one that began before it was kept.
+    assert updates == [320, 640, 640, 960, 1280, 1600, 1600, 1600, 1920, 2240]
+    again, known = train_in_imagination(world, config, folder=tmp_path)
+    assert len(updates) == 10, "what has ended is not done again"
+    assert judged == found == known
+    assert len(judged) >= 3
+    for other in (model, again):
+        state = other.policy.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in whole.policy.state_dict().items())
+
+
+@pytest.mark.learning
+def test_a_checkpoint_of_imagination_in_another_world_is_refused(tmp_path: Path) -> None:
+    config = ImaginationConfig(steps=64, num_envs=8, rollout=8, batch=64, checks=1)
+    train_in_imagination(load_world("multigrid"), config, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"imagination\.pt: damaged, or of another run"):
+        train_in_imagination(
+            load_world("multigrid"), dataclasses.replace(config, num_envs=4, rollout=16), folder=tmp_path
+        )
 
 
 def test_imagination_needs_labels(world) -> None:

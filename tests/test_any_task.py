@@ -19,7 +19,8 @@ from suites import need
 
 from flam_rl.cli import main
 from flam_rl.commands.tasks import find_task, fitted, make_task
-from flam_rl.data.minari import read_entities, write_dataset
+from flam_rl.data.minari import read_entities
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import ReadingConfig, read
 from flam_rl.envs.frames import Frames, shows_frames
 from flam_rl.envs.tasks.record import record_episodes

@@ -280,23 +280,6 @@ def test_train_on_a_single_film_and_evaluate_on_others(tmp_path: Path, video) ->
     assert json.loads((out / "results.json").read_text())["frames"] == 40
 
 
-def test_an_interrupted_run_with_other_settings_keeps_its_frames(tmp_path: Path, capsys) -> None:
-    write_film(tmp_path / "film.mp4", scene(4))
-    run = tmp_path / "run"
-    (run / "unfinished").mkdir(parents=True)
-    for name, content in {
-        "config.json": "{}",
-        "frames.json": "{}",
-        "frames.bin": "x",
-    }.items():
-        (run / name).write_text(content)
-    with pytest.raises(SystemExit):
-        main(["train", "--data", str(tmp_path / "film.mp4"), "--out", str(run)])
-    assert "interrupted run with other settings" in capsys.readouterr().err
-    assert (run / "frames.json").read_text() == "{}"
-    assert (run / "frames.bin").read_text() == "x"
-
-
 def test_frame_sizes_that_make_no_patches_are_refused_at_the_start(tmp_path: Path, capsys) -> None:
     write_film(tmp_path / "film.mp4", scene(4))
     train = ["train", "--model", "flam", "--data", str(tmp_path), "--out", str(tmp_path / "run")]

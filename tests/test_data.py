@@ -13,7 +13,8 @@ import torch
 
 from flam_rl.actions import ActionSpace
 from flam_rl.core.checkpoint import load_world
-from flam_rl.data.minari import action_space, read_entities, read_labels, write_dataset
+from flam_rl.data.minari import action_space, read_entities, read_labels
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import read
 from flam_rl.envs.tasks.record import record_episodes
 from flam_rl.models.tiles.clips import Clips, Codes, tokenize

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flam_rl.cli import main
 from flam_rl.data.hold_out import hold_out
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import ReadingConfig, read
 
 FIELDS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flam_rl.models.tracked import ContextConfig, TrackerConfig, track
-from flam_rl.models.tracked.known import find_known
+from flam_rl.models.tracked.known import KnownLooks
 from flam_rl.models.tracked.sprites import blend, draw
 from flam_rl.models.tracked.views import find_view
 
@@ -43,7 +43,7 @@ def resting(frames: int) -> torch.Tensor:
 def test_a_look_is_found_at_fractions_of_pixels_and_at_the_border() -> None:
     look, places = disc(4.0, (0.9, 0.2, 0.2)), resting(3)
     shown = film(texture(0), look, places)
-    found = find_known(shown, torch.stack([disc(4.2, (0.9, 0.2, 0.2)), look]))
+    found = KnownLooks(torch.stack([disc(4.2, (0.9, 0.2, 0.2)), look])).find(shown)
     truth = draw(look.expand(3, 3, -1, -1, -1), places, (SIZE, SIZE)).drawn_BK4HW[:, :, 3].amax(1)
     assert found[truth > 0.5].all()
     assert found[truth == 0].float().mean() < 0.05  # no more than a rim
@@ -52,13 +52,13 @@ def test_a_look_is_found_at_fractions_of_pixels_and_at_the_border() -> None:
 def test_nothing_is_found_in_ground_nor_within_something_larger_of_the_same_colour() -> None:
     look = disc(4.0, (0.9, 0.2, 0.2))[None]
     grounds = torch.stack([texture(seed) for seed in range(8)])
-    assert not find_known(grounds, look).any()
+    assert not KnownLooks(look).find(grounds).any()
     large = film(texture(0), disc(14.0, (0.9, 0.2, 0.2), 40), torch.tensor([[[32.0, 32.0]]]))
-    assert not find_known(large, look)[0, 28:36, 28:36].any()
+    assert not KnownLooks(look).find(large)[0, 28:36, 28:36].any()
 
 
 def test_a_look_of_few_pixels_is_found_nowhere() -> None:
-    assert not find_known(texture(0)[None], disc(1.0, (0.5, 0.5, 0.5))[None]).any()
+    assert not KnownLooks(disc(1.0, (0.5, 0.5, 0.5))[None]).find(texture(0)[None]).any()
 
 
 def test_what_rests_is_not_in_a_context_of_one_frame() -> None:
@@ -66,7 +66,7 @@ def test_what_rests_is_not_in_a_context_of_one_frame() -> None:
     shown = film(ground, look, resting(1))
     still, config = torch.zeros(1, 2), TrackerConfig()
     without = find_view(shown, still, config, ContextConfig())[0]
-    knowing = find_view(shown, still, config, ContextConfig(), things=find_known(shown, look[None]))[0]
+    knowing = find_view(shown, still, config, ContextConfig(), things=KnownLooks(look[None]).find(shown))[0]
     error = [float((view - ground).square().mean()) for view in (without, knowing)]
     assert error[1] < 0.1 * error[0]
 

@@ -16,6 +16,7 @@ from flam_rl.core.world import World
 from flam_rl.models.tiles.clips import Clips, Codes, tokenize
 from flam_rl.models.tiles.code_model import FLAMConfig
 from flam_rl.models.tiles.training import WorldTrainingConfig, make_model, train_world
+from flam_rl.training.checkpoints import Checkpoints
 from flam_rl.training.run import Log
 from flam_rl.types import Video
 
@@ -29,7 +30,7 @@ def codes(video: Video) -> Codes:
 
 @pytest.fixture(scope="module")
 def saved(codes: Codes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
+    path = tmp_path_factory.mktemp("run") / "world.pt"
     go_on(flam_rl.load_world("multigrid"), codes, path)
     return path
 
@@ -37,7 +38,13 @@ def saved(codes: Codes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go_on(world: World, codes: Codes, path: Path, config: WorldTrainingConfig = BRIEF) -> None:
     model = make_model("flam", world.model.tokenizer, codes.episodes, FLAMConfig(), 0)
     with Log(None) as log:
-        train_world(model, Clips(codes, 0), config, log, checkpoint=path)
+        train_world(
+            model,
+            Clips(codes, 0),
+            config,
+            log,
+            checkpoints=Checkpoints(path.parent, config.checkpoint_every),
+        )
 
 
 def refused(
@@ -52,7 +59,7 @@ def refused(
 def test_a_checkpoint_leaves_no_scratch_and_is_gone_on_from(
     world: World, codes: Codes, saved: Path, tmp_path: Path
 ) -> None:
-    assert [path.name for path in saved.parent.iterdir()] == ["checkpoint.pt"]
+    assert {path.name for path in saved.parent.iterdir()} == {"world.pt", "seconds.txt"}
     go_on(world, codes, Path(shutil.copy(saved, tmp_path)))
 
 
@@ -64,16 +71,16 @@ def test_a_foreign_file_is_refused_and_not_run(
     world: World, codes: Codes, tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    refused(world, codes, tmp_path / "checkpoint.pt", "delete it")
+    (tmp_path / "world.pt").write_bytes(content)
+    refused(world, codes, tmp_path / "world.pt", "delete it")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_checkpoint_cut_short_is_refused(world: World, codes: Codes, saved: Path, tmp_path: Path) -> None:
     content = saved.read_bytes()
     for share in (0.01, 0.5, 0.9, 0.9999):
-        (tmp_path / "checkpoint.pt").write_bytes(content[: int(share * len(content))])
-        refused(world, codes, tmp_path / "checkpoint.pt", "delete it")
+        (tmp_path / "world.pt").write_bytes(content[: int(share * len(content))])
+        refused(world, codes, tmp_path / "world.pt", "delete it")
 
 
 @pytest.mark.parametrize(
@@ -112,14 +119,14 @@ def test_a_checkpoint_of_another_run_says_what_does_not_fit(
 ) -> None:
     state = torch.load(saved, weights_only=True)
     edit(state)
-    torch.save(state, tmp_path / "checkpoint.pt")
-    refused(world, codes, tmp_path / "checkpoint.pt", message)
+    torch.save(state, tmp_path / "world.pt")
+    refused(world, codes, tmp_path / "world.pt", message)
 
 
 def test_any_damage_is_harmless_or_said(world: World, codes: Codes, saved: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     content = saved.read_bytes()
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "world.pt"
     said: list[str] = []
     for _ in range(60):
         changed = bytearray(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from interrupting import Interrupted, Interrupting
 
 import flam_rl
 from flam_rl.core.checkpoint import load_world, save_world
@@ -22,6 +24,8 @@ from flam_rl.evaluation.encoded import encode
 from flam_rl.evaluation.prediction import measure as measure_prediction
 from flam_rl.evaluation.truth import truths_of
 from flam_rl.models.build import BuildConfig, Footage, build_world, check_build
+from flam_rl.models.tiles.training import WorldTrainingConfig
+from flam_rl.models.tracked import track_cache
 from flam_rl.models.tracked.build import TrackedBuildConfig
 from flam_rl.models.tracked.flam import TrackedConfig
 from flam_rl.models.tracked.joint import TrackedJointModel
@@ -30,16 +34,23 @@ from flam_rl.models.tracked.model import TrackedModel
 from flam_rl.models.tracked.sequences import Sequences
 from flam_rl.models.tracked.sprites import draw
 from flam_rl.models.tracked.states import DEPTH, LOOK, PLACE, PRESENCE, VELOCITY, StateConfig, rows_of
+from flam_rl.models.tracked.track_cache import (
+    Ground,
+    digest_of,
+    find_ground,
+    read_tracks,
+    side_by_side,
+    track_video,
+    write_tracks,
+)
+from flam_rl.models.tracked.tracker import TrackerConfig
 from flam_rl.models.tracked.tracks import track
 from flam_rl.models.tracked.training import (
     DynamicsTrainingConfig,
     LookTrainingConfig,
     PriorTrainingConfig,
-    read_tracks,
     sample_looks,
-    side_by_side,
     train_looks,
-    write_tracks,
 )
 from flam_rl.training.run import Log
 from flam_rl.types import Scene, Video
@@ -131,6 +142,73 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert torch.equal(again.place, tracks.place)
     assert torch.equal(again.identity, tracks.identity)
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
+
+
+def test_tracks_are_found_again_by_the_same_tracker_only(
+    films: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = Video((films[0][:12],))
+    ground = find_ground(video, TrackerConfig())
+
+    def kept(ground: Ground) -> dict[str, int]:
+        (found,) = track_video(video, ground, tmp_path)
+        assert len(found.presence) == 12
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    once = kept(ground)
+    assert len(once) == 1
+    assert kept(ground) == once
+    settings = kept(replace(ground, tracker=replace(ground.tracker, patience=3)))
+    assert len(settings) == 2
+    monkeypatch.setattr("flam_rl.models.tracked.track_cache.CODE", "another")
+    code = kept(ground)
+    assert len(code) == 3
+    assert code.items() > settings.items() > once.items()
+
+
+def test_every_change_of_a_source_is_another_tracker(tmp_path: Path) -> None:
+    sources = Path(track_cache.__file__).parent
+    shutil.copytree(sources, tmp_path / "copy")
+    assert digest_of(tmp_path / "copy") == digest_of(sources) == track_cache.CODE
+    with (tmp_path / "copy" / "tracker.py").open("a") as source:
+        source.write("\n")
+    changed = digest_of(tmp_path / "copy")
+    assert changed != track_cache.CODE
+    (tmp_path / "copy" / "camera.py").rename(tmp_path / "copy" / "cameras.py")
+    assert digest_of(tmp_path / "copy") not in (changed, track_cache.CODE)
+
+
+@pytest.mark.learning
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    films: list[np.ndarray], tmp_path: Path
+) -> None:
+    video = Video(tuple(frames[:24] for frames in films[:4]))
+    config = BuildConfig(
+        "tracked",
+        world=WorldTrainingConfig(checkpoint_every=3),
+        tracked=TrackedBuildConfig(
+            looks=LookTrainingConfig(frames=40, patch_steps=4, steps=4, batch=4),
+            dynamics_training=DynamicsTrainingConfig(steps=8, batch=8),
+            prior_training=PriorTrainingConfig(steps=8, batch=32),
+        ),
+    )
+
+    def built(folder: Path | None, log: Log) -> dict[str, torch.Tensor]:
+        with log:
+            world = build_world(config, Footage(video, video), WorldInfo(), CPU, log, folder=folder)
+        return world.model.state_dict() | world.stored_starts
+
+    whole = built(None, Log(None))
+    for name, at in (("looks", 2), ("looks", 5), ("dynamics", 7), ("prior", 4)):
+        log = Interrupting(name, at)
+        with pytest.raises(Interrupted):
+            built(tmp_path, log)
+        assert len(log.done) < 13, "what was done before is done again"
+    log = Interrupting()
+    again = built(tmp_path, log)
+    assert log.done == [("prior", step) for step in range(3, 8)]
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_as_many_episodes_are_tracked_side_by_side_as_memory_holds() -> None:

@@ -13,10 +13,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from interrupting import Interrupted, Interrupting
 from tiles import tile_world
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import read
 from flam_rl.evaluation import correspondence, tokens
 from flam_rl.evaluation.encoded import encode
@@ -34,6 +35,7 @@ from flam_rl.models.tiles.training import (
     train_world,
     warmed_cosine,
 )
+from flam_rl.training.checkpoints import Checkpoints
 from flam_rl.training.run import Log, pick_device, seed_everything
 from flam_rl.types import Episode, Video
 
@@ -41,16 +43,19 @@ CPU = torch.device("cpu")
 BRIEF = WorldTrainingConfig(steps=6, frames=32, prior_steps=5, checkpoint_every=2)
 
 
-def train_briefly(video: Video, seed: int = 0, checkpoint: Path | None = None, config=BRIEF) -> FLAM:
+def train_briefly(
+    video: Video, seed: int = 0, folder: Path | None = None, config=BRIEF, log: Log | None = None
+) -> FLAM:
     seed_everything(seed)
-    with Log(None) as log:
+    checkpoints = Checkpoints(folder, config.checkpoint_every)
+    with log or Log(None) as log:
         tokenizer = train_tokenizer(
-            video, TokenizerConfig(), TokenizerTrainingConfig(steps=20), seed, CPU, log
+            video, TokenizerConfig(), TokenizerTrainingConfig(steps=20), seed, CPU, log, checkpoints
         )
         codes = tokenize(tokenizer, video)
         flam = make_model("flam", tokenizer, codes.episodes, FLAMConfig(), seed)
-        train_world(flam, Clips(codes, seed), config, log, checkpoint=checkpoint)
-        return train_prior(flam, codes.episodes, config, seed, log)
+        train_world(flam, Clips(codes, seed), config, log, checkpoints=checkpoints)
+        return train_prior(flam, codes.episodes, config, seed, log, checkpoints)
 
 
 def same(a: FLAM, b: FLAM) -> bool:
@@ -118,22 +123,17 @@ def test_same_seed_same_weights_and_another_seed_others(video: Video) -> None:
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, video: Video) -> None:
     few = Video(video.episodes[:6])
     whole = train_briefly(few)
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(step: int) -> None:
-        if step == 4:
-            raise Interrupted
-
-    seed_everything(0)
-    with Log(None) as log:
-        tokenizer = train_tokenizer(few, TokenizerConfig(), TokenizerTrainingConfig(steps=20), 0, CPU, log)
-        codes = tokenize(tokenizer, few)
-        flam = make_model("flam", tokenizer, codes.episodes, FLAMConfig(), 0)
+    for name, at in (("tokenizer", 7), ("tokenizer", 13), ("world", 1), ("world", 5), ("prior", 3)):
+        log = Interrupting(name, at)
         with pytest.raises(Interrupted):
-            train_world(flam, Clips(codes, 0), BRIEF, log, interrupt, tmp_path / "checkpoint.pt")
-    assert same(whole, train_briefly(few, checkpoint=tmp_path / "checkpoint.pt"))
+            train_briefly(few, folder=tmp_path, log=log)
+        assert len(log.done) < 10, "what was done before is done again"
+    log = Interrupting()
+    assert same(whole, train_briefly(few, folder=tmp_path, log=log))
+    assert log.done == [("prior", 2), ("prior", 3), ("prior", 4)]
+    log = Interrupting()
+    assert same(whole, train_briefly(few, folder=tmp_path, log=log))
+    assert log.done == []
 
 
 def rates(schedule: LRScheduler, steps: int) -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 
 import flam_rl
 from flam_rl.cli import main
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.data.reading import read
 from flam_rl.envs.tasks.registry import is_known
 from flam_rl.types import Episode

@@ -17,7 +17,7 @@ from tiles import tile_world
 import flam_rl
 from flam_rl.cli import main
 from flam_rl.core.info import WorldInfo
-from flam_rl.data.minari import write_dataset
+from flam_rl.data.minari_writing import write_dataset
 from flam_rl.models.tiles.code_model import CodeFacts, FLAMConfig
 from flam_rl.models.tiles.tokenizer import Tokenizer, TokenizerConfig
 from flam_rl.results import read_json
@@ -209,12 +209,17 @@ def test_evaluate_of_a_world_of_another_size(tmp_path: Path, data: Path, capsys)
 def test_a_damaged_run_is_named(tmp_path: Path, data: Path, capsys) -> None:
     run = tmp_path / "run"
     (run / "unfinished").mkdir(parents=True)
-    (run / "unfinished" / "checkpoint.pt").write_bytes(b"")
     (run / "config.json").write_text("{")
-    said = fails([*arguments("train", run, data), "--labels", "0"], capsys)
-    assert f"{run / 'config.json'}: damaged, no JSON" in said
+    tiny = "--model flam --tokenizer-training.steps 1 --world.steps 4 --labels 0"
+    given = [*arguments("train", run, data), *tiny.split()]
+    assert f"{run / 'config.json'}: damaged, no JSON" in fails(given, capsys)
     os.unlink(run / "config.json")
-    tiny = "--tokenizer-training.steps 1 --world.steps 4 --labels 0"
-    said = fails([*arguments("train", run, data), *tiny.split()], capsys)
-    assert f"{run / 'unfinished' / 'checkpoint.pt'}: damaged, or of another run" in said
+    assert "holds an interrupted run, but no config.json" in fails(given, capsys)
+    (run / "unfinished").rmdir()
+    (run / "logs").touch()  # no folder: it ends when it has begun
+    fails(given, capsys)
+    (run / "logs").unlink()
+    (run / "unfinished" / "world.pt").write_bytes(b"")
+    said = fails(given, capsys)
+    assert f"{run / 'unfinished' / 'world.pt'}: damaged, or of another run" in said
     assert "delete it to start anew" in said

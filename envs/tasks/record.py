@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from ...actions import ActionSpace
-from ...types import Episode, LabelledTransitions, Truth
+from ...types import Episode, Json, LabelledTransitions, Truth
 from .acting import Act, behaviors, make_policy
 
 
@@ -26,12 +26,45 @@ def record_episodes(task: gym.Env, steps: int, seed: int, policy: str | None = N
         ValueError: the task has nothing to act by so; or as `record_episode`.
         FileNotFoundError: there is no such zip.
     """
-    rng = np.random.default_rng(seed)
-    act, recorded = make_policy(task, policy, rng), 0
-    while recorded < steps:
-        episode = record_episode(task, int(rng.integers(2**31)), act, steps)
-        recorded += len(episode.actions)
-        yield episode
+    return iter(Recording(task, steps, seed, policy))
+
+
+class Recording:
+    """The episodes of `record_episodes`, which can be gone on with after any of them.
+
+    Args:
+        task, steps, seed, policy: as `record_episodes`, and so what is raised.
+
+    Attributes:
+        recorded: transitions so far.
+    """
+
+    def __init__(self, task: gym.Env, steps: int, seed: int, policy: str | None = None) -> None:
+        self.task, self.steps, self.recorded = task, steps, 0
+        self.rng = np.random.default_rng(seed)
+        self.act = make_policy(task, policy, self.rng)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes that are still to come."""
+        while self.recorded < self.steps:
+            episode = record_episode(self.task, int(self.rng.integers(2**31)), self.act, self.steps)
+            self.recorded += len(episode.actions)
+            yield episode
+
+    def state_dict(self) -> Json:
+        """What decides the next episodes, which begin with a seed each: generators between two episodes."""
+        space = self.task.action_space.np_random.bit_generator.state
+        return {"recorded": self.recorded, "rng": self.rng.bit_generator.state, "space": space}
+
+    def load_state_dict(self, state: Json) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is no such state.
+        """
+        self.rng.bit_generator.state = state["rng"]
+        self.task.action_space.np_random.bit_generator.state = state["space"]
+        self.recorded = state["recorded"]
 
 
 def record_labels(task: gym.Env, budget: int, seed: int) -> LabelledTransitions:

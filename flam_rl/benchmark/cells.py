@@ -24,9 +24,11 @@ from ..evaluation.measure import measure_world
 from ..evaluation.perceptual import FVD, LPIPS
 from ..evaluation.policies import PolicyScore, score_policy, several
 from ..evaluation.truth import truths_of
+from ..files import remove_whole
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, settled
 from ..results import made_by, read_json, write_json
+from ..training.checkpoints import seconds_spent
 from ..training.run import Log, pick_device, seed_everything
 from ..types import Episode, Json, Video
 from .budgets import Budget
@@ -73,8 +75,10 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     config = {key: asked[key] for key in ("build", "transitions", "test_transitions")}
     if not made.is_file() or read_json(made).get("config") != config:
         made.unlink(missing_ok=True)  # it speaks of a world that is about to be replaced
-        cost = _make_world(cell, budget, folder, _video(test))
+        unfinished = _unfinished(folder, config)
+        cost = _make_world(cell, budget, folder, _video(test), unfinished)
         write_json(made, {"config": config, "spent": cost})
+        remove_whole(unfinished)
     spent = read_json(made)["spent"]
     began = time.perf_counter()
     world = load_world(folder / "world", pick_device("auto"))
@@ -90,6 +94,16 @@ def _world_cell(cell: Cell, budget: Budget, folder: Path, lpips: Path | None, fv
     return measured | spent | {"parameters": world.model.size, "kind": world.model.kind}
 
 
+def _unfinished(folder: Path, config: Json) -> Path:
+    """The folder that the cell's training goes on from; what is there of other settings is deleted."""
+    path = folder / "unfinished"
+    said = path / "config.json"
+    if path.exists() and not (said.is_file() and read_json(said) == config):
+        remove_whole(path)
+    write_json(said, config)
+    return path
+
+
 def make_task(task: TaskSettings, held_out: bool = False) -> gym.Env:
     """The task, with frames of `FRAME_SIZE`."""
     env = gym.make(task.id, **(task.kwargs | task.held_out if held_out else task.kwargs))
@@ -97,9 +111,10 @@ def make_task(task: TaskSettings, held_out: bool = False) -> gym.Env:
     return env if env.observation_space.shape == (*size, 3) else Frames(env, *size)
 
 
-def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video) -> Json:
-    """Train a world into `folder/world`; what that took."""
-    began = time.perf_counter()
+def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video, unfinished: Path) -> Json:
+    """Train a world into `folder/world`, from what is in `unfinished` on; what that took, with what that had taken."""
+    earlier = seconds_spent(unfinished)
+    began = time.perf_counter() - earlier
     task = make_task(cell.task)
     assert task.spec is not None
     info = WorldInfo(task.spec.id, cell.task.kwargs)
@@ -108,9 +123,9 @@ def _make_world(cell: Cell, budget: Budget, folder: Path, test: Video) -> Json:
         known = "action" in episodes[0].entities
         actions = [episode.entities["action"] for episode in episodes] if known else None
         footage = Footage(_video(episodes), test, actions)
-        training_began = time.perf_counter()
+        training_began = time.perf_counter() - earlier
         build = settle(cell, footage.training)
-        world = build_world(build, footage, info, pick_device("auto"), log)
+        world = build_world(build, footage, info, pick_device("auto"), log, folder=unfinished)
     ended = time.perf_counter()
     origin = Origin.from_made_by(made_by(cell.seed), footage.training.frames, ended - began)
     world.info = replace(info, origin=origin)
@@ -137,7 +152,7 @@ def _video(episodes: list[Episode]) -> Video:
 
 
 def _labels_cell(cell: Cell, budget: Budget, folder: Path) -> Json:
-    began = time.perf_counter()
+    began = time.perf_counter() - seconds_spent(folder / "unfinished")
     found = _learned(cell, budget, folder)
     return found | {"wall_s": time.perf_counter() - began}
 
@@ -161,10 +176,12 @@ def _learned(cell: Cell, budget: Budget, folder: Path) -> Json:
         clone = BehaviorCloning.from_expert_video(world, video, cell.seed)
         score = score_policy(decoded, lambda seen: clone.predict(seen)[0], budget.episodes, seeds[2])
     else:
-        model, _ = train_in_imagination(world, budget.imagination, cell.seed, folder / "logs")
+        unfinished = _unfinished(folder, cell_config(cell, budget))
+        model, _ = train_in_imagination(world, budget.imagination, cell.seed, folder / "logs", unfinished)
         score = score_policy(
             decoded, lambda seen: model.predict(seen, deterministic=True)[0], budget.episodes, seeds[2]
         )
+        remove_whole(unfinished)
     return _scored(score) | {"adapter_accuracy": max(adapter.accuracy)}
 
 

@@ -7,13 +7,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..benchmark.budgets import BUDGETS, budget_of
+from ..benchmark.budgets import BUDGETS, Budget, budget_of
 from ..benchmark.cells import run_cell
 from ..benchmark.report import write_report
 from ..benchmark.runner import finished, python_command, run_cells
 from ..benchmark.suites import SUITES, Cell, cell_config
 from ..core.registry import TILE_MODELS
 from ..evaluation.perceptual import FVD, LPIPS
+from ..files import sole_use
 from ..results import read_json, write_results
 from ..types import Json
 from .checks import check_out
@@ -74,8 +75,7 @@ def benchmark(config: BenchmarkConfig) -> None:
         named = [cell for cell in cells if cell.name == config.cell]
         if not named:
             raise ValueError(f"cell is {config.cell!r}; allowed are {', '.join(cell.name for cell in cells)}")
-        found = run_cell(named[0], budget, root / config.cell, config.lpips_weights, config.fvd_weights)
-        path = write_results(root / config.cell, found, named[0].seed)
+        path = _run_cell(config, named[0], budget, root / config.cell)
         ended(str(path), *shlex.split(_given(config)))
         return
     if config.lpips_weights:
@@ -92,7 +92,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     _spare_another(out, chosen)
 
     def wanted(cell: Cell) -> Json:
-        return cell_config(cell, budget, bool(config.lpips_weights), bool(config.fvd_weights))
+        return _wanted(config, cell, budget)
 
     def report(failed: dict[str, str]) -> Path:
         done = {cell.name: finished(root / cell.name, wanted(cell)) for cell in cells}
@@ -148,6 +148,20 @@ def make_cells(config: BenchmarkConfig) -> list[Cell]:
         raise ValueError(f"workers is {config.workers}; allowed is 1 or more")
     models = tuple(name for name in TILE_MODELS if name in config.models)
     return SUITES[config.suite](budget_of(config.suite, config.budget), config.seeds, models)
+
+
+def _wanted(config: BenchmarkConfig, cell: Cell, budget: Budget) -> Json:
+    """What the cell says in its results that it ran with."""
+    return cell_config(cell, budget, bool(config.lpips_weights), bool(config.fvd_weights))
+
+
+def _run_cell(config: BenchmarkConfig, cell: Cell, budget: Budget, folder: Path) -> Path:
+    """Its results, by whom ever: where the command was killed and given again, the cell's process of then may still be at work."""
+    with sole_use(folder, wait=True):
+        if finished(folder, _wanted(config, cell, budget)) is not None:
+            return folder / "results.json"
+        found = run_cell(cell, budget, folder, config.lpips_weights, config.fvd_weights)
+        return write_results(folder, found, cell.seed)
 
 
 def _command(config: BenchmarkConfig, cell: Cell) -> list[str]:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.minari import write_dataset
+from ..data.fingerprints import fingerprints
+from ..data.minari_writing import record_dataset
 from ..envs.tasks.acting import check_policy
-from ..envs.tasks.record import record_episodes
+from ..envs.tasks.record import Recording
 from ..progress import progress
 from ..types import Episode, Json, check_ranges
 from .checks import check_out
 from .endings import ended
+from .runs import resolved
 from .tasks import fitted, make_task
 
 
@@ -25,6 +27,8 @@ class CollectConfig:
     flam-rl collect --out data/pucks --task flam_rl/Pucks-v0 --task-kwargs '{"pucks": 6, "looks": 1}'
     flam-rl collect --out data/freeway --task ALE/Freeway-v5 --height 64 --width 64
     flam-rl collect --out data/mine --task mymodule:My-v0 --policy runs/ppo.zip
+
+    An interrupted recording goes on with the next episode when the same command is given again.
     """
 
     out: Path
@@ -59,15 +63,19 @@ def collect(config: CollectConfig) -> None:
     """Run the command.
 
     Raises:
-        ValueError: the task's arguments are no JSON object, or not what the task takes; or it has no such policy.
+        ValueError: the task's arguments are no JSON object, or not what the task takes; or it has no such policy; or an interrupted
+            recording has other settings.
     """
     check_out(config.out)
     task = make_task(config.task, parse_kwargs(config.task_kwargs))
     if config.height and config.width:
         task = fitted(task, (config.height, config.width, 3))
     check_policy(task, config.policy)
-    episodes = with_bar(record_episodes(task, config.steps, config.seed, config.policy), config.steps)
-    dataset = write_dataset(config.out, task, episodes)
+    recording = Recording(task, config.steps, config.seed, config.policy)
+    settings = {name: value for name, value in resolved(config).items() if name != "out"}
+    if config.policy and config.policy.endswith(".zip"):
+        settings["policy"] = fingerprints([Path(config.policy)], Path(config.policy).parent)
+    dataset = record_dataset(config.out, task, recording, settings)
     ended(
         f"{config.out}: {dataset.total_episodes} episodes, {dataset.total_steps} transitions",
         *("flam-rl", "train", "--data", config.out, "--out", "runs/mine"),

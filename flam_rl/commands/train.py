@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import resource
-import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +14,7 @@ import numpy as np
 import torch
 
 from ..actions import ActionSpace
-from ..core.checkpoint import check_replaceable, save_world
+from ..core.checkpoint import check_replaceable, load_world, save_world
 from ..core.info import Origin, WorldInfo, check_license
 from ..core.registry import ModelName, kind_of
 from ..core.world import World
@@ -25,7 +22,7 @@ from ..data import cache
 from ..data.hold_out import Split, hold_out
 from ..data.labels import find_labels
 from ..data.minari import action_space, find_dataset, recorded_task
-from ..data.reading import ReadingConfig, frame_size, read
+from ..data.reading import ReadingConfig, data_fingerprints, frame_size, read
 from ..evaluation import correspondence
 from ..evaluation.card import card_figures
 from ..evaluation.encoded import encode
@@ -41,20 +38,24 @@ from ..evaluation.tracked import failures_of_frames
 from ..evaluation.truth import truths_of
 from ..grounding.adapter import fit_labels
 from ..models.build import BuildConfig, Footage, build_world, check_build, settled
-from ..results import made_by, read_json, write_json, write_results
+from ..results import made_by, write_results
+from ..training.checkpoints import seconds_spent
 from ..training.run import DeviceName, Log, pick_device, seed_everything
-from ..types import Json, Video, check_ranges
+from ..types import Video, check_ranges
 from .checks import check_out
 from .endings import ended
 from .evaluate import evaluate_world, write_pictures
 from .labels import film_actions, label_budget
 from .preview import choose_clips, frame_rate, preview
+from .runs import Run, resolved
 from .tasks import find_task, fitted, misfit
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = "unfinished"
-"""Folder in a run's that an interrupted run goes on from."""
+WORLD = "world"
+"""Folder in a run's with the world that it makes."""
+LATER = ("labels", "task", "episodes", "license")
+"""Settings that concern only what is done with a trained world."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,8 @@ class TrainConfig(BuildConfig):
 
     Example: flam-rl train --data my-videos --out runs/mine --labels 0 --factors 3
 
-    An interrupted run goes on where it was when the same command is given again.
+    An interrupted run goes on where it was when the same command is given again. A finished one is kept: with other --labels,
+    --task, --episodes or --license its world is taken as it is, and labels are fitted to it anew.
     """
 
     model: ModelName | Literal["auto"] = "auto"
@@ -94,6 +96,8 @@ class TrainConfig(BuildConfig):
     """Only follow what moves, for a minute at most: OUT/film.gif and OUT/results.json say what factors would be found."""
     factors: int | None = None
     """Factors at most. By default FLAM on tracked layers has as many as the video needs, FLAM on tiles 4."""
+    overwrite: bool = False
+    """Start anew where OUT holds another run, or this one finished; its world stays until the new one is complete."""
     license: str = "unknown"
     """Licence of the world, for its card: an identifier of the Hub, as mit or cc-by-4.0."""
 
@@ -112,12 +116,16 @@ def train(config: TrainConfig) -> None:
             holds another run.
     """
     if config.preview:
+        if (config.out / WORLD).exists() and not config.overwrite:
+            raise ValueError(
+                f"{config.out} holds a world; give another --out for its preview, or --overwrite"
+            )
         preview(config.data, config.out, config.files, config.factors, config.seed)
         return
     began = time.perf_counter()
     device = pick_device(config.device)
     check_out(config.out)
-    check_replaceable(config.out / "world")
+    check_replaceable(config.out / WORLD)
     dataset = find_dataset(config.data)
     needs_actions = config.model != "auto" and kind_of(config.model).needs_actions
     if dataset is None and needs_actions:
@@ -133,63 +141,70 @@ def train(config: TrainConfig) -> None:
     if labels:
         actions = film_actions(labels, task)
         logger.info("%d films have labels; their actions are %s", len(labels), actions)
-    _check_interrupted(config)
-    reading = read(config.data, config.files, config.out)
-    split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
-    built, reason = settled(config, split.training, config.factors)
-    logger.info("the model is %s: %s", built.model, reason)
-    entity_actions = _entity_actions(built, split)
-    check_build(built, size, entity_actions)
-    labelled = None
-    if actions is not None and not needs_actions:
-        labelled = label_budget(reading, split, labels, actions, config.labels, config.data)
-    write_json(config.out / "config.json", _resolved(config))
-    seed_everything(config.seed, config.deterministic)
-    with Log(config.out / "logs") as log:
+    prints = data_fingerprints(config.data, config.out)
+    run = Run(config.out, resolved(config), prints, WORLD, LATER, config.overwrite)
+    if run.state() == "finished":
+        print(
+            f"{config.out} holds this run, finished; --overwrite trains it anew, other --labels are fitted to its world"
+        )
+        return
+    with run.locked():
+        reading = read(config.data, config.files, config.out, prints=prints)
+        split = hold_out(reading.video, reading.entities(), config.seed, config.held_out)
+        built, reason = settled(config, split.training, config.factors)
+        logger.info("the model is %s: %s", built.model, reason)
+        check_build(built, size, _entity_actions(built, split))
+        labelled = None
+        if actions is not None and not needs_actions:
+            labelled = label_budget(reading, split, labels, actions, config.labels, config.data)
         info = WorldInfo(
             config.task or task_id,
             task_kwargs,
             fit=config.files.fit,
-            training=_resolved(config),
+            training=resolved(config),
             license=config.license,
         )
-
-        def pictures(world: World, step: int) -> None:
-            if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
-                _log_pictures(world, split.held_out, split.held_out_entities, log, step)
-
-        footage = Footage(split.training, split.held_out, entity_actions)
-        for line in failures_of_frames(
-            choose_clips(split.training.episodes, config.seed), built.tracked.tracker
-        ):
-            logger.warning("%s", line)
-        world = build_world(built, footage, info, device, log, pictures, config.out / UNFINISHED)
-    if config.deterministic:
-        torch.use_deterministic_algorithms(False)  # imagination sums cumulatively: CUDA cannot do that so
-    save_world(world, config.out / "world")
-    if labelled is not None:
-        world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
-        print(adapter.summary)
-    save_world(world, config.out / "world")
-    encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
-    results = evaluate_world(encoded, task, config.seed, config.episodes)
-    results |= {
-        "wall_s": time.perf_counter() - began,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "training_frames": split.training.frames,
-        "parameters": sum(p.numel() for p in world.parameters()),
-    }
-    fps = frame_rate(reading, config.files)
-    results["report"] = report_of(world, split.held_out, fps, config.out / UNFINISHED, config.out)
-    origin = Origin.from_made_by(
-        made_by(config.seed), split.training.frames, results["wall_s"], summary(results)
-    )
-    world.info = dataclasses.replace(info, metrics=card_figures(results), origin=origin)
-    save_world(world, config.out / "world")
-    write_results(config.out, results, config.seed)
-    write_pictures(encoded, results, config.out)
-    shutil.rmtree(config.out / UNFINISHED)
-    cache.remove(config.out)
+        run.begin()
+        kept = run.unfinished / WORLD
+        spent = None
+        if not kept.exists():
+            earlier = seconds_spent(run.unfinished)
+            world = _trained(config, built, split, info, device, run.unfinished)
+            spent = earlier + time.perf_counter() - began
+            origin = Origin.from_made_by(made_by(config.seed), split.training.frames, spent)
+            world.info = replace(info, origin=origin)
+            save_world(world, kept)
+        # Read again, so that all that follows is the same whether or not the run was interrupted here.
+        world = load_world(kept, device)
+        assert world.info.origin is not None
+        origin = world.info.origin
+        spent, began = 60 * origin.minutes if spent is None else spent, time.perf_counter()
+        world.labels = None
+        if labelled is not None:
+            world.labels, adapter = fit_labels(world, labelled, config.labels, seed=config.seed)
+            print(adapter.summary)
+        encoded = encode(world, split.held_out, truths_of(split.held_out_entities))
+        results = evaluate_world(encoded, task, config.seed, config.episodes)
+        results |= {
+            "wall_s": spent + time.perf_counter() - began,
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "training_frames": split.training.frames,
+            "parameters": sum(p.numel() for p in world.parameters()),
+        }
+        fps = frame_rate(reading, config.files)
+        results["report"] = report_of(world, split.held_out, fps, run.unfinished, config.out)
+        origin = replace(
+            origin,
+            command=made_by(config.seed)["command"],
+            minutes=round(results["wall_s"] / 60, 1),
+            figures=summary(results),
+        )
+        world.info = replace(info, metrics=card_figures(results), origin=origin)
+        save_world(world, config.out / WORLD)
+        write_results(config.out, results, config.seed)
+        write_pictures(encoded, results, config.out)
+        cache.remove(config.out)
+        run.finish()
     print(summary(results))
     if results["report"] is not None:
         print(
@@ -199,6 +214,28 @@ def train(config: TrainConfig) -> None:
         f"{config.out}/world in {results['wall_s'] / 60:.1f} minutes; gym.make('FLAM-v0', world='{config.out}/world')",
         *("flam-rl", "play", "--world", config.out),
     )
+
+
+def _trained(
+    config: TrainConfig, built: BuildConfig, split: Split, info: WorldInfo, device: torch.device, folder: Path
+) -> World:
+    """The world, from what an interrupted run left in `folder` on."""
+    seed_everything(config.seed, config.deterministic)
+    with Log(config.out / "logs") as log:
+
+        def pictures(world: World, step: int) -> None:
+            if step in {round(share * (config.world.steps - 1)) for share in (0.1, 0.25, 0.5, 1.0)}:
+                _log_pictures(world, split.held_out, split.held_out_entities, log, step)
+
+        footage = Footage(split.training, split.held_out, _entity_actions(built, split))
+        for line in failures_of_frames(
+            choose_clips(split.training.episodes, config.seed), built.tracked.tracker
+        ):
+            logger.warning("%s", line)
+        try:
+            return build_world(built, footage, info, device, log, pictures, folder)
+        finally:  # imagination sums cumulatively: CUDA cannot do that so
+            torch.use_deterministic_algorithms(False)
 
 
 def _entity_actions(config: BuildConfig, split: Split) -> list[np.ndarray] | None:
@@ -224,18 +261,6 @@ def _fitting(
         logger.warning("the task of %s does not fit its frames: %s; going on without it", config.data, reason)
         return None
     return task
-
-
-def _resolved(config: TrainConfig) -> Json:
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
-def _check_interrupted(config: TrainConfig) -> None:
-    path = config.out / "config.json"
-    if path.exists() and (config.out / UNFINISHED).exists() and read_json(path) != _resolved(config):
-        raise ValueError(
-            f"{config.out} holds an interrupted run with other settings; delete it or give another --out"
-        )
 
 
 def _log_pictures(

@@ -1,4 +1,4 @@
-"""Minari datasets: found by name or folder, written lossless, read either as video or, within a budget, as labels."""
+"""Minari datasets: found by name or folder, read either as video or, within a budget, as labels."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import glob
 import json
 import mimetypes
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
-import minari
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
-from minari import MinariDataset
-from minari.data_collector.episode_buffer import EpisodeBuffer
-from minari.dataset.minari_storage import MinariStorage
 
 from ..actions import ActionSpace
-from ..types import Episode, Json
+from ..types import Json
 from .images import AmbiguousValues, Conversion, Image, find_image
-from .minari_storage import HDF5, METADATA, Damaged, Stored, read_metadata
+from .minari_storage import ENTITIES, HDF5, METADATA, Damaged, Stored, read_metadata
 
-_ENTITIES = "entities_"
-"""Prefix of infos: Minari 0.5.4 does not read nested ones back."""
 _JPEG = "stored as JPEG, which is lossy: small and sharp things are blurred (record with jpeg_encoding=False)"
 
 
@@ -110,64 +100,6 @@ def _dataset_in(folder: Path) -> Path | None:
 def _is_film(name: str) -> bool:
     kind = mimetypes.guess_type(name)[0] or ""
     return kind.startswith(("video/", "image/"))
-
-
-def write_dataset(folder: Path, task: gym.Env, episodes: Iterable[Episode]) -> MinariDataset:
-    """Write `episodes` as they come to a Minari dataset in `folder`: parquet, no JPEG, moved in place whole.
-
-    Raises:
-        FileExistsError: `folder` exists and is not empty.
-    """
-    folder = Path(folder).resolve()  # Minari fails on relative paths
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give --out another folder or delete it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        building = Path(scratch) / "data"
-        storage = MinariStorage.new(
-            building,
-            observation_space=task.observation_space,
-            action_space=task.action_space,
-            env_spec=_spec(task),
-            data_format="parquet",
-            jpeg_encoding=False,
-        )
-        storage.update_metadata(
-            {"dataset_id": f"flam_rl/{folder.name}-v0", "minari_version": minari.__version__}
-        )
-        storage.get_size = lambda: 0.0  # it looks at all files after each episode
-        storage.update_episodes(_buffer(index, episode) for index, episode in enumerate(episodes))
-        del storage.get_size
-        storage.update_metadata({"dataset_size": storage.get_size()})
-        if folder.exists():
-            folder.rmdir()
-        os.replace(building, folder)
-    return MinariDataset(folder)
-
-
-def _spec(task: gym.Env) -> EnvSpec | None:
-    """What made `task`, in a form that JSON holds: a class that was registered itself by its name."""
-    spec = task.spec
-    if spec is None or not callable(spec.entry_point):
-        return spec
-    made_by: Any = spec.entry_point
-    return replace(spec, entry_point=f"{made_by.__module__}:{made_by.__qualname__}")
-
-
-def _buffer(index: int, episode: Episode) -> EpisodeBuffer:
-    steps = len(episode.actions)
-    truncations = np.zeros(steps, bool)
-    truncations[-1] = not episode.terminations[-1]
-    return EpisodeBuffer(
-        id=index,
-        seed=episode.seed,
-        observations=episode.frames,
-        actions=episode.actions,
-        rewards=episode.rewards,
-        terminations=episode.terminations,
-        truncations=truncations,
-        infos={_ENTITIES + key: value for key, value in episode.entities.items()} or None,
-    )
 
 
 def episodes(folder: Path, key: str | None = None) -> Iterator[tuple[np.ndarray, list[str]]]:
@@ -318,11 +250,11 @@ def read_entities(folder: Path) -> list[dict[str, np.ndarray]]:
     found: list[dict[str, np.ndarray]] = []
     for index in range(stored.episodes):
         try:
-            infos = stored.infos(index, _ENTITIES)
+            infos = stored.infos(index, ENTITIES)
         except Damaged:
             found.append({})
             continue
         if not infos:
             raise ValueError(f"{folder} has no true entities; the correspondence matrix needs them")
-        found.append({name.removeprefix(_ENTITIES): values for name, values in infos.items()})
+        found.append({name.removeprefix(ENTITIES): values for name, values in infos.items()})
     return found

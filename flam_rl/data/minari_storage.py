@@ -27,6 +27,8 @@ from ..types import Json
 
 METADATA = "metadata.json"
 HDF5 = "main_data.hdf5"
+ENTITIES = "entities_"
+"""Prefix of infos: Minari 0.5.4 does not read nested ones back."""
 FORMATS = ("parquet", "arrow", "hdf5")
 PIECE = 1 << 21
 """Bytes of observations read at once; decoding parquet takes ten times as much."""

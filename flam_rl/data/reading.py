@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..types import FitName, Video
 from . import cache, minari
 from .episodes import EpisodeInfo, Skipped, Stream
 from .films import read_film
+from .fingerprints import fingerprints
 from .fitting import Fitting
 from .index import Source, find_sources
 from .pictures import read_animation, read_numbered
@@ -118,8 +119,24 @@ class Reading:
         ]
 
 
+def data_fingerprints(data: Path, but: Path | None = None) -> dict[str, str]:
+    """What `read` would read: the SHA-256 of each file by its name below `data`.
+
+    Raises:
+        FileNotFoundError: there is nothing at `data`.
+    """
+    dataset = minari.find_dataset(data)
+    if dataset is not None:
+        return fingerprints(_files_of(dataset), dataset)
+    return fingerprints(find_sources(data, but).files, data if data.is_dir() else data.parent)
+
+
 def read(
-    data: Path, config: ReadingConfig = ReadingConfig(), folder: Path | None = None, but: Path | None = None
+    data: Path,
+    config: ReadingConfig = ReadingConfig(),
+    folder: Path | None = None,
+    but: Path | None = None,
+    prints: Mapping[str, str] | None = None,
 ) -> Reading:
     """All frames of `data`, decoded once into a file that is then mapped.
 
@@ -127,16 +144,18 @@ def read(
         data: a film, a folder, or a Minari dataset's folder, root or name.
         folder: keeps the frames, for when the same is asked for again; by default a temporary file does.
         but: a folder below `data` to leave out, as `folder` is.
+        prints: of `data_fingerprints`, where the caller has them.
 
     Raises:
         FileNotFoundError: there is nothing at `data`.
-        ValueError: a setting is out of range; with `strict`, the first file that cannot be read.
+        ValueError: a setting is out of range; with `strict`, the first file that cannot be read; a file that changed while it
+            was read into a folder.
         ImportError: PyAV is missing.
     """
     config.check()
     dataset = minari.find_dataset(data)
     if dataset is not None:
-        files = sorted(path for path in dataset.rglob("*") if path.is_file())
+        files = _files_of(dataset)
         skipped: list[Skipped] = []
         name = dataset.parent.name if dataset.name == "data" else dataset.name
         streams: Iterable[tuple[str, Stream]] = [(name, _read_dataset(name, dataset, config))]
@@ -145,11 +164,14 @@ def read(
         files, skipped = index.files, index.skipped
         fitting = Fitting(config.height or SIDE, config.width or SIDE, config.fit)
         streams = ((source.name, _read_source(source, fitting, config)) for source in index.sources)
-    fingerprint = _fingerprint(files, config)
-    if folder is not None and (found := cache.load(folder, fingerprint)) is not None:
-        logger.info("frames of %s are taken from %s", data, folder / cache.FRAMES)
-        arrays, episodes, skipped = found
-        return Reading(arrays, tuple(episodes), tuple(skipped), data, config, dataset)
+    fingerprint, before = "", {}
+    if folder is not None:
+        before = _stats(files)
+        fingerprint = _fingerprint(data_fingerprints(data, folder) if prints is None else prints, config)
+        if (found := cache.load(folder, fingerprint)) is not None:
+            logger.info("frames of %s are taken from %s", data, folder / cache.FRAMES)
+            arrays, episodes, skipped = found
+            return Reading(arrays, tuple(episodes), tuple(skipped), data, config, dataset)
     writer = cache.Writer(folder, config.max_frames)
     try:
         filling = _Filling(writer, config, skipped)
@@ -157,6 +179,9 @@ def read(
             for name, stream in streams:
                 bar.set_postfix_str(name)
                 filling.take(name, stream, bar, () if dataset else (OSError, ValueError))
+        for path, facts in _stats(before).items():
+            if before[path] != facts:
+                raise ValueError(f"{path} changed while it was read; start again when it is written")
         arrays = writer.finish(fingerprint, filling.skipped)
     except BaseException:
         writer.drop()
@@ -270,10 +295,16 @@ def _read_dataset(name: str, dataset: Path, config: ReadingConfig) -> Stream:
             yield Skipped(source, "; ".join(said))
 
 
-def _fingerprint(files: Iterable[Path], config: ReadingConfig) -> str:
-    """The same for the same files, by name, size and time, read in the same way."""
-    seen = hashlib.sha256(json.dumps([_CHANGE, dataclasses.asdict(config)]).encode())
-    for path in files:
-        facts = path.stat()
-        seen.update(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-    return seen.hexdigest()
+def _files_of(dataset: Path) -> list[Path]:
+    return sorted(path for path in dataset.rglob("*") if path.is_file())
+
+
+def _fingerprint(prints: Mapping[str, str], config: ReadingConfig) -> str:
+    """The same for the same files read in the same way."""
+    asked = json.dumps([_CHANGE, dataclasses.asdict(config), dict(prints)])
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _stats(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Size and time of each file: enough to see that it is being written."""
+    return {path: ((facts := path.stat()).st_size, facts.st_mtime_ns) for path in files}

@@ -13,6 +13,7 @@ import torch
 from ...core.info import WorldInfo
 from ...core.registry import kind_of
 from ...core.world import World
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
 from ..rivals import Oracle
 from .clips import Clips, tokenize
@@ -37,8 +38,9 @@ def build(
     the same tokenizer."""
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder, config.world.checkpoint_every)
     tokenizer = train_tokenizer(
-        footage.training, config.tokenizer, config.tokenizer_training, config.seed, device, log
+        footage.training, config.tokenizer, config.tokenizer_training, config.seed, device, log, checkpoints
     )
     codes = tokenize(tokenizer, footage.training, folder and folder / "codes.npy")
     held_out = tokenize(tokenizer, footage.held_out)
@@ -50,10 +52,9 @@ def build(
     starts = clips_to_start_from(held_out.episodes, model.window).to(device)
     world = World(TileModel(config.model, tokenizer, model), {"starts": starts}, info)
     model.requires_grad_(True)
-    checkpoint = folder and folder / "checkpoint.pt"
     clips = Clips(codes, config.seed)
-    train_world(model, clips, config.world, log, lambda step: on_step(world, step), checkpoint)
-    train_prior(model, codes.episodes, config.world, config.seed, log)
+    train_world(model, clips, config.world, log, lambda step: on_step(world, step), checkpoints)
+    train_prior(model, codes.episodes, config.world, config.seed, log, checkpoints)
     return world
 
 

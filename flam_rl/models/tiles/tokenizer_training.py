@@ -10,6 +10,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...core.threads import one_core
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
 from ...types import Video, check_ranges
 from .tokenizer import Tokenizer, TokenizerConfig
@@ -44,6 +45,7 @@ def train_tokenizer(
     seed: int,
     device: torch.device,
     log: Log,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> Tokenizer:
     """A tokenizer fitted to `video`, in eval mode and without gradients, its codes kept apart by a margin."""
     generator = torch.Generator().manual_seed(seed)
@@ -53,7 +55,16 @@ def train_tokenizer(
     optimizer = torch.optim.AdamW(tokenizer.parameters(), training.learning_rate, weight_decay=0.0)
     schedule = CosineAnnealingLR(optimizer, training.steps, 0.01 * training.learning_rate)
     tokenizer.train()
-    for step, bar in log.steps("tokenizer", training.steps, training.batch // math.prod(tokenizer.grid) or 1):
+    checkpoint = checkpoints.of(
+        "tokenizer",
+        training.steps,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        schedule=schedule,
+        patches=generator,
+    )
+    frames = training.batch // math.prod(tokenizer.grid) or 1
+    for step, bar in log.steps("tokenizer", training.steps, frames, checkpoint.resume()):
         drawn = patches[torch.multinomial(weight, training.batch, True, generator=generator)]
         loss, metrics = tokenizer.loss(drawn.to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -68,6 +79,7 @@ def train_tokenizer(
             log.scalar("tokenizer/psnr", psnr, step)
             if psnr >= training.enough:
                 break
+        checkpoint.after(step)
     tokenizer = tokenizer.eval().separated(patches.to(device), counts)
     log.scalar("tokenizer/codes", len(tokenizer.codebook), training.steps)
     log.scalar("tokenizer/ambiguous", float(tokenizer.ambiguous), training.steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import tempfile
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from ...core.layers import linears, nearest_code
 from ...core.threads import one_core
-from ...core.weights import check_finite, fill
-from ...files import new_array, written_whole
+from ...files import new_array
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
 from ...types import check_ranges
 from ..rivals.playslot import PlaySlot
@@ -59,7 +58,7 @@ class WorldTrainingConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the products in the world's loss (autocast); weights stay float32."""
     checkpoint_every: int = 250
-    """Steps after which an interrupted run can go on."""
+    """Steps after which an interrupted run can go on, in whatever loop of its training it was."""
 
     def __post_init__(self) -> None:
         """
@@ -115,13 +114,12 @@ def train_world(
     config: WorldTrainingConfig,
     log: Log,
     on_step: Callable[[int], None] = lambda step: None,
-    checkpoint: Path | None = None,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> CodeModel:
     """`model` trained in place; one without parameters stays as it is.
 
     Args:
         on_step: called after each step, for pictures.
-        checkpoint: file to save the state to every `checkpoint_every` steps, and to go on from if it is there.
     """
     device = model.weight_V.device
     if not any(True for _ in model.parameters()):
@@ -130,9 +128,10 @@ def train_world(
         model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4, fused=True
     )
     model.train()
-    first = 0
-    if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, model, optimizer, clips, config.steps)
+    checkpoint = checkpoints.of(
+        "world", config.steps, model=model, optimizer=optimizer, clips=clips.generator
+    )
+    first = checkpoint.resume()
     schedule = warmed_cosine(optimizer, config.learning_rate, config.steps, first)
     for step, bar in log.steps("world", config.steps, config.frames, first):
         done = step / config.steps
@@ -155,8 +154,7 @@ def train_world(
             )
         schedule.step()
         on_step(step)
-        if checkpoint is not None and (step + 1) % config.checkpoint_every == 0:
-            _save(checkpoint, step + 1, model, optimizer, clips)
+        checkpoint.after(step)
     return model.eval()
 
 
@@ -183,7 +181,12 @@ def beta_at(config: WorldTrainingConfig, done: float) -> float:
 
 @one_core()
 def train_prior(
-    model: CodeModel, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+    model: CodeModel,
+    episodes: list[torch.Tensor],
+    config: WorldTrainingConfig,
+    seed: int,
+    log: Log,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> CodeModel:
     """The prior of latent actions, with the rest of `model` as it is.
 
@@ -194,7 +197,7 @@ def train_prior(
         episodes: codes `(T, N)` each.
     """
     if isinstance(model, FLAM):
-        _train_flam_prior(model, episodes, config, seed, log)
+        _train_flam_prior(model, episodes, config, seed, log, checkpoints)
     elif isinstance(model, Coded | PlaySlot):
         _count_codes(model, episodes)
     return model.requires_grad_(False)
@@ -215,7 +218,12 @@ def _count_codes(model: Coded | PlaySlot, episodes: list[torch.Tensor]) -> None:
 
 
 def _train_flam_prior(
-    flam: FLAM, episodes: list[torch.Tensor], config: WorldTrainingConfig, seed: int, log: Log
+    flam: FLAM,
+    episodes: list[torch.Tensor],
+    config: WorldTrainingConfig,
+    seed: int,
+    log: Log,
+    checkpoints: Checkpoints,
 ) -> None:
     if config.prior_steps == 0:
         last = linears(flam.latent_action_prior.net)[-1]
@@ -232,7 +240,15 @@ def _train_flam_prior(
     flam.eval()
     with tempfile.TemporaryDirectory(prefix="flam_rl-prior-") as folder:
         now, imagined, places, next_places, index = _prior_data(flam, episodes, Path(folder), generator)
-        for step, bar in log.steps("prior", config.prior_steps, config.prior_batch):
+        checkpoint = checkpoints.of(
+            "prior",
+            config.prior_steps,
+            prior=prior,
+            optimizer=optimizer,
+            schedule=schedule,
+            rows=generator,
+        )
+        for step, bar in log.steps("prior", config.prior_steps, config.prior_batch, checkpoint.resume()):
             rows = torch.randint(len(now), (config.prior_batch,), generator=generator)
             # Imagination shows the prior predicted factors, and starts from inferred ones.
             mixed = torch.where((rows % 2 == step % 2)[:, None, None], now[rows], imagined[rows])
@@ -245,6 +261,7 @@ def _train_flam_prior(
             if step % 100 == 0 or step == config.prior_steps - 1:
                 log.scalar("prior/loss", loss.item(), step)
                 bar.set_postfix(loss=f"{loss.item():.3f}")
+            checkpoint.after(step)
 
 
 @torch.inference_mode()
@@ -263,6 +280,8 @@ def _prior_data(
         torch.from_numpy(new_array(folder / f"{i}.npy", dtype, (rows, *shape)))
         for i, (shape, dtype) in enumerate(zip(shapes, [np.float32] * 4 + [np.uint8], strict=True))
     ]
+    for path in folder.iterdir():
+        path.unlink()  # mapped they stay; a process that is killed leaves nothing
     first = 0
     for codes in order:
         if first == rows:
@@ -282,49 +301,3 @@ def _prior_rows(flam: FLAM, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
     imagined = torch.cat([factors[:1], predicted])
     places = flam.aggregator.places(factors)
     return factors[:-1], imagined[:-1], places[:-1], places[1:], taken
-
-
-def _save(path: Path, step: int, model: CodeModel, optimizer: torch.optim.Optimizer, clips: Clips) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "clips": clips.generator.get_state(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all(),
-    }
-    buffer = io.BytesIO()  # written by torch itself, a full disk would be a RuntimeError that does not say so
-    torch.save(state, buffer)
-    with written_whole(path) as scratch:
-        scratch.write_bytes(buffer.getbuffer())
-
-
-def _resume(path: Path, model: CodeModel, optimizer: torch.optim.Optimizer, clips: Clips, steps: int) -> int:
-    """The step to go on from, of `steps`.
-
-    Raises:
-        ValueError: the file is damaged or of another run.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        step = state["step"]
-        if type(step) is not int or not 0 < step <= steps:
-            raise ValueError(f"step is {step!r}; allowed is 1 to {steps}")
-        fill(model, state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        for parameter, moments in optimizer.state.items():
-            for name, tensor in moments.items():
-                check_finite(name, tensor)
-                if tensor.ndim and tensor.shape != parameter.shape:
-                    raise ValueError(
-                        f"tensor {name!r} has shape {tuple(tensor.shape)}; allowed is {tuple(parameter.shape)}"
-                    )
-        clips.generator.set_state(state["clips"])
-        torch.set_rng_state(state["random"])
-        torch.cuda.set_rng_state_all(state["random_cuda"])
-    except (
-        Exception
-    ) as error:  # of bytes that are no checkpoint, torch says anything from EOFError to TypeError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: damaged, or of another run ({reason}); delete it to start anew") from error
-    return step

@@ -17,6 +17,7 @@ from ...core.model import Model
 from ...core.registry import kind_of
 from ...core.threads import one_core
 from ...core.world import World
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
 from ...types import Video, check_ranges
 from .context_codes import EPISODES, fit_codes
@@ -26,18 +27,16 @@ from .model import TrackedModel
 from .seeing import context_of, first_frames
 from .sequences import Sequences
 from .states import Rows, StateConfig, rows_of
+from .track_cache import Ground, find_ground, track_video
 from .tracker import TrackerConfig
 from .tracks import Tracks
 from .training import (
     DynamicsTrainingConfig,
-    Ground,
     LookTrainingConfig,
     PriorTrainingConfig,
-    find_ground,
     find_typical,
     sample_looks,
     set_ranges,
-    track_video,
     train_dynamics,
     train_looks,
     train_prior,
@@ -125,6 +124,7 @@ def build(
         ValueError: nothing moves in the video, or an episode has one frame.
     """
     tracked, generator = config.tracked, torch.Generator().manual_seed(config.seed)
+    checkpoints = Checkpoints(folder, config.world.checkpoint_every)
     with tempfile.TemporaryDirectory(prefix="flam_rl-tracks-") as scratch:
         cache = folder / TRACKS if folder else Path(scratch)
         ground = find_ground(footage.training, tracked.tracker)
@@ -158,7 +158,7 @@ def build(
             for frames, tracks in episodes(footage.training)
         )
         sample = sample_looks(laid, footage.training.frames, state, tracked.looks.frames)
-        train_looks(flam.codes, sample, state, tracked.looks, log, generator)
+        train_looks(flam.codes, sample, state, tracked.looks, log, generator, checkpoints)
         if ground.context is None:
             flam.known_ML.copy_(find_typical(flam.codes, sample, len(flam.known_ML), config.seed))
         ground = replace(ground, looks=flam.known_looks)
@@ -169,8 +169,8 @@ def build(
         )
         sequences = Sequences(factors, folder)
         set_ranges(flam, sequences, tracked.prior_training.frames)
-        train_dynamics(flam, sequences, tracked.dynamics_training, log, generator)
-        train_prior(flam, sequences, tracked.prior_training, log, generator)
+        train_dynamics(flam, sequences, tracked.dynamics_training, log, generator, checkpoints)
+        train_prior(flam, sequences, tracked.prior_training, log, generator, checkpoints)
         shown = started_from(footage.held_out, settings)
         starts = starts_of(model, len(shown.episodes), (tracks for _, tracks in episodes(shown)))
     return World(model, starts, info).to(device)

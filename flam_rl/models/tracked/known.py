@@ -36,10 +36,14 @@ class MatchConfig:
     """Solid entries that a look has at least: fewer are found everywhere."""
 
 
-class _Kernels:
-    """Looks as kernels that find them in frames."""
+class KnownLooks:
+    """Looks as kernels that find them in frames.
 
-    def __init__(self, looks_M4PP: Float[Tensor, "M 4 P P"], config: MatchConfig) -> None:
+    Args:
+        looks_M4PP: red, green and blue times alpha, and alpha.
+    """
+
+    def __init__(self, looks_M4PP: Float[Tensor, "M 4 P P"], config: MatchConfig = MatchConfig()) -> None:
         self.config = config
         looks = trimmed(looks_M4PP, room=3)
         alpha = looks[:, 3:]
@@ -68,70 +72,54 @@ class _Kernels:
         shown = (off <= config.alike**2) & (alone >= config.alone * rim)
         return shown & (area >= config.inside * self.area_M[:, None, None])
 
+    def find(self, colors_T3HW: Float[Tensor, "T 3 H W"], chunk: int = 16) -> Bool[Tensor, "T H W"]:
+        """Where frames show one of the looks, at any whole pixel."""
+        found = torch.zeros_like(colors_T3HW[:, 0], dtype=torch.bool)
+        if not len(self.area_M):
+            return found
+        for frames in torch.arange(len(colors_T3HW)).split(chunk):
+            matches = self.matches(colors_T3HW[frames]).float()
+            found[frames] = conv_transpose2d(matches, self.solid_M1PP, padding=self.pad)[:, 0] > 0.5
+        return _wider(found[:, None].float(), self.config.rim)[:, 0] > 0
+
+    def split(self, token: Token, color_3HW: Float[Tensor, "3 H W"]) -> list[Token]:
+        """A token that shows looks, as one for each, and what is left of it: what touches from the first frame on is not one thing.
+
+        Larger looks come first, and hide those that overlap them. Each pixel goes to the look whose outline it is nearest to, if that is
+        no further than `rim`.
+        """
+        config = self.config
+        if not len(self.area_M) or token.area < 1.5 * torch.pi * float(self.radius_M.min()) ** 2:
+            return [token]
+        matches = self.matches(color_3HW[None])[0].nonzero()
+        radius = self.radius_M[matches[:, 0]]
+        shift = 0.5 if self.solid_M1PP.shape[-1] % 2 else 0.0
+        places = (matches[:, 1:].float() + shift).cpu().numpy()
+        rows, columns = np.indices(token.mask.shape) + 0.5
+        kept: list[tuple[float, float, float]] = []
+        for index in radius.argsort(descending=True, stable=True).tolist():
+            y, x = places[index]
+            own = float(radius[index])
+            row, column = min(int(y), token.mask.shape[0] - 1), min(int(x), token.mask.shape[1] - 1)
+            if token.mask[row, column] and all(
+                np.hypot(y - v, x - u) > config.beside * (own + r) for v, u, r in kept
+            ):
+                kept.append((float(y), float(x), own))
+        if not kept:
+            return [token]
+        outside = np.stack([np.hypot(rows - y, columns - x) - r for y, x, r in kept])
+        nearest, beyond = outside.argmin(0), outside.min(0) > config.rim
+        pieces = [
+            find_tokens(token.mask & (nearest == index) & ~beyond, config.entries)[:1]
+            for index in range(len(kept))
+        ]
+        pieces.append(find_tokens(token.mask & beyond, config.entries))
+        return [piece for found in pieces for piece in found] or [token]
+
     @property
     def pad(self) -> int:
+        """Pixels around a frame for looks that it cuts."""
         return self.solid_M1PP.shape[-1] // 2
-
-
-def find_known(
-    colors_T3HW: Float[Tensor, "T 3 H W"],
-    looks_M4PP: Float[Tensor, "M 4 P P"],
-    config: MatchConfig = MatchConfig(),
-    chunk: int = 16,
-) -> Bool[Tensor, "T H W"]:
-    """Where frames show one of some looks, at any whole pixel.
-
-    Args:
-        looks_M4PP: red, green and blue times alpha, and alpha.
-    """
-    found = torch.zeros_like(colors_T3HW[:, 0], dtype=torch.bool)
-    kernels = _Kernels(looks_M4PP, config)
-    if not len(kernels.area_M):
-        return found
-    for frames in torch.arange(len(colors_T3HW)).split(chunk):
-        matches = kernels.matches(colors_T3HW[frames]).float()
-        found[frames] = conv_transpose2d(matches, kernels.solid_M1PP, padding=kernels.pad)[:, 0] > 0.5
-    return _wider(found[:, None].float(), config.rim)[:, 0] > 0
-
-
-def split_by_known(
-    token: Token,
-    color_3HW: Float[Tensor, "3 H W"],
-    looks_M4PP: Float[Tensor, "M 4 P P"],
-    config: MatchConfig = MatchConfig(),
-) -> list[Token]:
-    """A token that shows looks, as one for each, and what is left of it: what touches from the first frame on is not one thing.
-
-    Larger looks come first, and hide those that overlap them. Each pixel goes to the look whose outline it is nearest to, if that is
-    no further than `rim`.
-    """
-    kernels = _Kernels(looks_M4PP, config)
-    if not len(kernels.area_M) or token.area < 1.5 * torch.pi * float(kernels.radius_M.min()) ** 2:
-        return [token]
-    matches = kernels.matches(color_3HW[None])[0].nonzero()
-    radius = kernels.radius_M[matches[:, 0]]
-    shift = 0.5 if kernels.solid_M1PP.shape[-1] % 2 else 0.0
-    places = (matches[:, 1:].float() + shift).cpu().numpy()
-    rows, columns = np.indices(token.mask.shape) + 0.5
-    kept: list[tuple[float, float, float]] = []
-    for index in radius.argsort(descending=True, stable=True).tolist():
-        y, x = places[index]
-        own = float(radius[index])
-        row, column = min(int(y), token.mask.shape[0] - 1), min(int(x), token.mask.shape[1] - 1)
-        if token.mask[row, column] and all(
-            np.hypot(y - v, x - u) > config.beside * (own + r) for v, u, r in kept
-        ):
-            kept.append((float(y), float(x), own))
-    if not kept:
-        return [token]
-    outside = np.stack([np.hypot(rows - y, columns - x) - r for y, x, r in kept])
-    nearest, beyond = outside.argmin(0), outside.min(0) > config.rim
-    pieces = [
-        find_tokens(token.mask & (nearest == index) & ~beyond, config.entries)[:1]
-        for index in range(len(kept))
-    ]
-    pieces.append(find_tokens(token.mask & beyond, config.entries))
-    return [piece for found in pieces for piece in found] or [token]
 
 
 def _wider(mask_N1HW: Float[Tensor, "N 1 H W"], pixels: int) -> Float[Tensor, "N 1 H W"]:

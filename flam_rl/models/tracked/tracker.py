@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .fitting import FitConfig, evidence, fit, gains, look_around, try_orders
-from .known import split_by_known
+from .known import KnownLooks
 from .looks import STATISTICS, LookConfig, first, learn, look_of, reach, smaller_pieces
 from .sprites import Extent, Layers, Scene, blend, cut, draw, extent
 from .tokens import Token, differs, filled, find_tokens
@@ -98,7 +98,8 @@ class Tracker:
     def __init__(
         self, config: TrackerConfig = TrackerConfig(), looks: Float[Tensor, "M 4 P P"] | None = None
     ) -> None:
-        self.config, self.looks = config, looks
+        self.config = config
+        self.known = None if looks is None else KnownLooks(looks)
 
     def start(self, batch: int, device: torch.device | str = "cpu") -> TrackerState:
         """The state of `batch` episodes without any factor."""
@@ -258,10 +259,8 @@ class Tracker:
         unexplained, explained = differs(ground.frame - scene, config.threshold), cover > 0.3
         for b in (unexplained.sum((-1, -2)) >= config.area).nonzero()[:, 0].tolist():
             tokens = find_tokens(unexplained[b].cpu().numpy(), config.area)
-            if self.looks is not None:
-                tokens = [
-                    piece for each in tokens for piece in split_by_known(each, ground.frame[b], self.looks)
-                ]
+            if self.known is not None:
+                tokens = [piece for each in tokens for piece in self.known.split(each, ground.frame[b])]
             drawn = filled(explained[b].cpu().numpy()) if tokens else None
             for token in tokens:
                 if (token.mask & drawn).sum() > 0.5 * token.area:

@@ -15,7 +15,7 @@ from ...progress import progress
 from ...types import Entities
 from .camera import camera_path
 from .context import ContextConfig, grown, outline
-from .known import find_known
+from .known import KnownLooks
 from .sprites import draw, extent, masks
 from .tokens import differs, filled
 from .tracker import Tracker, TrackerConfig, TrackerState, scene_of
@@ -164,7 +164,7 @@ def _track_together(
         still = [torch.zeros(len(each), 2, device=device) for each in colors]
         return follow_all(colors, [ground[None].to(device)] * len(colors), still, config, shortest)
     paths = [camera_path(each) for each in colors]
-    known = [None if looks is None else find_known(each[:past], looks.to(device)) for each in colors]
+    known = [None if looks is None else KnownLooks(looks.to(device)).find(each[:past]) for each in colors]
     views = [
         find_view(each, path, config, context, past, mask, complete=mask is not None)
         for each, path, mask in zip(colors, paths, known, strict=True)

@@ -1,11 +1,9 @@
-"""Training of FLAM on tracked layers: the tracks of a video, then look codes, dynamics and prior."""
+"""Training of FLAM on tracked layers, whose tracks are known: look codes, dynamics and prior."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,127 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core.layers import nearest_code
-from ...files import written_whole
-from ...progress import progress
+from ...training.checkpoints import Checkpoints
 from ...training.run import Log
-from ...types import Video
-from . import Tracks, clip_view, patch_for, shared_context, track_all
 from .flam import TrackedFLAM
-from .known import find_known
 from .look_codes import LookCodes, draw_entities
 from .sequences import Sequences
 from .states import PRESENCE, VELOCITY, Rows, StateConfig
 from .tokens import differs
-from .tracker import TrackerConfig
 
 BEYOND = 0.02
 """Share of its range in the video by which a number of a factor may lie beyond it."""
-CLIPS = 12
-"""Episodes at most that tell whether the video has one background, and how large things are."""
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What episodes of a video share.
-
-    Attributes:
-        tracker: with patches as large as what moves needs.
-        context: `(3, H, W)`, where all episodes have the same background; else None.
-        looks: `(M, 4, P, P)`, what moves in the video looks so, as far as that is known.
-    """
-
-    tracker: TrackerConfig
-    context: Float[Tensor, "3 H W"] | None
-    looks: Float[Tensor, "M 4 P P"] | None = None
-
-
-def find_ground(video: Video, config: TrackerConfig, clip: int = 100) -> Ground:
-    """What some episodes tell of all: size of patches, and the background if they share one."""
-    chosen = np.linspace(0, len(video.episodes) - 1, min(CLIPS, len(video.episodes))).round().astype(int)
-    clips = [np.asarray(video.episodes[index][:clip]) for index in chosen]
-    clips = [frames for frames in clips if len(frames) > 1]
-    views = [clip_view(frames, config) for frames in clips]
-    common = shared_context(views)
-    patch = patch_for(clips, views if common is None else [common[None]] * len(clips), config)
-    return Ground(replace(config, patch=patch), common)
-
-
-AT_ONCE = (64, 6400)
-"""Episodes, and frames of these, that are tracked side by side at most: the tracks of so many are held at once."""
-
-
-def track_video(video: Video, ground: Ground, cache: Path) -> Iterator[Tracks]:
-    """The tracks of each episode, read from `cache` where they are there, else found, many side by side, and written.
-
-    Where looks are known, an episode in whose background one of them stands is tracked again, knowing them.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    paths = [_path_of(frames, ground, None, cache) for frames in video.episodes]
-    _track_missing(video, ground, dict(enumerate(paths)), None)
-    if ground.context is None and ground.looks is not None:
-        again = {
-            index: _path_of(video.episodes[index], ground, ground.looks, cache)
-            for index, path in enumerate(paths)
-            if bool(find_known(read_tracks(path).context[:: ground.tracker.patience], ground.looks).any())
-        }
-        _track_missing(video, ground, again, ground.looks)
-        paths = [again.get(index, path) for index, path in enumerate(paths)]
-    for path in paths:
-        yield read_tracks(path)
-
-
-def _path_of(frames: np.ndarray, ground: Ground, looks: Tensor | None, cache: Path) -> Path:
-    """Where the tracks of an episode are kept."""
-    key = hashlib.sha256(repr(ground.tracker).encode())
-    for known in (ground.context, looks):
-        key.update(b"" if known is None else known.numpy().tobytes())
-    key.update(np.ascontiguousarray(frames).tobytes())
-    return cache / f"{key.hexdigest()[:24]}.npz"
-
-
-def _track_missing(video: Video, ground: Ground, paths: dict[int, Path], looks: Tensor | None) -> None:
-    """Track the episodes of whose tracks there is no file, and write them."""
-    new = [index for index, path in paths.items() if not path.exists()]
-    with progress(total=len(new), desc="tracking", unit="episode", disable=not new) as bar:
-        for part in side_by_side(new, [len(frames) for frames in video.episodes]):
-            episodes = [np.asarray(video.episodes[index]) for index in part]
-            found = track_all(episodes, ground.tracker, ground=ground.context, looks=looks)
-            for index, tracks in zip(part, found, strict=True):
-                write_tracks(paths[index], tracks)
-            bar.update(len(part))
-
-
-def side_by_side(chosen: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """The chosen episodes in parts, one after the other, each as large as `AT_ONCE` allows, of one episode at least."""
-    part: list[int] = []
-    frames = 0
-    for index in chosen:
-        if part and (len(part) == AT_ONCE[0] or frames + lengths[index] > AT_ONCE[1]):
-            yield part
-            part, frames = [], 0
-        part.append(index)
-        frames += lengths[index]
-    if part:
-        yield part
-
-
-def write_tracks(path: Path, tracks: Tracks) -> None:
-    """Tracks as arrays of a file, looks and context in whole grey levels."""
-    arrays = {f.name: getattr(tracks, f.name).numpy() for f in fields(tracks)}
-    for name in ("look", "context"):
-        arrays[name] = (arrays[name].clip(0, 1) * 255 + 0.5).astype(np.uint8)
-    with written_whole(path) as scratch:
-        np.savez_compressed(scratch, **arrays)
-
-
-def read_tracks(path: Path) -> Tracks:
-    """What `write_tracks` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return Tracks(**found | {name: found[name].float() / 255 for name in ("look", "context")})
 
 
 @dataclass(frozen=True)
@@ -211,6 +98,7 @@ def train_looks(
     config: LookTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """First to reconstruct looks, then to draw frames."""
     looks = sample.look[sample.there]
@@ -218,7 +106,10 @@ def train_looks(
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
-    for step, bar in log.steps("looks", total, config.batch):
+    checkpoint = checkpoints.of(
+        "looks", total, codes=codes, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("looks", total, config.batch, checkpoint.resume()):
         if step < config.patch_steps:
             at = torch.randint(len(looks), (256,), generator=generator)
             look = looks[at].float() / 255
@@ -235,6 +126,7 @@ def train_looks(
         if step % 20 == 0:
             log.scalar("looks/error", error.item(), step)
             bar.set_postfix(error=f"{error.item():.5f}")
+        checkpoint.after(step)
     codes.normalize(some_looks(sample, sample.there))
 
 
@@ -280,6 +172,7 @@ def train_dynamics(
     config: DynamicsTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """Inverse and forward dynamics, on factors alone."""
     model.train()
@@ -288,7 +181,10 @@ def train_dynamics(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, config.steps, pct_start=0.1
     )
-    for step, bar in log.steps("dynamics", config.steps, config.batch):
+    checkpoint = checkpoints.of(
+        "dynamics", config.steps, model=model, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("dynamics", config.steps, config.batch, checkpoint.resume()):
         share = step * len(config.unroll) // config.steps
         clips = sequences.sample(config.batch, config.unroll[share] + 1, generator)
         loss, metrics = model.loss(clips, min(1.0, 4 * step / config.steps))
@@ -300,6 +196,7 @@ def train_dynamics(
         if step % 20 == 0:
             log.metrics("dynamics", metrics, step)
             bar.set_postfix({key: f"{value.item():.3f}" for key, value in metrics.items()})
+        checkpoint.after(step)
 
 
 @dataclass(frozen=True)
@@ -320,6 +217,7 @@ def train_prior(
     config: PriorTrainingConfig,
     log: Log,
     generator: torch.Generator,
+    checkpoints: Checkpoints = Checkpoints(),
 ) -> None:
     """Action codes and who takes which, with all else fixed; nothing of a model without action codes."""
     if not model.coded:
@@ -338,7 +236,10 @@ def train_prior(
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
     model.eval()
-    for step, bar in log.steps("prior", config.steps, config.batch):
+    checkpoint = checkpoints.of(
+        "prior", config.steps, prior=prior, optimizer=optimizer, schedule=schedule, drawn=generator
+    )
+    for step, bar in log.steps("prior", config.steps, config.batch, checkpoint.resume()):
         at = torch.randint(len(now), (config.batch,), generator=generator)
         loss = prior.loss(now[at], seen[at], index[at], stays[at])
         optimizer.zero_grad()
@@ -348,5 +249,6 @@ def train_prior(
         if step % 20 == 0:
             log.scalar("prior/loss", loss.item(), step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
+        checkpoint.after(step)
     if not bool((there & ~stays).any()):
         prior.keep_alive()

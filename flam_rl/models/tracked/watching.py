@@ -11,7 +11,7 @@ from torch import Tensor
 from ...types import Scene
 from .context import ContextConfig
 from .flam import TrackedFLAM
-from .known import find_known
+from .known import KnownLooks
 from .sprites import draw
 from .tracker import Tracker, TrackerState
 from .views import as_colors, find_view
@@ -35,6 +35,7 @@ class TrackedWatcher:
         tracker = replace(config.tracker, factors=config.state.entities, patch=config.state.patch)
         looks = None if config.shared_ground else flam.known_looks
         self._tracker = Tracker(tracker, looks)
+        self._known = KnownLooks(flam.known_looks)
         self._state = self._tracker.start(count)
         self._factors = torch.zeros(count, config.state.factors, config.state.dim)
         self._identity = torch.full((count, config.state.entities), -1)
@@ -70,7 +71,7 @@ class TrackedWatcher:
             film.append(frames[row].copy())
             if len(film) in SHOWN:
                 colors = as_colors(np.stack(film))
-                path, things = torch.zeros(len(colors), 2), find_known(colors, self.flam.known_looks)
+                path, things = torch.zeros(len(colors), 2), self._known.find(colors)
                 self._ground[row] = find_view(
                     colors, path, config, ContextConfig(), things=things, complete=True
                 )[0]
