@@ -92,7 +92,7 @@ def agent(config: AgentConfig) -> None:
     results: dict[str, Any] = {"seed": config.seed, "algo": config.algo, "task": None}
     with run.locked():
         run.begin()
-        if planned:
+        if config.algo != "ppo":
             act = acting(Planner(world, config.algo, config.planning, seed=config.seed))
             results["planning"] = asdict(config.planning)
         else:
