@@ -223,6 +223,7 @@ def test_bad_input_says_what_is_allowed(world: World) -> None:
         PictureGoal.of(world, frame_of(start_pixels(0)), [7])
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", ["multigrid", "pucks"])
 def test_centres_are_the_middles_of_what_is_drawn(name: str) -> None:
     world = flam_rl.load_world(name)
