@@ -252,6 +252,14 @@ def test_figures_of_what_it_reaches_are_those_of_its_results() -> None:
     assert rows[17:] == of_pucks
 
 
+def test_figures_of_planning_are_those_of_its_results() -> None:
+    found = read("planning/multigrid/results.json")
+    said = (ROOT / "docs" / "tutorials" / "planning.md").read_text()
+    for name in ("cem", "random"):
+        assert with_interval(found["policies"][name]) in said
+    assert f"`{found['made_by']['commit'][:7]}`" in said
+
+
 def read(name: str) -> Json:
     return json.loads((RESULTS / name).read_text())
 
