@@ -1,8 +1,8 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347; Stable-Baselines3's) trained only inside FLAM-v0.
 
 A policy that trains long enough in a learned world finds what the world gets wrong. Three things hold it
-back: latent actions outside of the prior's mass cost reward, checkpoints are judged by a pessimistic
-reward (all heads of the ensemble must agree), and the best checkpoint is kept. The real task is not used.
+back: latent actions outside of the prior's mass cost reward, rewards and ends are those that all heads of the ensembles
+agree on, and the checkpoint that is best by these is kept. The real task is not used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .ppo_state import Progress, Worlds
 class ImaginationConfig:
     """Settings of PPO in imagination."""
 
-    steps: int = 300_000
+    steps: int = 600_000
     """Imagined steps, of all worlds together."""
     num_envs: int = 128
     """Worlds imagined at once."""
@@ -297,7 +297,7 @@ def train_in_imagination(
     Raises:
         ValueError: the world has no labels; or as `Checkpoint.resume`.
     """
-    worlds = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent")
+    worlds = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent", sure=True)
     worlds.seed(seed)
     env: VecEnvWrapper = worlds
     if world.labels is not None and isinstance(world.labels.reward, DenseHead):

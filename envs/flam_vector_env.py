@@ -55,6 +55,8 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         compile: whether to compile the step, which takes seconds when the env is made: about ten for the first
             of its kind on a machine, two from then on. By default with 256 worlds or more on a CPU,
             if there is a C++ compiler that works.
+        sure: whether rewards and ends are only those that no head of the ensembles doubts. A policy that trains for long finds
+            where heads are wrong, and rarely are all of them in the same place.
 
     Raises:
         ValueError: as `FLAMEnv`; `compile` on a CPU without a C++ compiler.
@@ -81,6 +83,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         precision: Precision = "float32",
         compile: bool | None = None,
         actions: ActionType = "latent",
+        sure: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(map(repr, PRECISIONS))}")
@@ -96,7 +99,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
         self.controlled = controlled_factors(self.world, control)
         self.observation, self.masks, self.render_mode = observation, masks, render_mode
         self.horizon = self.world.info.horizon if horizon is None else check_count("horizon", horizon)
-        self.num_envs = num_envs
+        self.num_envs, self.sure = num_envs, sure
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
         self.actions = make_actions(actions, self.world, self.controlled)
@@ -155,7 +158,7 @@ class FLAMVectorEnv(Specified, VectorEnv):  # type: ignore[misc]
     def _stepper(self, dtype: torch.dtype, compile: bool | None, starts: torch.Tensor) -> Stepper:
         """What steps the worlds, compiled already where it is to be: later nothing decides."""
         if compile is not None:
-            stepper = self.world.imagination(self.controlled, dtype, compile, events=True)
+            stepper = self.world.imagination(self.controlled, dtype, compile, events=True, sure=self.sure)
             if compile:
                 some = torch.arange(self.num_envs, device=self.device) % len(starts)
                 wanted = starts.new_zeros(self.num_envs, len(self.controlled), self.world.latent_action_dim)

@@ -15,7 +15,7 @@ from flam_rl.actions import ActionSpace
 from flam_rl.core.adapters import make_adapter
 from flam_rl.core.agent import Agents
 from flam_rl.core.codes import PLAUSIBLE, plausible
-from flam_rl.core.heads import EventHead, FrozenEvents, Labels
+from flam_rl.core.heads import DenseHead, EventHead, FrozenEvents, Labels
 from flam_rl.core.layers import FrozenLinear
 from flam_rl.core.threads import LoneThreads, lone_threads, one_core
 from flam_rl.core.world import World
@@ -253,6 +253,22 @@ def test_events_in_two_products_are_those_of_the_heads(
     assert torch.allclose(found[0], (reward(factors) > 0.5) * 0.7)
     assert torch.equal(found[1], termination(factors) > 0.5)
     assert 0 < found[1].float().mean() < 1
+
+
+@pytest.mark.parametrize("worth", [0.7, -0.7])
+@torch.no_grad()
+def test_sure_events_are_those_that_no_head_doubts(worth: float) -> None:
+    reward, termination = EventHead(8, (0, 2), worth), EventHead(8, (1,), 1.0)
+    factors, moves = torch.randn(400, 4, 8), ActionSpace.discrete(4)
+    agents = Agents(moves, [0], [[0]], [make_adapter(8, 4, moves)])
+    labels = Labels(agents, reward, termination, 10)
+    found, likely = FrozenEvents(labels, sure=True)(factors), FrozenEvents(labels)(factors)
+    assert torch.equal(found[0], reward.agreed(factors))
+    assert torch.equal(found[1], termination.agreed(factors) > 0)
+    assert 0 < found[1].sum() < likely[1].sum()
+    dense = DenseHead(8, (0, 2), mean=-2.0, scale=3.0)
+    value, _ = FrozenEvents(Labels(agents, dense, termination, 10), sure=True)(factors)
+    assert torch.allclose(value, dense.agreed(factors), atol=1e-5)
 
 
 COMPILED = """

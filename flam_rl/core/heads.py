@@ -105,9 +105,13 @@ class Labels(nn.Module):
 
 
 class FrozenEvents:
-    """Both heads in two products, with the weights that they have now, for steps of imagination."""
+    """Both heads in two products, with the weights that they have now, for steps of imagination.
 
-    def __init__(self, labels: Labels, dtype: torch.dtype = torch.float32) -> None:
+    Args:
+        sure: give only what no member of the ensembles doubts: `Head.agreed` of both.
+    """
+
+    def __init__(self, labels: Labels, dtype: torch.dtype = torch.float32, sure: bool = False) -> None:
         heads = (labels.reward, labels.termination)
         sees = sorted({factor for head in heads for factor in head.sees.tolist()})
         first, bias, last, offset = [], [], [], []
@@ -127,16 +131,19 @@ class FrozenEvents:
         reward = labels.reward
         self.value = (reward.scale if isinstance(reward, DenseHead) else reward.value).clone()
         self.mean = reward.mean.clone() if isinstance(reward, DenseHead) else None
+        self.sure = sure
 
     def __call__(self, factors_BKS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reward, float `(B,)`, and whether it is an end, bool `(B,)`, of entering factors `(B, K, S)`; of events
-        what is more likely than not."""
+        what is more likely than not, or is sure."""
         seen = factors_BKS.index_select(1, self.sees).flatten(1)
         outputs = self.last(nn.functional.gelu(self.first(seen))).float().unflatten(-1, (2, -1))
-        likely = outputs.sigmoid().mean(-1) > 0.5
-        reward = (
-            likely[:, 0] * self.value
-            if self.mean is None
-            else outputs[:, 0].mean(-1) * self.value + self.mean
-        )
-        return reward, likely[:, 1]
+        least = outputs.amin(-1)
+        likely = least > 0 if self.sure else outputs.sigmoid().mean(-1) > 0.5
+        if self.mean is not None:
+            value = least[:, 0] if self.sure else outputs[:, 0].mean(-1)
+            return value * self.value + self.mean, likely[:, 1]
+        happens = likely[:, 0]
+        if self.sure:
+            happens = torch.where(self.value < 0, outputs[:, 0].amax(-1) > 0, happens)
+        return happens * self.value, likely[:, 1]

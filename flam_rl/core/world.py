@@ -243,10 +243,11 @@ class World(nn.Module):
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         events: bool = False,
+        sure: bool = False,
     ) -> Stepper:
         """A stepper in which the caller has the controlled latent actions and the prior the others; with
-        `events` and labels it gives rewards and ends as FLAM-v0 does."""
-        frozen = FrozenEvents(self.labels, dtype) if events and self.labels else None
+        `events` and labels it gives rewards and ends as FLAM-v0 does, or only those that are `sure`."""
+        frozen = FrozenEvents(self.labels, dtype, sure) if events and self.labels else None
         return self.model.stepper(controlled, dtype, compile, frozen)
 
     def moved_by(self, factor: int) -> int:
