@@ -370,6 +370,7 @@ def test_the_agents_factor_is_found_in_each_episode(space: ActionSpace, differs:
     assert (back - data["action"]).abs().float().mean() < 0.15
 
 
+@pytest.mark.learning
 @pytest.mark.usefixtures("brief")
 def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() -> None:
     space = SPACES[0]
@@ -394,6 +395,7 @@ def test_an_agent_that_differs_is_followed_by_look_and_by_what_its_actions_do() 
     assert torch.equal(followed.agents_BC[3:], before[3:])
 
 
+@pytest.mark.learning
 @pytest.mark.usefixtures("brief")
 def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
     """In a third of the episodes it did one thing all the time; in one episode another factor rests, so that its latent actions say nothing."""
@@ -413,6 +415,7 @@ def test_looks_tell_the_agents_factor_where_its_actions_do_not() -> None:
     assert torch.equal(fit_finder(16, data, candidates, 0)[1], agent)
 
 
+@pytest.mark.learning
 @pytest.mark.usefixtures("brief")
 def test_few_labels_tell_an_action_wherever_it_is_taken() -> None:
     """What a latent action does depends on nothing else: the adapter sees no factor, and is right on fresh transitions."""
@@ -505,6 +508,7 @@ def test_rewards_of_every_kind_are_predicted(world, kind: str) -> None:
         assert torch.allclose(found, head.expected(factors), atol=1e-4)
 
 
+@pytest.mark.learning
 @pytest.mark.usefixtures("brief")
 def test_what_never_ends_is_predicted_not_to_end(world) -> None:
     data, _ = entered(world, 1000)

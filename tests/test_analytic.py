@@ -347,6 +347,7 @@ def test_ppo_stops_when_it_gets_no_better(world: World) -> None:
     assert model.num_timesteps < 6000
 
 
+@pytest.mark.learning
 def test_a_plain_ppo_that_knows_only_gymnasium_learns(world: World) -> None:
     env = gym.make_vec("FLAM-v0", num_envs=64, world=world, control="agent", compile=False)
     history = plain_ppo.train(env, 30_000, seed=0)

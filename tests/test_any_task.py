@@ -90,6 +90,7 @@ def slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "slides", raising=False)
 
 
+@pytest.mark.learning
 def test_a_file_in_the_present_folder_is_collected_by_the_command(tmp_path: Path) -> None:
     flam_rl = Path(sys.executable).parent / "flam-rl"
     arguments = ["--task", "slides:Slides-v0", "--task-kwargs", '{"length": 7}', "--steps", "20"]
@@ -240,6 +241,7 @@ def test_height_and_width_go_together(tmp_path: Path, capsys) -> None:
     assert "give both or none" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("id", "package", "extra", "size"),
     [

@@ -79,6 +79,7 @@ def test_a_full_disk_is_refused_at_once(command: str, mount: Path, data: Path, c
     assert names(mount) == {"full"}
 
 
+@pytest.mark.learning
 def test_a_disk_that_fills_up_while_recording_goes_on_with_space(mount: Path, tmp_path: Path, capsys) -> None:
     given = ["collect", "--out", str(mount / "data"), "--steps", "1000"]
     said = fails(given, capsys)
@@ -249,6 +250,7 @@ def test_nothing_that_is_written_whole_leaves_a_part_on_a_full_disk(
             (mount / left).unlink()
 
 
+@pytest.mark.learning
 def test_a_file_larger_than_is_permitted(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -160,6 +160,7 @@ def check_flags(line: str) -> None:
     assert [flag for flag in sorted(flags) if not re.search(rf"{re.escape(flag)}\b", printed)] == []
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("path", of_pages(LOGS, PAGES))
 def test_commands_in_sentences_have_the_options_that_are_named(path: Path) -> None:
     for found in re.finditer(r"(?<!`)`((?:flam-rl [a-z]|python scripts/)[^`]+)`(?!`)", path.read_text()):

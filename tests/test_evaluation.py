@@ -82,6 +82,7 @@ def measured(encoded: Encoded, task: gym.Env) -> Json:
         return measure_world(encoded, task.unwrapped, seed=1, probe_iterations=10)
 
 
+@pytest.mark.learning
 def test_figures_of_the_shipped_world_are_beside_their_floors(encoded: Encoded, measured: Json) -> None:
     found = measured
     assert found["frames"] == sum(map(len, encoded.frames))
@@ -139,6 +140,7 @@ def test_what_cannot_be_measured_is_left_out_and_said(
     assert "tracking" not in text
 
 
+@pytest.mark.learning
 def test_video_is_encoded_once(encoded: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each frame passes the tokenizer and the factorizer one time; `measured` shows that none does afterwards."""
     world, seen = encoded.world, []
@@ -190,6 +192,7 @@ def test_horizons_that_no_episode_reaches_are_left_open(world, video: Video) -> 
         prediction.measure(encode(world, Video(tuple(e[:1] for e in video.episodes))))
 
 
+@pytest.mark.learning
 def test_the_shipped_world_binds_one_factor_to_one_agent(encoded: Encoded, measured: Json) -> None:
     assert measured["dci"]["disentanglement"] > 0.9
     assert sorted(np.argmax(measured["correspondence"], 0).tolist()) == [0, 1, 2, 3]
@@ -199,6 +202,7 @@ def test_the_shipped_world_binds_one_factor_to_one_agent(encoded: Encoded, measu
         correspondence.correspond(few, few.truth)
 
 
+@pytest.mark.learning
 def test_the_shipped_world_holds_in_imagination(measured: Json) -> None:
     found = measured["imagination_validity"]
     assert found["1"] > 0.93
@@ -215,6 +219,7 @@ def test_factors_keep_their_norm_for_100_imagined_steps(world) -> None:
     assert torch.allclose(factors.square().mean(-1), torch.ones(32, world.factors), atol=1e-3)
 
 
+@pytest.mark.learning
 def test_pictures_are_pictures(encoded: Encoded, video: Video, tmp_path: Path) -> None:
     strip = prediction_picture(encoded, max(range(len(encoded.frames)), key=lambda i: len(encoded.frames[i])))
     assert strip.dtype == np.uint8
@@ -246,6 +251,7 @@ def still(world) -> World:
     )
 
 
+@pytest.mark.learning
 def test_a_world_of_one_factor_tells_no_entities_apart(
     encoded: Encoded, still: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -258,6 +264,7 @@ def test_a_world_of_one_factor_tells_no_entities_apart(
     assert found["psnr"]["15"] == pytest.approx(found["psnr"]["floors"]["last_frame"]["15"], abs=0.5)
 
 
+@pytest.mark.learning
 def test_latent_actions_do_the_same_in_another_video(encoded: Encoded, still: World, task: gym.Env) -> None:
     found = transfer.measure(encoded, encoded.truth, task.unwrapped, pairs=300)
     assert found["same_heading"] > 0.85
@@ -340,6 +347,7 @@ def test_fvd_grows_with_the_difference_of_videos(tmp_path: Path) -> None:
     assert fvd.distance(videos, frozen) > 1
 
 
+@pytest.mark.learning
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_perceptual_measures_are_beside_their_floors(encoded: Encoded, tmp_path: Path) -> None:
     torch.jit.script(TinyI3D()).save(str(tmp_path / "i3d.pt"))

@@ -180,6 +180,7 @@ def inferred(task: gym.Env) -> list[np.ndarray]:
     return seen
 
 
+@pytest.mark.learning
 def test_torchs_default_dtype_changes_nothing(task: gym.Env, restored_dtype) -> None:
     expected = inferred(task)
     torch.set_default_dtype(torch.float64)

@@ -165,6 +165,7 @@ def test_only_plausible_actions_are_taken(world: World) -> None:
     assert torch.allclose(world.snap(factors, 2, wanted[:, 0]), taken[:, 2])
 
 
+@pytest.mark.learning
 @torch.inference_mode()
 def test_uncontrolled_factors_take_what_the_prior_weighs(world: World) -> None:
     """Codes of the factor that moves first, drawn 20,000 times from one state, against the prior itself."""

@@ -218,6 +218,7 @@ def test_factors_that_change_entity_by_episode_are_matched() -> None:
     assert mixed["own"] < 0.7
 
 
+@pytest.mark.learning
 def test_latent_actions_that_tell_of_others() -> None:
     both = disentanglement("both")
     assert both["own"] > 0.95

@@ -256,6 +256,7 @@ def test_what_gymnasiums_wrappers_make_of_frames_is_read(record, wrapped: str) -
     assert len(warnings) == ("stacks" in wrapped)
 
 
+@pytest.mark.learning
 def test_a_state_rendered_beside_itself_is_read(record) -> None:
     env = AddRenderObservation(
         gym.make("CartPole-v1", render_mode="rgb_array"),

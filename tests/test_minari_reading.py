@@ -45,6 +45,7 @@ def test_a_damaged_episode_is_left_out_and_said(record) -> None:
         list(read_labels(folder, [1, 2]))
 
 
+@pytest.mark.learning
 def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
     films = [film(3000, seed) for seed in range(5)]
     folder = record(RGB, films)
@@ -58,6 +59,7 @@ def test_episodes_are_read_once_and_one_at_a_time(record) -> None:
     assert index == 4
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_memory_does_not_grow_with_the_episode(record, data_format: str) -> None:
     peaks = []

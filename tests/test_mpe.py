@@ -121,6 +121,7 @@ def test_rewards_are_dense_and_mpe2s_own() -> None:
     assert task._env.unwrapped.local_ratio == 0.5
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("name", "better"), [("Tag", 40), ("Spread", 8)])
 def test_the_expert_gets_more_than_chance_and_the_others_act(name: str, better: float) -> None:
     totals = {

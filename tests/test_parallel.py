@@ -239,6 +239,7 @@ def test_bad_use_is_named() -> None:
     assert parallel_env(WORLDS["points"], render_mode=None).reset(seed=0)[0]
 
 
+@pytest.mark.learning
 def test_a_missing_package_is_said_with_the_line_that_installs_it() -> None:
     program = (
         "import sys; sys.modules['pettingzoo'] = None\nimport flam_rl.envs\n"

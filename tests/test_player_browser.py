@@ -24,6 +24,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: 
 
 from flam_rl.player.stage import Stage  # noqa: E402
 
+pytestmark = pytest.mark.learning  # a browser takes as long
+
 KEPT = os.environ.get("FLAM_RL_SCREENSHOTS")
 """Folder for screenshots, to be looked at."""
 expect.set_options(timeout=60_000)

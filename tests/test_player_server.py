@@ -123,6 +123,7 @@ def test_a_dropped_connection_resumes_within_a_minute(stage: Stage) -> None:
         late.close()
 
 
+@pytest.mark.learning
 def test_there_is_room_for_so_many_visitors(stage: Stage) -> None:
     with serve(stage) as served:
         pages = [Page(served) for _ in range(MOST)]
@@ -264,6 +265,7 @@ def test_ten_thousand_random_or_broken_messages(stage: Stage) -> None:
         assert sizes[-1] - sizes[4] < 40e6, sizes
 
 
+@pytest.mark.learning
 def test_four_visitors_are_served_alike(stage: Stage) -> None:
     """However fast the machine is, none of four worlds that run at once waits for the others."""
     with serve(stage) as served:

@@ -64,6 +64,7 @@ def test_same_seed_same_episode(game: str) -> None:
     assert digests[0] == digests[1] != digests[2]  # the episode of before leaves nothing behind
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("difficulty", "count"), [("easy", 200), ("hard", 500)])
 def test_held_out_levels_are_others_than_those_of_training(difficulty: str, count: int) -> None:
     levels = {}

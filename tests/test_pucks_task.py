@@ -65,6 +65,7 @@ def test_same_seed_same_rollout_in_any_process(options: dict) -> None:
     assert again[0] == again[1] != again[2]  # the table of before leaves nothing behind
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("arguments", "episodes", "least", "most"),
     [

@@ -115,6 +115,7 @@ def test_another_package_brings_a_task(site: Path) -> None:
         assert made.startswith("Slide 5 {")
 
 
+@pytest.mark.learning
 def test_it_is_collected_and_its_record_is_known(site: Path) -> None:
     done = run(
         site,
@@ -128,6 +129,7 @@ def test_it_is_collected_and_its_record_is_known(site: Path) -> None:
     assert json.loads(metadata["env_spec"])["id"] == "other/Slide-v0"
 
 
+@pytest.mark.learning
 def test_what_another_package_brings_wrong_is_said(site: Path) -> None:
     done = run(
         site,
@@ -159,6 +161,7 @@ def test_find_and_is_known() -> None:
     assert not is_known("CartPole-v1")
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("id", OWN)
 def test_the_record_says_what_the_task_can_do(id: str) -> None:
     record = find(id)

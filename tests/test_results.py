@@ -68,6 +68,7 @@ def test_made_by_says_what_can_change_a_figure() -> None:
     assert source_text({"version": "1", "commit": None, "dirty": None}) == "flam_rl 1"
 
 
+@pytest.mark.learning
 def test_the_commit_is_the_packages_own_and_not_that_of_the_current_folder(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     copy_code(mine)
@@ -89,6 +90,7 @@ def test_the_commit_is_the_packages_own_and_not_that_of_the_current_folder(tmp_p
     assert source_in(mine, theirs) == clean | {"dirty": True}
 
 
+@pytest.mark.learning
 def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
     project = tmp_path / "project"
     copy_code(project / ".venv" / "site-packages")

@@ -155,6 +155,7 @@ def test_a_checkpoint_of_the_tokenizer_says_what_does_not_fit(
     assert str(error.value).startswith(f"{path}: damaged, or of another run (")
 
 
+@pytest.mark.learning
 def test_any_damage_is_harmless_or_said(world: World, codes: Codes, saved: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     content = saved.read_bytes()

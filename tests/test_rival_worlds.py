@@ -191,6 +191,7 @@ def test_labels_fit_a_rival(rival: World) -> None:
     assert env.step(env.action_space.sample())[0].shape == env.observation_space.shape
 
 
+@pytest.mark.learning
 def test_ppo_trains_in_imagination_of_a_rival(rival: World) -> None:
     if rival.model.needs_actions:
         return

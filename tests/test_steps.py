@@ -43,6 +43,7 @@ def test_a_pause_becomes_equal_steps_and_a_long_one_two_episodes(tmp_path: Path)
     assert "a pause of 60.1 s, at 61.00 s" in reading.episodes[1].warnings[0]
 
 
+@pytest.mark.learning
 def test_clocks_that_round_and_jitter_lose_no_frame(tmp_path: Path) -> None:
     jitter = np.random.default_rng(0).uniform(-0.006, 0.006, 300)
     for name, times in {

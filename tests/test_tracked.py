@@ -242,6 +242,7 @@ def test_a_goal_on_ground_that_a_camera_passes_over_is_ground(record: Record, se
     assert psnr(tracks.draw()[0], colors_of(film)) > 33
 
 
+@pytest.mark.learning
 def test_steps_of_a_batch_are_steps_of_each_episode(record: Record) -> None:
     films = [record(seed, pucks=4)[0] for seed in (0, 1)]
     config = TrackerConfig(factors=6)

@@ -121,6 +121,7 @@ def test_a_place_has_gradients_through_what_is_drawn() -> None:
     )
 
 
+@pytest.mark.learning
 def test_tracks_become_rows_that_keep_their_entity(films: list[np.ndarray]) -> None:
     tracks = track(films[0])
     rows = rows_of(tracks)
@@ -135,6 +136,7 @@ def test_tracks_become_rows_that_keep_their_entity(films: list[np.ndarray]) -> N
     assert torch.equal(fewer.place[:, 0], rows.place[:, 0])
 
 
+@pytest.mark.learning
 def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Path) -> None:
     tracks = track(films[0])
     write_tracks(tmp_path / "one.npz", tracks)
@@ -144,6 +146,7 @@ def test_a_track_is_read_as_it_was_written(films: list[np.ndarray], tmp_path: Pa
     assert (again.look - tracks.look.clamp(0, 1)).abs().max() < 0.003
 
 
+@pytest.mark.learning
 def test_tracks_are_found_again_by_the_same_tracker_only(
     films: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,6 +464,7 @@ def test_the_camera_moves_the_view_and_all_that_is_in_it() -> None:
     torch.testing.assert_close(way[:, 0], moved[:, 0, VELOCITY] + moved[:, -1, VELOCITY])
 
 
+@pytest.mark.learning
 def test_looks_are_learned_where_the_camera_moves() -> None:
     film = film_of(0, 24, pucks=2, camera="moving", background="new_texture")
     tracks = track(film)
@@ -528,6 +532,7 @@ def test_it_is_flam_v0_and_watches_running_tasks(trained: World) -> None:
     assert 10 * np.log10(255**2 / ((drawn - last) ** 2).mean()) > 30
 
 
+@pytest.mark.learning
 def test_a_clip_is_seen_once_for_all_horizons() -> None:
     world = flam_rl.load_world("pucks")
     encoded = encode(world, Video((film_of(9100, 24, goal="reach", pucks=4, looks=4),)))
@@ -541,6 +546,7 @@ def test_a_clip_is_seen_once_for_all_horizons() -> None:
     assert torch.allclose(latent_actions, further, atol=1e-3)
 
 
+@pytest.mark.learning
 def test_factors_of_no_fixed_entity_have_no_dci_by_their_number() -> None:
     world = flam_rl.load_world("pucks")
     episodes = list(record_episodes(gym.make("flam_rl/Pucks-v0", pucks=4, looks=4, max_steps=12), 48, 3))

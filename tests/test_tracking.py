@@ -385,6 +385,7 @@ def test_every_model_tells_its_entities_or_why_not(name: ModelName) -> None:
             world.entities(wrong)
 
 
+@pytest.mark.learning
 def test_the_shipped_world_tracks_the_agents_of_multigrid(world, episodes: list[Episode]) -> None:
     encoded = encode(
         world,

@@ -94,6 +94,7 @@ def test_a_log_file_gets_a_line_now_and_then_with_step_losses_rate_and_time_left
     assert "\r" not in ran.stderr
 
 
+@pytest.mark.learning
 def test_scrambled_actions_and_rewards_change_no_weight(
     tmp_path: Path, task: gym.Env, episodes: list[Episode]
 ) -> None:
@@ -120,6 +121,7 @@ def test_same_seed_same_weights_and_another_seed_others(video: Video) -> None:
     assert not same(train_briefly(few), train_briefly(few, seed=1))
 
 
+@pytest.mark.learning
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, video: Video) -> None:
     few = Video(video.episodes[:6])
     whole = train_briefly(few)
@@ -149,6 +151,7 @@ def make_optimizer() -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2e-3)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("steps", [7, 150, 5000])
 def test_learning_rates_are_the_formulas(steps: int) -> None:
     cosine = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]

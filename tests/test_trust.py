@@ -128,6 +128,7 @@ def test_a_command_that_needs_the_task_says_how_to_allow_it(
     assert not Path("out").exists()
 
 
+@pytest.mark.learning
 def test_evaluate_on_data_goes_on_without_the_task(
     stranger: Path, data: Path, sprung: Callable[[], bool], caplog
 ) -> None:

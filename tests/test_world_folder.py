@@ -231,6 +231,7 @@ def test_starts_that_cannot_be_played_are_refused(folder: Path, starts: torch.Te
     refused(folder, rf"starts\.safetensors: tensor 'starts' .*{message}")
 
 
+@pytest.mark.learning
 def test_a_size_that_the_files_do_not_hold_takes_no_memory(folder: Path) -> None:
     """Half a gigabyte asked for by a config whose files hold 4 MB."""
     change_config(folder, lambda config: config["settings"]["tokenizer"].update(hidden=2**14, code_dim=4096))
