@@ -208,7 +208,10 @@ def test_figures_of_readme_are_those_of_its_results() -> None:
     assert [row[2] for row in rows[2:9]] == columns[1]
     policies = [demo["policies"][name] for name in ("imagination", "random", "bc")]
     assert [row[1] for row in rows[9:]] == [with_interval(score) for score in policies]
-    assert {found["made_by"]["commit"][:7] for found in (multigrid, pucks, demo)} == {"a2234b0"}
+    agents = read("pucks-agents/results.json")
+    policies = [agents["policies"][name] for name in ("imagination", "random", "BC on the labels")]
+    assert [row[2] for row in rows[9:]] == [with_interval(score) for score in policies]
+    assert {found["made_by"]["commit"][:7] for found in (multigrid, pucks, demo, agents)} == {"a2234b0"}
     assert "`a2234b0`" in (ROOT / "README.md").read_text()
 
 
