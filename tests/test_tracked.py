@@ -219,7 +219,7 @@ def test_a_moving_camera_is_followed() -> None:
     apart = np.linalg.norm(path - (corner[0] - corner), axis=1)
     assert np.abs(corner - corner[0]).max() > 5
     assert apart.mean() < 0.2  # of seeds 0 to 3 the worst is 0.176 pixels
-    still = find_view(colors_of(film), torch.zeros(48, 2), None, TrackerConfig(), ContextConfig())
+    still = find_view(colors_of(film), torch.zeros(48, 2), TrackerConfig(), ContextConfig())
     ground = colors_of(film).movedim(1, -1)[empty]
     moving, fixed = (
         psnr(context.expand(48, -1, -1, -1).movedim(1, -1)[empty], ground)
