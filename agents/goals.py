@@ -31,7 +31,7 @@ class PictureGoal:
     centres_GC2: Float[Tensor, "G C 2"]
 
     @classmethod
-    def of(cls, world: World, frames: np.ndarray, factors: Control | None = None) -> PictureGoal:
+    def from_frames(cls, world: World, frames: np.ndarray, factors: Control | None = None) -> PictureGoal:
         """The goal that frames show.
 
         Args:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -153,7 +154,12 @@ class Planner:
             if episode_start is not None:
                 kept = kept.masked_fill(torch.as_tensor(episode_start).view(-1, 1, 1), -1)
         plan = search(
-            self._roll(factors), len(self.codes_MA), self.algorithm, self.config, self._generator, kept
+            partial(self._roll, factors),
+            len(self.codes_MA),
+            self.algorithm,
+            self.config,
+            self._generator,
+            kept,
         )
         if self.actions == "latent":
             first = self.codes_MA[plan[:, 0]].flatten(1)
@@ -163,25 +169,25 @@ class Planner:
         rest = torch.cat([plan[:, 1:], plan[:, -1:]], 1).cpu().numpy()
         return (actions if seen.ndim == 2 else actions[0]), (rest,)
 
-    def _roll(self, factors_BKS: Float[Tensor, "B K S"]) -> Roll:
-        def roll(count: int, plans: Tensor | None) -> tuple[Tensor, Tensor]:
-            envs, config = len(factors_BKS), self.config
-            stepper = self._free if plans is None else self._led
-            now = stepper.begin(factors_BKS.repeat_interleave(count, 0))
-            score = factors_BKS.new_zeros(envs * count)
-            going = factors_BKS.new_ones(envs * count)
-            taken = []
-            for step in range(config.horizon):
-                wanted = None if plans is None else self.codes_MA[plans[:, :, step].flatten(0, 1)]
-                now, did = stepper.step(now, wanted, self._generator)
-                taken.append(did.latent_actions_BLA[:, self.controlled])
-                gain, ended = self._judged(now.factors_BKS)
-                score += config.gamma**step * going * gain
-                going *= 1 - ended
-            codes = nearest_code(torch.stack(taken, 1), self.codes_MA)
-            return codes.unflatten(0, (envs, count)), score.view(envs, count)
-
-        return roll
+    def _roll(
+        self, factors_BKS: Float[Tensor, "B K S"], count: int, plans: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Roll`, from these factors."""
+        envs, config = len(factors_BKS), self.config
+        stepper = self._free if plans is None else self._led
+        now = stepper.begin(factors_BKS.repeat_interleave(count, 0))
+        score = factors_BKS.new_zeros(envs * count)
+        going = factors_BKS.new_ones(envs * count)
+        taken = []
+        for step in range(config.horizon):
+            wanted = None if plans is None else self.codes_MA[plans[:, :, step].flatten(0, 1)]
+            now, did = stepper.step(now, wanted, self._generator)
+            taken.append(did.latent_actions_BLA[:, self.controlled])
+            gain, ended = self._judged(now.factors_BKS)
+            score += config.gamma**step * going * gain
+            going *= 1 - ended
+        codes = nearest_code(torch.stack(taken, 1), self.codes_MA)
+        return codes.unflatten(0, (envs, count)), score.view(envs, count)
 
     def _judged(self, factors_BKS: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and end, 0 to 1, of entering states."""

@@ -300,13 +300,13 @@ def train_in_imagination(
     worlds = make_sb3_vec_env(num_envs=config.num_envs, world=world, control="agent", sure=True)
     worlds.seed(seed)
     env: VecEnvWrapper = worlds
-    if world.labels is not None and isinstance(world.labels.reward, DenseHead):
+    assert world.labels is not None
+    if isinstance(world.labels.reward, DenseHead):
         env = VecNormalize(env, norm_obs=False, gamma=config.gamma)  # dense rewards may be of any size
-    own = world.labels.agents.factors if world.labels else ()
-    penalized = PriorPenalty(env, config.prior_weight)
+    penalized, own = PriorPenalty(env, config.prior_weight), world.labels.agents.factors
     model = make_ppo(penalized, config, seed, own, (world.factors, world.factor_dim), log_dir)
     callback = KeepBest(world, config, seed + 1)
-    callback.checkpoint = Checkpoints(folder, every=1).of(
+    callback.checkpoint = Checkpoints(folder, every=1).for_loop(
         "imagination",
         -(-config.steps // (config.num_envs * config.rollout)),
         policy=model.policy,

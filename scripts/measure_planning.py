@@ -15,7 +15,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path as Folder
+from pathlib import Path
 from typing import Any, get_args
 
 import gymnasium as gym
@@ -28,7 +28,7 @@ from flam_rl.agents.goals import PictureGoal
 from flam_rl.agents.planning import Planner, PlanningAlgorithm, PlanningConfig, search
 from flam_rl.commands.tasks import make_task
 from flam_rl.core.checkpoint import save_world
-from flam_rl.core.holding import Path, hold, seen
+from flam_rl.core.holding import HeldPath, hold, seen
 from flam_rl.core.threads import one_core
 from flam_rl.core.world import World
 from flam_rl.envs.decoded_env import DecodedVectorEnv
@@ -244,7 +244,7 @@ def _reached(world: World, near: float, steps: int, args: argparse.Namespace) ->
         act = acting(planner)
 
         def aim_and_act(seen: np.ndarray) -> np.ndarray:
-            planner.goal = PictureGoal.of(world, np.stack(tasks.get_attr("goal")))
+            planner.goal = PictureGoal.from_frames(world, np.stack(tasks.get_attr("goal")))
             return act(seen)
 
         return aim_and_act
@@ -283,7 +283,7 @@ def _held(world: World, args: argparse.Namespace) -> Json:
         centres = world.model.centres(scene.factors[start : start + 1])[0]
         factor = int((centres - middle).norm(dim=-1).argmin())
         now = Scene(scene.factors[start : start + 1].expand(ways, -1, -1), scene.context.expand(ways, -1))
-        path = Path.of(world, scene.factors[start:], factor)
+        path = HeldPath.from_factors(world, scene.factors[start:], factor)
         rollouts = {
             "held": hold(world, {factor: path}, now, steps, generator),
             "free": hold(world, {}, now, steps, generator),
@@ -345,7 +345,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--out", type=Folder, required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="on the real task for each algorithm")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--at-once", type=int, default=8, help="tasks side by side")
@@ -353,9 +353,7 @@ def main() -> None:
         "--simulated", type=int, default=20, help="episodes of planning on the true simulator"
     )
     parser.add_argument("--labels", type=int, default=1000, help="transitions for the heads of Pucks")
-    parser.add_argument(
-        "--labelled", type=Folder, default=Folder("runs/pucks-labelled"), help="of that world"
-    )
+    parser.add_argument("--labelled", type=Path, default=Path("runs/pucks-labelled"), help="of that world")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     source()  # what runs from here on, whatever happens to the source tree meanwhile

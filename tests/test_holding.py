@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path as File
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from analytic import CODES, SIDE, PointsTask, pixels_of, points_world
 
 import flam_rl
 from flam_rl.cli import run
-from flam_rl.core.holding import Path, hold, seen
+from flam_rl.core.holding import HeldPath, hold, seen
 from flam_rl.core.world import World
 
 
@@ -35,7 +35,7 @@ def test_held_factors_keep_to_their_path_and_the_others_go_their_own_ways(
     world: World, film: np.ndarray
 ) -> None:
     scene = seen(world, film)
-    paths = {factor: Path.of(world, scene.factors, factor) for factor in (0, 2)}
+    paths = {factor: HeldPath.from_factors(world, scene.factors, factor) for factor in (0, 2)}
     start = world.starts().select(slice(200))
     rollout = hold(world, paths, start, 20, torch.Generator().manual_seed(0))
     assert rollout.factors_BTKS.shape == (200, 21, 3, 2)
@@ -55,7 +55,7 @@ def test_held_factors_keep_to_their_path_and_the_others_go_their_own_ways(
 def test_a_path_of_latent_actions_is_taken_from_wherever_the_factor_is(world: World) -> None:
     right = torch.tensor([[1.2, 0.1]]).expand(5, 2)
     start = world.starts().select(slice(50))
-    rollout = hold(world, {1: Path(right)}, start, 4)
+    rollout = hold(world, {1: HeldPath(right)}, start, 4)
     column = pixels_of(rollout.factors_BTKS[:, :, 1, 0])
     expected = (column[:, :1] + torch.arange(5)).clamp(max=SIDE - 1)
     assert torch.equal(column, expected)
@@ -71,17 +71,17 @@ def test_nothing_held_is_free_imagination(world: World) -> None:
 
 def test_bad_paths_say_what_is_allowed(world: World, film: np.ndarray) -> None:
     scene, start = seen(world, film), world.starts().select(slice(1))
-    path = Path.of(world, scene.factors, 0)
+    path = HeldPath.from_factors(world, scene.factors, 0)
     with pytest.raises(ValueError, match="factor 3 is held, but is not there; allowed are 0 to 2"):
         hold(world, {3: path}, start, 5)
     with pytest.raises(ValueError, match="factor 7 is held, but is not there"):
-        Path.of(world, scene.factors, 7)
+        HeldPath.from_factors(world, scene.factors, 7)
     with pytest.raises(ValueError, match="path of factor 0 has 20 steps; allowed are 21 or more"):
         hold(world, {0: path}, start, 21)
     with pytest.raises(ValueError, match="latent actions of 3 numbers; allowed is 2"):
-        hold(world, {1: Path(torch.zeros(9, 3))}, start, 5)
+        hold(world, {1: HeldPath(torch.zeros(9, 3))}, start, 5)
     with pytest.raises(ValueError, match="a path of 1 frame has no step"):
-        Path.of(world, scene.factors[:1], 0)
+        HeldPath.from_factors(world, scene.factors[:1], 0)
     with pytest.raises(
         ValueError, match=r"this world sees frames uint8 \(T, 16, 16, 3\); given uint8 \(21, 8"
     ):
@@ -89,7 +89,7 @@ def test_bad_paths_say_what_is_allowed(world: World, film: np.ndarray) -> None:
 
 
 def test_imagine_writes_a_film_that_can_be_held_again(
-    world: World, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     av = pytest.importorskip("av")
     monkeypatch.setattr("flam_rl.commands.imagine.load_world", lambda name: world)
@@ -121,14 +121,14 @@ def test_imagine_writes_a_film_that_can_be_held_again(
 
 
 @pytest.mark.learning
-def test_a_puck_is_held_where_a_film_shows_it(tmp_path: File) -> None:
+def test_a_puck_is_held_where_a_film_shows_it(tmp_path: Path) -> None:
     world = flam_rl.load_world("pucks")
     generator = torch.Generator().manual_seed(0)
     free = hold(world, {}, world.start(1, generator), 12, generator)
     context = free.context_BX.expand(13, -1)
     scene = seen(world, world.draw(type(world.starts())(free.factors_BTKS[0], context)).numpy())
     start = type(scene)(scene.factors[:1], scene.context[None])
-    held = hold(world, {2: Path.of(world, scene.factors, 2)}, start, 12, generator)
+    held = hold(world, {2: HeldPath.from_factors(world, scene.factors, 2)}, start, 12, generator)
     centres = [world.model.centres(each.factors_BTKS[0]) for each in (free, held)]
     apart = (centres[0] - centres[1]).norm(dim=-1).amax(0)
     assert apart[2] < 1  # pixels
@@ -155,16 +155,16 @@ def test_imagine_refuses_what_it_cannot_hold(
     arguments: list[str],
     error: str,
     world: World,
-    tmp_path: File,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flam_rl.commands.imagine.load_world", lambda name: world)
     monkeypatch.chdir(tmp_path)
     np.savez("other.npz", x=np.zeros(3))
-    File("text.npz").write_text("text")
+    Path("text.npz").write_text("text")
     np.savez("wide.npz", latent_actions=np.zeros((9, 5)))
     np.savez("short.npz", latent_actions=np.zeros((3, 2)))
     np.savez("small.npz", frames=np.zeros((9, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=error):
         run(["imagine", "--steps", "5", *arguments, "--out", "out"])
-    assert not File("out").exists()
+    assert not Path("out").exists()

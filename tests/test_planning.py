@@ -95,7 +95,7 @@ def test_a_batch_reaches_its_pictures(world: World, algorithm: str) -> None:
     """Points are led to a goal of their own each, all over the frame, in as many steps as they are away."""
     rng = np.random.default_rng(0)
     goals = rng.integers(0, SIDE, (6, 3, 2))
-    goal = PictureGoal.of(world, np.stack([frame_of(pixels) for pixels in goals]), [1])
+    goal = PictureGoal.from_frames(world, np.stack([frame_of(pixels) for pixels in goals]), [1])
     planner = Planner(world, algorithm, CONFIG, goal, control=[1])
     pixels = rng.integers(0, SIDE, (6, 3, 2))
     away = np.abs(pixels[:, 1] - goals[:, 1]).sum(1)
@@ -189,7 +189,7 @@ def test_what_was_planned_is_tried_again_but_in_a_new_episode(world: World) -> N
     planner = Planner(world, "cem", replace(CONFIG, iterations=2))
     _, (rest,) = planner.predict(seen)
     roll = planner._roll
-    planner._roll = lambda factors: lambda count, plans: given.append(plans) or roll(factors)(count, plans)
+    planner._roll = lambda factors, count, plans: given.append(plans) or roll(factors, count, plans)
     planner.predict(seen, (rest,), np.array([True, False]))
     assert np.array_equal(given[1][1, 0].numpy(), rest[1])
     assert not np.array_equal(given[1][0, 0].numpy(), rest[0])
@@ -218,9 +218,9 @@ def test_bad_input_says_what_is_allowed(world: World) -> None:
     with pytest.raises(
         ValueError, match=r"a goal is frames uint8 \(8, 8, 3\); allowed are uint8 \(16, 16, 3\)"
     ):
-        PictureGoal.of(world, np.zeros((8, 8, 3), np.uint8))
+        PictureGoal.from_frames(world, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"control is \[7\]; allowed are"):
-        PictureGoal.of(world, frame_of(start_pixels(0)), [7])
+        PictureGoal.from_frames(world, frame_of(start_pixels(0)), [7])
 
 
 @pytest.mark.learning

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..core.checkpoint import load_world
-from ..core.holding import Path, check_factor, hold, seen
+from ..core.holding import HeldPath, check_factor, hold, seen
 from ..core.threads import one_core
 from ..core.world import World
 from ..envs.flam_vector_env import FLAMVectorEnv
@@ -32,7 +32,7 @@ class ImagineConfig:
     Example: flam-rl imagine --world pucks --steps 200 --hold 2=runs/imagined/imagined.npz --seed 1 --out runs/held
     """
 
-    out: File
+    out: Path
     """Folder for film.mp4, imagined.npz (frames, factors, latent_actions, rewards) and results.json."""
     world: str = "multigrid"
     """A shipped world's name, a folder, a zip, or hf://user/name, also with @revision."""
@@ -61,7 +61,7 @@ def imagine(config: ImagineConfig) -> None:
     world = load_world(config.world)
     generator = torch.Generator(world.device).manual_seed(config.seed)
     start = world.start(1, generator)
-    paths: dict[int, Path] = {}
+    paths: dict[int, HeldPath] = {}
     for given in config.hold:
         factor, file = _named(world, given)
         shown = _read(file)
@@ -69,7 +69,7 @@ def imagine(config: ImagineConfig) -> None:
             scene = seen(world, shown["frames"][: config.steps + 1])
             if not paths:  # all that the first film shows beside its factor is there too
                 start = Scene(scene.factors[:1], scene.context[None])
-            paths[factor] = Path.of(world, scene.factors, factor)
+            paths[factor] = HeldPath.from_factors(world, scene.factors, factor)
         else:
             paths[factor] = _latent(world, shown["latent_actions"], factor, file)
     rollout = hold(world, paths, start, config.steps, generator)
@@ -101,15 +101,15 @@ def imagine(config: ImagineConfig) -> None:
     ended(f"{config.out / 'film.mp4'} and imagined.npz beside it", "flam-rl", "play", "--world", config.world)
 
 
-def _named(world: World, given: str) -> tuple[int, File]:
+def _named(world: World, given: str) -> tuple[int, Path]:
     factor, _, file = given.partition("=")
     if not factor.isdecimal() or not file:
         raise ValueError(f"--hold {given}: allowed is K=path.npz, K the index of a factor")
     check_factor(world, int(factor))
-    return int(factor), File(file)
+    return int(factor), Path(file)
 
 
-def _read(file: File) -> dict[str, np.ndarray]:
+def _read(file: Path) -> dict[str, np.ndarray]:
     """What of a path the file holds.
 
     Raises:
@@ -126,7 +126,7 @@ def _read(file: File) -> dict[str, np.ndarray]:
     return found
 
 
-def _latent(world: World, given: np.ndarray, factor: int, file: File) -> Path:
+def _latent(world: World, given: np.ndarray, factor: int, file: Path) -> HeldPath:
     """Raises:
     ValueError: these are no latent actions of a factor, nor of all.
     """
@@ -137,4 +137,4 @@ def _latent(world: World, given: np.ndarray, factor: int, file: File) -> Path:
             f"{file}: latent_actions are {given.dtype} {given.shape}; allowed are finite floats (T, {own}) or (T, {every[0]}, {own})"
         )
     one = given if given.ndim == 2 else given[:, factor]
-    return Path(torch.as_tensor(one, dtype=torch.float32, device=world.device))
+    return HeldPath(torch.as_tensor(one, dtype=torch.float32, device=world.device))

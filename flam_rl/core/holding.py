@@ -14,7 +14,7 @@ from .world import World
 
 
 @dataclass(frozen=True)
-class Path:
+class HeldPath:
     """What a factor does.
 
     Attributes:
@@ -27,7 +27,7 @@ class Path:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, world: World, factors_TKS: Float[torch.Tensor, "T1 K S"], factor: int) -> Path:
+    def from_factors(cls, world: World, factors_TKS: Float[torch.Tensor, "T1 K S"], factor: int) -> HeldPath:
         """The path of a factor in the scene of a clip, which numbers factors as `World.entities` does.
 
         Raises:
@@ -69,7 +69,7 @@ def seen(world: World, frames: np.ndarray) -> Scene:
 @torch.inference_mode()
 def hold(
     world: World,
-    paths: Mapping[int, Path],
+    paths: Mapping[int, HeldPath],
     start: Scene,
     steps: int,
     generator: torch.Generator | None = None,

@@ -56,7 +56,7 @@ class Checkpoints:
         self.folder, self.every = folder, every
         self._began = time.perf_counter() - seconds_spent(folder)
 
-    def of(self, name: str, steps: int, **parts: Part) -> Checkpoint:
+    def for_loop(self, name: str, steps: int, **parts: Part) -> Checkpoint:
         """That of the loop `name` over so many steps."""
         path = self.folder and self.folder / f"{name}.pt"
         return Checkpoint(path, self.every, steps, parts, self._began)

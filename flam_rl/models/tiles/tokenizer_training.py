@@ -55,7 +55,7 @@ def train_tokenizer(
     optimizer = torch.optim.AdamW(tokenizer.parameters(), training.learning_rate, weight_decay=0.0)
     schedule = CosineAnnealingLR(optimizer, training.steps, 0.01 * training.learning_rate)
     tokenizer.train()
-    checkpoint = checkpoints.of(
+    checkpoint = checkpoints.for_loop(
         "tokenizer",
         training.steps,
         tokenizer=tokenizer,

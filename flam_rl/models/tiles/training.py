@@ -128,7 +128,7 @@ def train_world(
         model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=1e-4, fused=True
     )
     model.train()
-    checkpoint = checkpoints.of(
+    checkpoint = checkpoints.for_loop(
         "world", config.steps, model=model, optimizer=optimizer, clips=clips.generator
     )
     first = checkpoint.resume()
@@ -240,7 +240,7 @@ def _train_flam_prior(
     flam.eval()
     with tempfile.TemporaryDirectory(prefix="flam_rl-prior-") as folder:
         now, imagined, places, next_places, index = _prior_data(flam, episodes, Path(folder), generator)
-        checkpoint = checkpoints.of(
+        checkpoint = checkpoints.for_loop(
             "prior",
             config.prior_steps,
             prior=prior,

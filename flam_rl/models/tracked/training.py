@@ -106,7 +106,7 @@ def train_looks(
     optimizer = torch.optim.Adam(codes.parameters(), config.learning_rate)
     total = config.patch_steps + config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
-    checkpoint = checkpoints.of(
+    checkpoint = checkpoints.for_loop(
         "looks", total, codes=codes, optimizer=optimizer, schedule=schedule, drawn=generator
     )
     for step, bar in log.steps("looks", total, config.batch, checkpoint.resume()):
@@ -181,7 +181,7 @@ def train_dynamics(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, config.steps, pct_start=0.1
     )
-    checkpoint = checkpoints.of(
+    checkpoint = checkpoints.for_loop(
         "dynamics", config.steps, model=model, optimizer=optimizer, schedule=schedule, drawn=generator
     )
     for step, bar in log.steps("dynamics", config.steps, config.batch, checkpoint.resume()):
@@ -236,7 +236,7 @@ def train_prior(
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps)
     model.eval()
-    checkpoint = checkpoints.of(
+    checkpoint = checkpoints.for_loop(
         "prior", config.steps, prior=prior, optimizer=optimizer, schedule=schedule, drawn=generator
     )
     for step, bar in log.steps("prior", config.steps, config.batch, checkpoint.resume()):
