@@ -138,12 +138,13 @@ class FrozenEvents:
         what is more likely than not, or is sure."""
         seen = factors_BKS.index_select(1, self.sees).flatten(1)
         outputs = self.last(nn.functional.gelu(self.first(seen))).float().unflatten(-1, (2, -1))
-        least = outputs.amin(-1)
-        likely = least > 0 if self.sure else outputs.sigmoid().mean(-1) > 0.5
-        if self.mean is not None:
-            value = least[:, 0] if self.sure else outputs[:, 0].mean(-1)
-            return value * self.value + self.mean, likely[:, 1]
-        happens = likely[:, 0]
         if self.sure:
-            happens = torch.where(self.value < 0, outputs[:, 0].amax(-1) > 0, happens)
+            likely = outputs.amin(-1) > 0
+            happens = torch.where(self.value < 0, outputs[:, 0].amax(-1) > 0, likely[:, 0])
+        else:
+            likely = outputs.sigmoid().mean(-1) > 0.5
+            happens = likely[:, 0]
+        if self.mean is not None:
+            value = outputs[:, 0].amin(-1) if self.sure else outputs[:, 0].mean(-1)
+            return value * self.value + self.mean, likely[:, 1]
         return happens * self.value, likely[:, 1]
